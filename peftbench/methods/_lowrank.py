@@ -1,0 +1,43 @@
+"""The low-rank layer y = W x + s B A x (arXiv:2106.09685, section 4.1), shared by the LoRA family."""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from peftbench.methods._adapted import AbstractAdapted, kaiming_uniform, linear_plus
+
+Rank = PositiveInt
+Alpha = PositiveFloat
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+class LowRank(AbstractAdapted):
+    """y = W x + s B A drop(x), s = alpha / r; W is frozen, A starts Kaiming-uniform (a = sqrt 5), B at zero.
+
+    A's distribution is loralib's and peft's, U(-1/sqrt(in), 1/sqrt(in)); the paper says "random Gaussian".
+    """
+
+    def __init__(self, base: nn.Linear, *, rank: int, alpha: float, dropout: float, rng: torch.Generator) -> None:
+        super().__init__()
+        self.base = base
+        self.scale = alpha / rank
+        self.dropout = dropout
+        a = kaiming_uniform((rank, base.in_features), 3**-0.5, base.weight, rng)
+        self.A = nn.Parameter(a)  # (r, in)
+        self.B = nn.Parameter(a.new_zeros(base.out_features, rank))  # (out, r)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """(A, B) of an ordinary LoRA layer with the same scale that computes the same: (r', in), (out, r')."""
+        return self.A, self.B
+
+    def delta(self) -> Tensor:
+        A, B = self.factors()
+        return self.scale * (B @ A)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        z = F.linear(h.reshape(-1, h.shape[-1]), self.A.to(x.dtype))  # (tokens, r)
+        return linear_plus(self.base, x, z, self.B.to(x.dtype), self.scale)

@@ -1,0 +1,129 @@
+"""Delta-LoRA: LoRA that also moves W by the change of the product, W(t+1) = W(t) + lambda s (B' A' - B A) from step K on.
+
+The sum telescopes: W(t) = W(0) + lambda s (B_t A_t - B_K A_K). So W is never written to here: nothing drifts in low
+precision, the base may be shared, and the trained model is an ordinary LoRA adapter of rank 2r (of rank r when K = 0).
+"""
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from torch import Tensor, nn
+
+from peftbench.methods._adapted import AbstractAdapted, adapt, adapted_layers, kaiming_uniform, linear_plus
+from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
+from peftbench.methods._lowrank import Alpha, Rank
+
+
+class ScaleGradient(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.factor * gradients[0], None
+
+
+class DeltaLowRank(AbstractAdapted):
+    """y = W(t) x + s B A x with W(t) from the telescoped sum.
+
+    The paper takes gradients of A and B through the branch s B A only, W(t) being a constant within a step, but x's gradient
+    through both. So the two are computed as one branch with scale (1 + lambda) s, and the gradients of A and B divided by
+    1 + lambda. Before step K lambda counts as 0.
+    """
+
+    A_start: Tensor  # A_K, (r, in)
+    B_start: Tensor  # B_K, (out, r)
+
+    def __init__(self, base: nn.Linear, *, rank: int, alpha: float, ratio: float, rng: torch.Generator) -> None:
+        super().__init__()
+        self.base = base
+        self.scale = alpha / rank
+        self.ratio = ratio  # the paper's lambda
+        a = kaiming_uniform((rank, base.in_features), 3**-0.5, base.weight, rng)
+        self.A = nn.Parameter(a)  # (r, in)
+        self.B = nn.Parameter(a.new_zeros(base.out_features, rank))  # (out, r)
+        self.moving = False  # whether W has begun to move
+        self.offset = False  # whether B_K A_K is other than zero
+
+    @property
+    def updatable(self) -> int:
+        return self.base.weight.numel()
+
+    @torch.no_grad()
+    def start(self, step: int) -> None:
+        """W moves from here on: keep A_K and B_K. At K = 0 their product is zero and nothing need be kept."""
+        self.moving = True
+        self.offset = step > 0
+        if self.offset:
+            self.register_buffer("A_start", self.A.detach().clone())
+            self.register_buffer("B_start", self.B.detach().clone())
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """(A, B) of an ordinary LoRA layer with the same scale that computes the same: (r', in), (out, r')."""
+        gain = 1 + self.ratio if self.moving else 1.0
+        if not self.offset:
+            return self.A, gain * self.B
+        return torch.cat([self.A, self.A_start]), torch.cat([gain * self.B, -self.ratio * self.B_start], dim=1)
+
+    def delta(self) -> Tensor:
+        A, B = self.factors()
+        return self.scale * (B @ A)
+
+    def forward(self, x: Tensor) -> Tensor:
+        A, B = self.A.to(x.dtype), self.B.to(x.dtype)
+        scale = self.scale
+        if self.moving:
+            scale *= 1 + self.ratio
+            A, B = (ScaleGradient.apply(matrix, 1 / (1 + self.ratio)) for matrix in (A, B))
+        tokens = x.reshape(-1, x.shape[-1])
+        y = linear_plus(self.base, x, F.linear(tokens, A), B, scale)
+        if not self.offset:
+            return y
+        z = F.linear(tokens, self.A_start.to(x.dtype))
+        return torch.addmm(y.view(-1, y.shape[-1]), z, self.B_start.to(x.dtype).t(), alpha=-self.ratio * self.scale).view_as(y)
+
+
+class DeltaLoRA(AbstractMethod):
+    """LoRA whose base weight follows the product. The branch has no dropout: dL/dW = dL/d(BA) holds only without (paper, section 4).
+
+    ratio is the paper's lambda, start_step its K.
+    """
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "arXiv:2309.02411"
+    lr: ClassVar[float] = 1e-3
+    space: ClassVar[Space] = {
+        "train.lr": Range(1e-4, 1e-2, log=True),
+        "train.head_lr": Range(1e-4, 1e-2, log=True),
+        "args.lambda": Range(0.25, 4, log=True),
+        "args.start_step": Range(0, 100),
+    }
+
+    rank: Rank = 8
+    alpha: Alpha = 16
+    ratio: NonNegativeFloat = Field(2.0, alias="lambda")
+    start_step: NonNegativeInt = 0
+    targets: Targets = "all-linear"
+
+    def attach(self, model: nn.Module, rng: torch.Generator) -> None:
+        freeze(model)
+        adapt(
+            model, self.targets, lambda base: DeltaLowRank(base, rank=self.rank, alpha=self.alpha, ratio=self.ratio, rng=rng)
+        )
+        if self.start_step == 0:
+            self._start(model)
+
+    def update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        optimizer.step()
+        if step == self.start_step:
+            self._start(model)
+
+    def _start(self, model: nn.Module) -> None:
+        for _, layer in adapted_layers(model):
+            layer.start(self.start_step)

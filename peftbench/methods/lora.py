@@ -1,0 +1,28 @@
+"""LoRA: y = W x + (alpha / r) B A x, A and B trained."""
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from peftbench.methods._adapted import adapt
+from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
+from peftbench.methods._lowrank import Alpha, Dropout, LowRank, Rank
+
+
+class LoRA(AbstractMethod):
+    """Low-rank adaptation."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "arXiv:2106.09685"
+    lr: ClassVar[float] = 1e-3
+    space: ClassVar[Space] = {"train.lr": Range(1e-4, 1e-2, log=True), "train.head_lr": Range(1e-4, 1e-2, log=True)}
+
+    rank: Rank = 8
+    alpha: Alpha = 16
+    dropout: Dropout = 0.0
+    targets: Targets = "all-linear"
+
+    def attach(self, model: nn.Module, rng: torch.Generator) -> None:
+        freeze(model)
+        adapt(model, self.targets, lambda base: LowRank(base, rank=self.rank, alpha=self.alpha, dropout=self.dropout, rng=rng))

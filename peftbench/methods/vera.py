@@ -1,0 +1,83 @@
+"""VeRA: y = W x + b * (B (d * (A x))), with one frozen random pair A, B shared by all layers; b and d are trained."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+
+from peftbench.methods._adapted import AbstractAdapted, adapt, kaiming_uniform, linear_layers, linear_plus
+from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
+from peftbench.methods._lowrank import Dropout, Rank
+
+
+class Projection(nn.Module):
+    """The shared pair: A (r, largest in), B (largest out, r). A layer uses A's first columns and B's first rows.
+
+    Kaiming-uniform with gain sqrt 2 over the full size, as in huggingface/peft @ 5d602fdb, tuners/vera/model.py.
+    """
+
+    A: Tensor
+    B: Tensor
+
+    def __init__(self, rank: int, layers: list[nn.Linear], rng: torch.Generator) -> None:
+        super().__init__()
+        largest_in = max(layer.in_features for layer in layers)
+        largest_out = max(layer.out_features for layer in layers)
+        weight = layers[0].weight
+        self.register_buffer("A", kaiming_uniform((rank, largest_in), 2**0.5, weight, rng).to(weight.dtype))
+        self.register_buffer("B", kaiming_uniform((largest_out, rank), 2**0.5, weight, rng).to(weight.dtype))
+
+
+class VectorBased(AbstractAdapted):
+    """A linear layer with its two trained vectors: b (out) starts at zero, d (r) at `d_init`."""
+
+    def __init__(self, base: nn.Linear, *, projection: Projection, d_init: float, dropout: float) -> None:
+        super().__init__()
+        self.base = base
+        self.projection = projection
+        self.dropout = dropout
+        dtype = torch.promote_types(base.weight.dtype, torch.float32)
+        self.b = nn.Parameter(base.weight.new_zeros(base.out_features, dtype=dtype))  # (out,)
+        self.d = nn.Parameter(base.weight.new_full((projection.A.shape[0],), d_init, dtype=dtype))  # (r,)
+
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """This layer's slices of the shared pair: (r, in), (out, r)."""
+        return self.projection.A[:, : self.base.in_features], self.projection.B[: self.base.out_features]
+
+    def delta(self) -> Tensor:
+        A, B = self.matrices()
+        return (self.b[:, None] * B) @ (self.d[:, None] * A)
+
+    def forward(self, x: Tensor) -> Tensor:
+        A, B = self.matrices()
+        h = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        z = F.linear(h.reshape(-1, h.shape[-1]), A) * self.d.to(x.dtype)  # (tokens, r)
+        # b scales B (out, r) and not the product (tokens, out): the backward pass then keeps nothing of size tokens x out.
+        return linear_plus(self.base, x, z, self.b.to(x.dtype)[:, None] * B, 1.0)
+
+
+class VeRA(AbstractMethod):
+    """Vector-based random matrix adaptation. It has no alpha: the learning rate plays its part (paper, section 4)."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "arXiv:2310.11454"
+    lr: ClassVar[float] = 1e-2
+    space: ClassVar[Space] = {
+        "train.lr": Range(1e-3, 1e-1, log=True),
+        "train.head_lr": Range(1e-4, 1e-2, log=True),
+        "args.d_init": Range(1e-7, 1.0, log=True),
+    }
+
+    rank: Rank = 256
+    d_init: PositiveFloat = 0.1
+    dropout: Dropout = 0.0
+    targets: Targets = "all-linear"
+
+    def attach(self, model: nn.Module, rng: torch.Generator) -> None:
+        freeze(model)
+        projection = Projection(self.rank, list(linear_layers(model, self.targets).values()), rng)
+        adapt(
+            model, self.targets, lambda base: VectorBased(base, projection=projection, d_init=self.d_init, dropout=self.dropout)
+        )

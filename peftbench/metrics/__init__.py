@@ -1,0 +1,1 @@
+"""`evaluate` modules of our own: they need no hub."""
