@@ -1,0 +1,314 @@
+"""The folder of results: every record is written once, whole or not at all, and read back only if nobody has changed it."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from peftbench.errors import InputError
+from peftbench.record import SCHEMA, Predictions, Record
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+NAME = re.compile(r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?\.(?P<kind>json|predictions\.parquet)")
+TEMPORARY = ".tmp"
+
+
+def device_folder(device: str, device_name: str) -> str:
+    """The name of the folder that holds a device's records: lower case letters, digits and hyphens only."""
+    return re.sub("[^a-z0-9]+", "-", f"{device} {device_name}".lower()).strip("-")[:100]
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One record's place in the store."""
+
+    folder: Path
+    run_id: str
+    attempt: int
+
+    @property
+    def stem(self) -> str:
+        return self.run_id if self.attempt == 1 else f"{self.run_id}.attempt{self.attempt}"
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.stem}.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.folder / f"{self.stem}.predictions.parquet"
+
+    @property
+    def name(self) -> str:
+        """What a person can type for it."""
+        return f"{self.folder.name}/{self.run_id}"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The records under `root`: `<device folder>/<run_id>.json`, each with its `.predictions.parquet` where a run made any.
+
+    A run that is not done may be tried again: its record stays, the next is called `<run_id>.attempt2.json`, and who reads sees the latest.
+    """
+
+    root: Path
+
+    def ensure_writable(self) -> None:
+        """Raises InputError, in one line, if `write` could not work here. Makes the folder, though not its parent."""
+        probe = self.root / f"{uuid.uuid4().hex}{TEMPORARY}"
+        with _told(self.root):
+            self.root.mkdir(exist_ok=True)
+            _publish(probe, b"")
+            probe.unlink()
+
+    def write(self, record: Record, predictions: "DataFrame | None" = None) -> Record:
+        """Store a record and its predictions; returns the record that now stands in the store for this run, as readers will see it.
+
+        It is another than the one given only where another writer has finished the same run before: a finished run is never
+        replaced. Raises ValueError on NaN or on a run_id that is not the spec's, InputError if the store cannot be written.
+        """
+        if record.run_id != record.spec.run_id:
+            raise ValueError(f"record {record.run_id}: its spec is that of run {record.spec.run_id}")
+        _canonical(record.spec.args)  # refuses NaN, which pydantic would write as null in a dictionary of anything
+        table, made = None, None
+        if predictions is not None:
+            table = predictions.to_parquet(None, index=False)
+            made = Predictions(rows=len(predictions), sha256=hashlib.sha256(table).hexdigest())
+        content = record.model_copy(update={"predictions": made}).model_dump(mode="json")
+        stored = Record.model_validate(content)
+        content["digest"] = _digest(content)
+        text = json.dumps(content, sort_keys=True, allow_nan=False, indent=1) + "\n"
+        folder = self.root / device_folder(record.device, record.environment.device_name)
+        with _told(self.root):
+            self.root.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
+            with _alone(folder):
+                paths = list(folder.glob(f"{record.run_id}.*"))
+                last = max((entry for path in paths if (entry := _entry(path))), default=None)
+                if last and (latest := _load(last)).status == "done":
+                    return latest
+                entry = Entry(folder, record.run_id, last.attempt + 1 if last else 1)
+                for path in paths:  # what a writer left that was killed: no other is here now
+                    if path.name.endswith(TEMPORARY) or path == entry.predictions:
+                        path.unlink()
+                if table is not None:
+                    _publish(entry.predictions, table)
+                _publish(entry.path, text.encode())
+        return stored
+
+    def read_all(self) -> Iterator[Record]:
+        """The latest record of every run, by device and run_id. Raises InputError that names the first file that cannot be trusted."""
+        return map(_load, self._latest())
+
+    def read(self, run: str) -> Record:
+        """The latest record of the run whose id begins with `run`; `<device folder>/<id>` where several devices have it."""
+        return _load(self._find(run))
+
+    def predictions(self, run: str) -> "DataFrame":
+        """The predictions of the run whose id begins with `run`. Raises InputError if it left none or they were changed."""
+        import pandas
+
+        entry = self._find(run)
+        record = _load(entry)
+        if record.predictions is None:
+            raise InputError(f"run {record.run_id} ({record.status}) has no predictions")
+        if problem := _predictions_problem(entry, record.predictions):
+            raise InputError(problem)
+        return pandas.read_parquet(entry.predictions)
+
+    def statuses(self, folder: str | None = None) -> dict[str, str]:
+        """The latest status of every run, by run_id: on one device if its folder is named, else "done" if any device has done it."""
+        found: dict[str, str] = {}
+        for entry in self._latest():
+            if folder in (None, entry.folder.name) and found.get(entry.run_id) != "done":
+                found[entry.run_id] = _raw(entry.path)["status"]
+        return found
+
+    def check(self) -> list[str]:
+        """Everything that is wrong with the store, a line each: damaged, changed or misplaced records, lost or changed predictions,
+        and what killed writers left behind."""
+        folders = self._folders()
+        loose = [path for path in sorted(self.root.glob("*")) if path.suffix in (".json", ".parquet", TEMPORARY) and path.is_file()]
+        problems = [f"{path}: beside the devices' folders, where nothing reads it" for path in loose]
+        for folder in folders:
+            found = {path: _entry(path) for path in sorted(folder.iterdir())}
+            records = {entry for entry in found.values() if entry}
+            expected = {entry.predictions for entry in records}
+            for path, entry in found.items():
+                if entry:
+                    problems += _problems(entry, records)
+                elif path.name.endswith(TEMPORARY):
+                    problems.append(f"{path}: a temporary file: a writer was killed, or is at work just now")
+                elif not NAME.fullmatch(path.name):
+                    problems.append(f"{path}: not the name of a record or of predictions")
+                elif path not in expected:
+                    problems.append(f"{path}: predictions without a record: a writer was killed before it wrote the record")
+        return problems
+
+    def _folders(self) -> list[Path]:
+        """The device folders; none if the store does not exist yet."""
+        with _told(self.root):
+            return sorted(path for path in self.root.iterdir() if path.is_dir()) if os.path.lexists(self.root) else []
+
+    def _latest(self) -> list[Entry]:
+        """The last attempt of every run, in order."""
+        latest: dict[str, Entry] = {}
+        for folder in self._folders():
+            for name in os.listdir(folder):
+                if name.endswith(".json"):
+                    entry = _entry(folder / name)
+                    if entry is None:
+                        raise InputError(f"{folder / name}: not named like a record: put its name back, or move it out of the store")
+                    latest[entry.name] = max(entry, latest.get(entry.name, entry))
+        return sorted(latest.values())
+
+    def _find(self, run: str) -> Entry:
+        """The latest attempt of the only run whose id, or device folder and id, begins with `run`."""
+        entries = [entry for entry in self._latest() if run and (entry.run_id.startswith(run) or entry.name.startswith(run))]
+        if not entries:
+            raise InputError(f"no run in store {self.root} has an id that begins with {run!r}")
+        if len(entries) > 1:
+            more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+            raise InputError(f"{run!r} could be any of {', '.join(entry.name for entry in entries[:5])}{more}")
+        return entries[0]
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    """The one way to write `content` as JSON. Raises ValueError on NaN."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical(content)).hexdigest()
+
+
+def _entry(path: Path) -> Entry | None:
+    """The record whose file `path` is; None if it is not named like one."""
+    match = NAME.fullmatch(path.name)
+    return Entry(path.parent, match["run_id"], int(match["attempt"] or 1)) if match and match["kind"] == "json" else None
+
+
+def _raw(path: Path) -> dict[str, Any]:
+    """A record's JSON without its digest. Raises InputError that names the file if it is damaged, changed, or of another schema."""
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+        digest = content.pop("digest", None)
+        intact = digest == _digest(content)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: damaged, not a record's JSON: {error}") from error
+    if content.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path}: a record of schema {content.get('schema')!r}, where this version of peftbench reads schema {SCHEMA}: "
+            "read it with the version that wrote it, or move it to a store of its own and run again"
+        )
+    if not intact:
+        raise InputError(f"{path}: changed after it was written, its digest does not fit: put the original back")
+    return content
+
+
+def _load(entry: Entry) -> Record:
+    """The record at `entry`. Raises InputError that names the file if it cannot be trusted or lies where it does not belong."""
+    try:
+        record = Record.model_validate(_raw(entry.path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{entry.path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if not record.run_id == record.spec.run_id == entry.run_id:
+        raise InputError(f"{entry.path}: changed: it holds run {record.run_id}, and its spec is that of run {record.spec.run_id}")
+    folder = device_folder(record.device, record.environment.device_name)
+    if folder != entry.folder.name:
+        raise InputError(f"{entry.path}: moved: this device's records belong in {folder}/")
+    return record
+
+
+def _predictions_problem(entry: Entry, made: Predictions) -> str | None:
+    """Why the predictions beside a record are not those that it speaks of; None if they are."""
+    try:
+        table = entry.predictions.read_bytes()
+    except OSError as error:
+        return f"{entry.predictions}: predictions cannot be read: {error.strerror}"
+    if hashlib.sha256(table).hexdigest() != made.sha256:
+        return f"{entry.predictions}: predictions were changed after they were written"
+    return None
+
+
+def _problems(entry: Entry, records: set[Entry]) -> list[str]:
+    """What is wrong with one record, given all of its device."""
+    problems: list[str] = []
+    before = {other.attempt for other in records if other.run_id == entry.run_id and other.attempt < entry.attempt}
+    if len(before) < entry.attempt - 1:
+        problems.append(f"{entry.path}: an earlier attempt of this run is missing")
+    try:
+        record = _load(entry)
+    except InputError as error:
+        return [*problems, str(error)]
+    if record.predictions is None:
+        if entry.predictions.exists():
+            problems.append(f"{entry.predictions}: predictions that their record does not speak of")
+    elif problem := _predictions_problem(entry, record.predictions):
+        problems.append(problem)
+    return problems
+
+
+def _publish(path: Path, content: bytes) -> None:
+    """Make `path` with `content`, whole or not at all. Raises FileExistsError if it is there already."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a folder; the system lets go of the lock even if we are killed."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _told(root: Path) -> Iterator[None]:
+    """Turn what the file system says into one line for a person."""
+    try:
+        yield
+    except OSError as error:
+        if not root.parent.is_dir():
+            reason = f"there is no folder {root.parent}"
+        elif root.exists() and not root.is_dir():
+            reason = "not a folder"
+        else:
+            reason = f"{error.strerror} ({error.filename2 or error.filename or 'in the store'})"
+        raise InputError(f"store {root}: {reason}") from error

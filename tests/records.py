@@ -1,0 +1,122 @@
+"""Made-up records: complete, consistent in themselves, and different wherever a test asks for it."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from peftbench.record import Cost, CudaPeaks, Data, Environment, Latency, Parts, Point, Record, Spread
+from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
+
+TOTAL, HEAD = 22_713_986, 770  # parameters of the made-up model
+TRAINED = {"full": TOTAL - HEAD, "frozen": 0, "lora": 663_552, "lora-fa": 331_776, "vera": 23_808, "delta-lora": 663_552, "lora+": 663_552}
+PEAK = {"full": 480e6, "frozen": 121e6, "lora": 196e6, "lora-fa": 171e6, "vera": 163e6, "delta-lora": 254e6, "lora+": 197e6}
+SCORE = {"full": 0.84, "frozen": 0.62, "lora": 0.81, "lora-fa": 0.79, "vera": 0.76, "delta-lora": 0.805, "lora+": 0.82}
+ARGS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "frozen": {},
+    "lora": {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"},
+    "lora-fa": {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"},
+    "vera": {"rank": 256, "d_initial": 0.1, "targets": "all-linear"},
+    "delta-lora": {"rank": 8, "alpha": 16.0, "lambda": 0.5, "start": 10, "targets": "all-linear"},
+    "lora+": {"rank": 8, "alpha": 16.0, "ratio": 16.0, "targets": "all-linear"},
+}
+STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def spec(**changed: Any) -> RunSpec:
+    """A spec; `args` and `train` are laid over the defaults, everything else replaces them."""
+    method = changed.get("method", "lora")
+    values: dict[str, Any] = {
+        "model": "minilm",
+        "task": "reviews",
+        "task_version": 1,
+        "method": method,
+        "method_version": 1,
+        "data": DataSpec(),
+        "seed": 0,
+        "split": "test",
+        "limits": LimitSpec(),
+    }
+    args = ARGS.get(method, {"rank": 8}) | changed.pop("args", {})
+    train = TrainSpec(**{"lr": 3e-4} | changed.pop("train", {}))
+    return RunSpec(**values | changed, args=args, train=train)
+
+
+def environment(**changed: Any) -> Environment:
+    values: dict[str, Any] = {
+        "commit": "0" * 40,
+        "dirty": False,
+        "python": "3.11.9",
+        "torch": "2.13.0",
+        "transformers": "5.20.1",
+        "threads": 2,
+        "device_name": "AMD EPYC, 2 threads",
+        "load_average": 0.25,
+    }
+    return Environment(**values | changed)
+
+
+def cost(method: str, rng: random.Random, *, generation: bool) -> Cost:
+    """What a run of `method` may cost; a frozen language model takes no step."""
+    steps = method != "frozen" or not generation
+    trained, peak, seconds = TRAINED.get(method, 10_000), int(PEAK.get(method, 2e8)), rng.uniform(0.05, 0.09)
+    weights = 4 * TOTAL
+    spread = Spread(median=seconds, iqr=seconds / 20, n=90)
+    plain = Spread(median=0.004, iqr=0.0002, n=50)
+    return Cost(
+        trained_params=trained,
+        head_params=HEAD,
+        updatable_params=TOTAL - HEAD if method == "delta-lora" else trained,
+        total_params=TOTAL,
+        optimizer_bytes=8 * (trained + HEAD),
+        adapter_file_bytes=4 * trained + 512,
+        peak_bytes=peak,
+        peak_parts=Parts(weights=weights, gradients=4 * trained, optimizer=8 * trained, activations=1000, other=peak % 1000),
+        cuda_allocated_bytes=CudaPeaks(train=peak, eval=None) if rng.random() < 0.1 else None,
+        cuda_reserved_bytes=None,
+        step_seconds=spread if steps else None,
+        train_seconds=seconds * 100 if steps else 0.0,
+        eval_seconds=2.5,
+        tokens_per_second=600 / seconds if steps else None,
+        generated_tokens_per_second=41.0 if generation else None,
+        flops_per_step=10**11 if steps else None,
+        utilization=0.5 if steps else None,
+        latency_seconds=Latency(base=plain, adapted=plain.model_copy(update={"median": 0.005}), merged=plain),
+    )
+
+
+def record(*, status: str = "done", error: str | None = None, **changed: Any) -> Record:
+    """A record. Changes of the record are given by name; any others go to its spec."""
+    own = {key: changed.pop(key) for key in list(changed) if key in Record.model_fields and key != "spec"}
+    what = own.pop("spec", None) or spec(**changed)
+    rng = random.Random(what.run_id)
+    done = status == "done"
+    score = SCORE.get(what.method, 0.7) + rng.gauss(0, 0.01)
+    values: dict[str, Any] = {
+        "run_id": what.run_id,
+        "started": STARTED + timedelta(seconds=what.seed),
+        "seconds": 31.5,
+        "device": "cpu",
+        "status": status,
+        "error": error if done or error else f"the run ended: {status}",
+        "spec": what,
+        "primary": "accuracy",
+        "metrics": {"accuracy": score, "f1": score - 0.01, "nll": 1.3 - score, "mcc": None} if done else {},
+        "curve": tuple(Point(step=step, train_loss=1 / (step + 1), lr=1e-4) for step in range(10)),
+        "cost": cost(what.method, rng, generation=what.task in ("gsm", "code")) if done else None,
+        "data": Data(source="packaged", revision=None, fingerprint="f" * 64, counts={"train": 100, "test": 50, "truncated": 0}),
+        "environment": environment(),
+    }
+    return Record(**values | own)
+
+
+def study(tasks: tuple[str, ...] = ("reviews", "sst2", "gsm"), seeds: int = 3) -> Iterator[Record]:
+    """Every method on every task, with an arm more of LoRA and two runs that failed."""
+    for seed in range(seeds):
+        for task in tasks:
+            for method in ARGS:
+                yield record(method=method, task=task, seed=seed)
+            yield record(method="lora", task=task, seed=seed, args={"alpha": 48.0})
+    yield record(method="lora+", task=tasks[0], seed=seeds, status="diverged", error="loss is nan | step 17\nlast line")
+    yield record(method="galore", task=tasks[0], seed=0, status="failed", error="KeyError: 'weight'")

@@ -1,0 +1,344 @@
+"""The store: written once, whole or not at all, and trusted only while unchanged."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import records
+
+from peftbench import store as module
+from peftbench.errors import InputError
+from peftbench.store import Store, device_folder
+
+PREDICTIONS = pd.DataFrame({"id": ["a", "b"], "answer": ["1", "2|\n"], "score": [1.0, None]})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")
+
+
+def files(store: Store) -> list[str]:
+    return sorted(path.name for path in store.root.rglob("*") if path.is_file())
+
+
+def only_record(store: Store) -> Path:
+    (path,) = store.root.rglob("*.json")
+    return path
+
+
+def test_what_is_read_is_what_was_written(store: Store) -> None:
+    written = [store.write(record) for record in records.study(seeds=1)]
+    key = lambda record: record.run_id  # noqa: E731
+    assert sorted(store.read_all(), key=key) == sorted(written, key=key)
+    assert [record.run_id for record in store.read_all()] == sorted(record.run_id for record in written)
+    assert store.statuses() == {record.run_id: record.status for record in written}
+    assert store.check() == []
+
+
+def test_a_record_given_is_the_record_stored_but_for_its_predictions(store: Store) -> None:
+    given = records.record()
+    stored = store.write(given, PREDICTIONS)
+    assert stored.predictions is not None
+    assert stored.predictions.rows == 2
+    assert stored.model_copy(update={"predictions": None}) == given
+    pd.testing.assert_frame_equal(store.predictions(given.run_id), PREDICTIONS)
+    assert store.check() == []
+
+
+def test_the_text_is_canonical(store: Store) -> None:
+    store.write(records.record())
+    text = only_record(store).read_text()
+    assert text == json.dumps(json.loads(text), sort_keys=True, indent=1) + "\n"
+
+
+def test_an_empty_or_missing_store_has_no_records(store: Store) -> None:
+    assert list(store.read_all()) == []
+    store.ensure_writable()
+    assert list(store.read_all()) == []
+    assert store.check() == []
+    assert store.statuses() == {}
+
+
+@pytest.mark.parametrize("status", ["done", "failed"])
+def test_nothing_is_ever_overwritten(store: Store, status: str) -> None:
+    first = store.write(records.record(status=status))
+    before = only_record(store).read_bytes(), only_record(store).stat().st_ino
+    path = only_record(store)
+    second = store.write(records.record(seconds=99.0), PREDICTIONS)
+    assert (path.read_bytes(), path.stat().st_ino) == before
+    assert (second == first) == (status == "done")  # a finished run stays; a failed one is tried again beside it
+
+
+def test_a_finished_run_is_handed_back_to_a_second_writer(store: Store) -> None:
+    first = store.write(records.record())
+    assert store.write(records.record(status="failed", seconds=99.0), PREDICTIONS) == first
+    assert files(store) == [f"{first.run_id}.json"]
+
+
+def test_attempts_are_numbered_and_readers_see_the_latest(store: Store) -> None:
+    for number in range(11):
+        store.write(records.record(status="failed", error=f"attempt {number + 1}"), PREDICTIONS)
+        (seen,) = store.read_all()
+        assert seen.error == f"attempt {number + 1}"  # the 10th comes after the 9th, not after the 1st
+    done = store.write(records.record(), PREDICTIONS)
+    assert list(store.read_all()) == [done]
+    assert store.read(done.run_id) == done
+    assert store.statuses() == {done.run_id: "done"}
+    assert len(files(store)) == 24
+    assert store.check() == []
+
+
+def test_a_missing_attempt_is_a_problem(store: Store) -> None:
+    run_id = store.write(records.record(status="failed")).run_id
+    store.write(records.record())
+    next(store.root.rglob(f"{run_id}.json")).unlink()
+    (problem,) = store.check()
+    assert "earlier attempt" in problem
+
+
+class KilledError(BaseException):
+    pass
+
+
+def test_a_writer_killed_before_the_record_leaves_nothing_that_counts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish = module._publish
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.suffix == ".json":
+            path.with_name(f"{path.name}.0123.tmp").write_bytes(content[:100])
+            raise KilledError
+        publish(path, content)
+
+    monkeypatch.setattr(module, "_publish", killed)
+    with pytest.raises(KilledError):
+        store.write(records.record(), pd.DataFrame({"id": ["of the killed run"]}))
+    monkeypatch.undo()
+    assert list(store.read_all()) == []
+    assert [("temporary" in problem, "without a record" in problem) for problem in store.check()] == [(True, False), (False, True)]
+    stored = store.write(records.record(), PREDICTIONS)
+    assert store.check() == []
+    assert files(store) == [f"{stored.run_id}.json", f"{stored.run_id}.predictions.parquet"]
+    pd.testing.assert_frame_equal(store.predictions(stored.run_id), PREDICTIONS)
+
+
+def test_predictions_of_a_killed_writer_do_not_pass_for_those_of_a_record_without(store: Store) -> None:
+    run_id = store.write(records.record(status="failed"), PREDICTIONS).run_id
+    only_record(store).unlink()
+    store.write(records.record())
+    assert files(store) == [f"{run_id}.json"]
+
+
+def test_a_failing_disk_leaves_no_temporary_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    store.ensure_writable()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        store.write(records.record())
+    assert files(store) == []
+
+
+def _write_at_once(root: str, barrier: Any, number: int) -> None:
+    mine = records.record(seconds=float(number))
+    table = pd.DataFrame({"writer": [number]})
+    barrier.wait()
+    Store(Path(root)).write(mine, table)
+
+
+def test_two_writers_of_one_run_leave_exactly_one_record(store: Store) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    writers = [context.Process(target=_write_at_once, args=(str(store.root), barrier, number)) for number in range(2)]
+    store.ensure_writable()
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    (stored,) = store.read_all()
+    assert store.predictions(stored.run_id)["writer"].tolist() == [stored.seconds]  # record and predictions of the same writer
+    assert len(files(store)) == 2
+    assert store.check() == []
+
+
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path of every value in nested JSON."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from leaves(inner, (*path, key))
+    if not items or path == ("digest",):
+        yield path
+
+
+def changed(value: Any) -> Any:
+    """Another value of the same type, or something where there was nothing."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return value.replace("2", "3") if "2" in value else value + "2"
+        case _:
+            return 1
+
+
+def test_an_edit_of_any_field_is_refused_by_the_files_name(store: Store) -> None:
+    store.write(records.record(), PREDICTIONS)
+    path = only_record(store)
+    original = json.loads(path.read_text())
+    paths = list(leaves(original))
+    assert len(paths) > 100
+    for place in paths:
+        content = json.loads(path.read_text()) | json.loads(json.dumps(original))
+        owner = content
+        for key in place[:-1]:
+            owner = owner[key]
+        owner[place[-1]] = changed(owner[place[-1]])
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=path.name):
+            next(store.read_all())
+        (problem,) = store.check()
+        assert path.name in problem
+    path.write_text(json.dumps(original))  # the text may be laid out anew; what it says may not change
+    assert store.check() == []
+
+
+def test_a_spec_that_is_not_the_runs_is_refused_even_with_a_fitting_digest(store: Store) -> None:
+    store.write(records.record())
+    path = only_record(store)
+    content = json.loads(path.read_text())
+    content["spec"]["seed"] += 1
+    del content["digest"]
+    path.write_text(json.dumps(content | {"digest": module._digest(content)}))
+    with pytest.raises(InputError, match="its spec is that of run"):
+        next(store.read_all())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "damaged"),
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ('{"a": NaN}', "damaged"),
+        ("\udcff", "damaged"),
+        ("{}", "schema None"),
+        ('{"schema": 0}', "schema 0"),
+        ('{"schema": 2}', "schema 2, where .* schema 1: read it with"),
+        ('{"schema": 1}', "digest"),
+    ],
+)
+def test_check_collects_what_read_all_stops_at(store: Store, text: str, says: str) -> None:
+    store.write(records.record(seed=1))
+    store.write(records.record(seed=2))
+    for path in store.root.rglob("*.json"):
+        path.write_text(text, errors="surrogateescape")
+    with pytest.raises(InputError, match=says):
+        list(store.read_all())
+    assert len(store.check()) == 2
+
+
+def test_records_that_were_moved_or_renamed_are_refused(store: Store) -> None:
+    store.write(records.record())
+    path = only_record(store)
+    elsewhere = store.root / "cpu-another"
+    elsewhere.mkdir()
+    path.rename(elsewhere / path.name)
+    with pytest.raises(InputError, match="moved"):
+        list(store.read_all())
+    (elsewhere / path.name).rename(path.with_name("0123456789abcdef.json"))
+    with pytest.raises(InputError, match="changed: it holds run"):
+        list(store.read_all())
+    path.with_name("0123456789abcdef.json").rename(path.with_name("copy of a record.json"))
+    with pytest.raises(InputError, match="not named like a record"):
+        list(store.read_all())
+    path.with_name("copy of a record.json").rename(store.root / path.name)
+    assert len(store.check()) == 1
+
+
+def test_lost_changed_and_unexpected_predictions_are_found(store: Store) -> None:
+    stored = store.write(records.record(), PREDICTIONS)
+    plain = store.write(records.record(seed=1))
+    (table,) = store.root.rglob("*.parquet")
+    table.with_name(f"{plain.run_id}.predictions.parquet").write_bytes(table.read_bytes())
+    table.write_bytes(table.read_bytes() + b"0")
+    assert sum("were changed" in problem for problem in store.check()) == 1
+    assert sum("does not speak of" in problem for problem in store.check()) == 1
+    with pytest.raises(InputError, match="were changed"):
+        store.predictions(stored.run_id)
+    with pytest.raises(InputError, match="has no predictions"):
+        store.predictions(plain.run_id)
+    table.unlink()
+    assert sum("cannot be read" in problem for problem in store.check()) == 1
+
+
+def test_nan_and_a_foreign_id_are_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        records.record(metrics={"nll": float("nan")})
+    with pytest.raises(ValueError, match="Out of range"):
+        store.write(records.record(args={"alpha": float("nan")}))
+    with pytest.raises(ValueError, match="its spec is that of run"):
+        store.write(records.record(run_id="0123456789abcdef"))
+    assert files(store) == []
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(store: Store) -> None:
+    gpu = records.environment(device_name="NVIDIA H100 (80 GB)")
+    here, there = store.write(records.record()), store.write(records.record(device="cuda", environment=gpu))
+    other = store.write(records.record(seed=1))
+    assert store.read(other.run_id[:8]) == other
+    assert store.read(f"cuda-nvidia-h100-80-gb/{there.run_id}") == there
+    with pytest.raises(InputError, match=r"could be any of cpu-amd-epyc-2-threads/.*, cuda-nvidia-h100-80-gb/"):
+        store.read(here.run_id)
+    for nothing in ("zz", ""):
+        with pytest.raises(InputError, match="no run"):
+            store.read(nothing)
+
+
+def test_statuses_tell_devices_apart(store: Store) -> None:
+    gpu = records.environment(device_name="H100")
+    run_id = store.write(records.record()).run_id
+    store.write(records.record(device="cuda", environment=gpu, status="failed"))
+    assert store.statuses() == {run_id: "done"}
+    assert store.statuses("cuda-h100") == {run_id: "failed"}
+    assert store.statuses("cpu-another") == {}
+
+
+def test_a_device_folders_name_is_safe() -> None:
+    assert device_folder("cpu", "AMD EPYC, 2 threads") == "cpu-amd-epyc-2-threads"
+    assert device_folder("cuda", "../../Ünïcode\n" + "x" * 300).count("/") == 0
+    assert len(device_folder("cuda", "x" * 300)) <= 100
+    assert device_folder("cpu", "") == "cpu"
+
+
+def test_a_store_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for root, says in [
+        (file, "not a folder"),
+        (file / "results", "there is no folder"),
+        (tmp_path / "none" / "results", "there is no folder"),
+    ]:
+        with pytest.raises(InputError, match=says) as error:
+            Store(root).ensure_writable()
+        assert "\n" not in str(error.value)
+        with pytest.raises(InputError, match=says):
+            Store(root).write(records.record())
+    with pytest.raises(InputError, match="not a folder"):
+        list(Store(file).read_all())
+
+    def read_only(*names: object) -> None:
+        raise OSError(30, "Read-only file system", str(names[0]))
+
+    monkeypatch.setattr(os, "link", read_only)
+    with pytest.raises(InputError, match="Read-only file system"):
+        Store(tmp_path).ensure_writable()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
