@@ -2,23 +2,55 @@
 
 import abc
 from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from peftbench.errors import InputError
 from peftbench.methods._base import Targets
 
 
+class TransposedLinear(nn.Linear):
+    """A linear layer whose weight the published model keeps as (in, out)."""
+
+
+def linearize(model: nn.Module) -> None:
+    """Replace every Conv1D of transformers (GPT-2's linear layer with a transposed weight) by the nn.Linear that computes the same.
+
+    To be called right after loading, on weights that are not tied.
+    """
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            linear = TransposedLinear(module.nx, module.nf, bias=False, device="meta")
+            linear.weight = nn.Parameter(module.weight.detach().t().contiguous(), requires_grad=module.weight.requires_grad)
+            linear.bias = module.bias
+            replace(model, name, linear)
+
+
 class AbstractAdapted(nn.Module, abc.ABC):
     """A frozen linear layer W and a trained change of it: y = (W + delta) x + bias."""
 
+    peft_type: ClassVar[str]  # what the ecosystem's adapter files call this kind of layer
     base: nn.Linear
 
     @abc.abstractmethod
     def delta(self) -> Tensor:
         """The change of the weight, (out, in), in the adapter's dtype."""
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """This layer's entries in the ecosystem's adapter_config.json; the same for all layers of a model."""
+
+    @abc.abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What an adapter file keeps of this layer, by the ecosystem's names."""
+
+    def shared(self) -> dict[str, Tensor]:
+        """What an adapter file keeps once for all layers, by the ecosystem's names."""
+        return {}
 
     @property
     def updatable(self) -> int:
@@ -28,11 +60,14 @@ class AbstractAdapted(nn.Module, abc.ABC):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """A plain linear layer that computes the same; shares the bias, not the weight."""
-        linear = nn.Linear(self.base.in_features, self.base.out_features, bias=False, device="meta")
+        linear = type(self.base)(self.base.in_features, self.base.out_features, bias=False, device="meta")
         weight = self.base.weight
         linear.weight = nn.Parameter((weight + self.delta()).to(weight.dtype), requires_grad=False)
         linear.bias = self.base.bias
         return linear
+
+
+Layer = TypeVar("Layer", bound=AbstractAdapted)
 
 
 def linear_layers(model: nn.Module, targets: Targets) -> dict[str, nn.Linear]:
@@ -50,6 +85,8 @@ def linear_layers(model: nn.Module, targets: Targets) -> dict[str, nn.Linear]:
             raise InputError(f"targets 'all-linear': {type(model).__name__} has no linear layer")
         return linears
     wanted = (targets,) if isinstance(targets, str) else targets
+    if not wanted:
+        raise InputError("targets: at least one is needed, or 'all-linear'")
     chosen: dict[str, nn.Linear] = {}
     for target in wanted:
         found = {name: module for name, module in linears.items() if f".{name}".endswith(f".{target}")}
@@ -75,6 +112,11 @@ def adapt(model: nn.Module, targets: Targets, wrap: Callable[[nn.Linear], Abstra
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, AbstractAdapted]]:
     """Name and layer of every adapted layer."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, AbstractAdapted))
+
+
+def layers(model: nn.Module, kind: type[Layer]) -> list[Layer]:
+    """Every adapted layer of one kind."""
+    return [module for module in model.modules() if isinstance(module, kind)]
 
 
 def merge(model: nn.Module) -> None:

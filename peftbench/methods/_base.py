@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ class Range:
 
 
 Space = Mapping[str, Range]  # dotted names as in `--set`: "train.lr", "args.ratio"
+Keeps = Literal["adapter", "model", "head"]
 
 
 class AbstractMethod(Frozen, abc.ABC):
@@ -37,6 +38,7 @@ class AbstractMethod(Frozen, abc.ABC):
     paper: ClassVar[str]  # where the method is defined
     lr: ClassVar[float]  # a peak learning rate to start from, where an experiment names none
     space: ClassVar[Space]  # what a fair search may vary
+    keeps: ClassVar[Keeps] = "adapter"  # what a trained model's file holds
 
     @classmethod
     def build(cls, args: Mapping[str, Any]) -> Self:
@@ -69,4 +71,3 @@ def freeze(model: nn.Module) -> None:
 
 
 Targets = str | tuple[str, ...]  # "all-linear", or the last parts of the layers' names
-

@@ -1,6 +1,7 @@
 """The low-rank layer y = W x + s B A x (arXiv:2106.09685, section 4.1), shared by the LoRA family."""
 
-from typing import Annotated
+import abc
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,31 @@ Alpha = PositiveFloat
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
-class LowRank(AbstractAdapted):
+class AbstractLowRank(AbstractAdapted):
+    """A layer whose change is s B A: whatever it does while training, its file is that of an ordinary LoRA layer."""
+
+    peft_type: ClassVar[str] = "LORA"
+    scale: float
+    dropout: float = 0.0
+
+    @abc.abstractmethod
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """(A, B) of an ordinary LoRA layer with the same scale that computes the same: (r', in), (out, r')."""
+
+    def delta(self) -> Tensor:
+        A, B = self.factors()
+        return self.scale * (B @ A)
+
+    def settings(self) -> dict[str, Any]:
+        rank = self.factors()[0].shape[0]
+        return {"r": rank, "lora_alpha": rank * self.scale, "lora_dropout": self.dropout}
+
+    def tensors(self) -> dict[str, Tensor]:
+        A, B = self.factors()
+        return {"lora_A.weight": A, "lora_B.weight": B}
+
+
+class LowRank(AbstractLowRank):
     """y = W x + s B A drop(x), s = alpha / r; W is frozen, A starts Kaiming-uniform (a = sqrt 5), B at zero.
 
     A's distribution is loralib's and peft's, U(-1/sqrt(in), 1/sqrt(in)); the paper says "random Gaussian".
@@ -30,12 +55,7 @@ class LowRank(AbstractAdapted):
         self.B = nn.Parameter(a.new_zeros(base.out_features, rank))  # (out, r)
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """(A, B) of an ordinary LoRA layer with the same scale that computes the same: (r', in), (out, r')."""
         return self.A, self.B
-
-    def delta(self) -> Tensor:
-        A, B = self.factors()
-        return self.scale * (B @ A)
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.dropout(x, self.dropout, self.training) if self.dropout else x

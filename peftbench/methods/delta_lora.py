@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
-from peftbench.methods._adapted import AbstractAdapted, adapt, adapted_layers, kaiming_uniform, linear_plus
+from peftbench.methods._adapted import adapt, kaiming_uniform, layers, linear_plus
 from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
-from peftbench.methods._lowrank import Alpha, Rank
+from peftbench.methods._lowrank import AbstractLowRank, Alpha, Rank
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -29,7 +29,7 @@ class ScaleGradient(torch.autograd.Function):
         return ctx.factor * gradients[0], None
 
 
-class DeltaLowRank(AbstractAdapted):
+class DeltaLowRank(AbstractLowRank):
     """y = W(t) x + s B A x with W(t) from the telescoped sum.
 
     The paper takes gradients of A and B through the branch s B A only, W(t) being a constant within a step, but x's gradient
@@ -65,15 +65,10 @@ class DeltaLowRank(AbstractAdapted):
             self.register_buffer("B_start", self.B.detach().clone())
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """(A, B) of an ordinary LoRA layer with the same scale that computes the same: (r', in), (out, r')."""
         gain = 1 + self.ratio if self.moving else 1.0
         if not self.offset:
             return self.A, gain * self.B
         return torch.cat([self.A, self.A_start]), torch.cat([gain * self.B, -self.ratio * self.B_start], dim=1)
-
-    def delta(self) -> Tensor:
-        A, B = self.factors()
-        return self.scale * (B @ A)
 
     def forward(self, x: Tensor) -> Tensor:
         A, B = self.A.to(x.dtype), self.B.to(x.dtype)
@@ -113,9 +108,7 @@ class DeltaLoRA(AbstractMethod):
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         freeze(model)
-        adapt(
-            model, self.targets, lambda base: DeltaLowRank(base, rank=self.rank, alpha=self.alpha, ratio=self.ratio, rng=rng)
-        )
+        adapt(model, self.targets, lambda base: DeltaLowRank(base, rank=self.rank, alpha=self.alpha, ratio=self.ratio, rng=rng))
         if self.start_step == 0:
             self._start(model)
 
@@ -125,5 +118,5 @@ class DeltaLoRA(AbstractMethod):
             self._start(model)
 
     def _start(self, model: nn.Module) -> None:
-        for _, layer in adapted_layers(model):
+        for layer in layers(model, DeltaLowRank):
             layer.start(self.start_step)

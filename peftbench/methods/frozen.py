@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from peftbench.methods._base import AbstractMethod, Range, Space, freeze
+from peftbench.methods._base import AbstractMethod, Keeps, Range, Space, freeze
 
 
 class Frozen(AbstractMethod):
@@ -15,6 +15,7 @@ class Frozen(AbstractMethod):
     paper: ClassVar[str] = "the model as published (linear probing for classification)"
     lr: ClassVar[float] = 1e-3  # trains nothing with it
     space: ClassVar[Space] = {"train.head_lr": Range(1e-4, 1e-2, log=True)}
+    keeps: ClassVar[Keeps] = "head"
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         freeze(model)

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peftbench.methods._adapted import adapt, adapted_layers
+from peftbench.methods._adapted import adapt, layers
 from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
 from peftbench.methods._lowrank import Alpha, Dropout, LowRank, Rank
 
@@ -36,12 +36,13 @@ class LoRAFA(AbstractMethod):
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         freeze(model)
         adapt(model, self.targets, lambda base: LowRank(base, rank=self.rank, alpha=self.alpha, dropout=self.dropout, rng=rng))
-        for _, layer in adapted_layers(model):
+        for layer in layers(model, LowRank):
             layer.A.requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         if self.correction:
-            for _, layer in adapted_layers(model):
-                layer.B.grad = corrected(layer.B.grad, layer.A, layer.scale)
+            for layer in layers(model, LowRank):
+                if layer.B.grad is not None:  # None: this batch did not pass through the layer
+                    layer.B.grad = corrected(layer.B.grad, layer.A, layer.scale)
         optimizer.step()

@@ -6,7 +6,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import nn
 
-from peftbench.methods._adapted import adapt, adapted_layers
+from peftbench.methods._adapted import adapt, layers
 from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
 from peftbench.methods._lowrank import Alpha, Dropout, LowRank, Rank
 
@@ -38,7 +38,7 @@ class LoRAPlus(AbstractMethod):
         adapt(model, self.targets, lambda base: LowRank(base, rank=self.rank, alpha=self.alpha, dropout=self.dropout, rng=rng))
 
     def param_groups(self, parameters: list[nn.Parameter], model: nn.Module, lr: float) -> list[dict[str, Any]]:
-        fast = {id(layer.B) for _, layer in adapted_layers(model)}
+        fast = {id(layer.B) for layer in layers(model, LowRank)}
         return [
             {"params": [p for p in parameters if id(p) not in fast], "lr": lr},
             {"params": [p for p in parameters if id(p) in fast], "lr": lr * self.ratio},

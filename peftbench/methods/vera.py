@@ -1,6 +1,6 @@
 """VeRA: y = W x + b * (B (d * (A x))), with one frozen random pair A, B shared by all layers; b and d are trained."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,10 +33,13 @@ class Projection(nn.Module):
 class VectorBased(AbstractAdapted):
     """A linear layer with its two trained vectors: b (out) starts at zero, d (r) at `d_init`."""
 
+    peft_type: ClassVar[str] = "VERA"
+
     def __init__(self, base: nn.Linear, *, projection: Projection, d_init: float, dropout: float) -> None:
         super().__init__()
         self.base = base
         self.projection = projection
+        self.d_init = d_init
         self.dropout = dropout
         dtype = torch.promote_types(base.weight.dtype, torch.float32)
         self.b = nn.Parameter(base.weight.new_zeros(base.out_features, dtype=dtype))  # (out,)
@@ -49,6 +52,17 @@ class VectorBased(AbstractAdapted):
     def delta(self) -> Tensor:
         A, B = self.matrices()
         return (self.b[:, None] * B) @ (self.d[:, None] * A)
+
+    def settings(self) -> dict[str, Any]:
+        # The pair itself is in the file, so that the key from which peft would draw one is never used.
+        saved = {"save_projection": True, "projection_prng_key": 0}
+        return {"r": self.projection.A.shape[0], "vera_dropout": self.dropout, "d_initial": self.d_init} | saved
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"vera_lambda_b": self.b, "vera_lambda_d": self.d}
+
+    def shared(self) -> dict[str, Tensor]:
+        return {"vera_A": self.projection.A, "vera_B": self.projection.B}
 
     def forward(self, x: Tensor) -> Tensor:
         A, B = self.matrices()
@@ -78,6 +92,4 @@ class VeRA(AbstractMethod):
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         freeze(model)
         projection = Projection(self.rank, list(linear_layers(model, self.targets).values()), rng)
-        adapt(
-            model, self.targets, lambda base: VectorBased(base, projection=projection, d_init=self.d_init, dropout=self.dropout)
-        )
+        adapt(model, self.targets, lambda base: VectorBased(base, projection=projection, d_init=self.d_init, dropout=self.dropout))
