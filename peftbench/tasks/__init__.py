@@ -1,0 +1,10 @@
+"""The tasks, by the names users type."""
+
+from peftbench.tasks._base import AbstractTask
+from peftbench.tasks.gsm_symbolic import GSMSymbolic
+from peftbench.tasks.reviews import Reviews
+
+TASKS: dict[str, type[AbstractTask]] = {
+    "reviews": Reviews,
+    "gsm_symbolic": GSMSymbolic,
+}
