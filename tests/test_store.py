@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,13 @@ def test_a_failing_disk_leaves_no_temporary_file(store: Store, monkeypatch: pyte
 def _write_at_once(root: str, barrier: Any, number: int) -> None:
     mine = records.record(seconds=float(number))
     table = pd.DataFrame({"writer": [number]})
+    sync = module._sync
+
+    def slow(folder: Path) -> None:  # a wide window between predictions and record
+        time.sleep(0.2)
+        sync(folder)
+
+    module._sync = slow  # in this process only
     barrier.wait()
     Store(Path(root)).write(mine, table)
 
