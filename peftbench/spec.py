@@ -189,6 +189,36 @@ def read_experiment(path: Path) -> Experiment:
     return experiment
 
 
+def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
+    """The part of an experiment whose method, task, model and seed are among the given ones. Raises InputError if nothing is left."""
+    keys = ("method", "task", "model", "seed")
+    for key in only:
+        if key not in keys:
+            raise unknown("key in --only", key, keys)
+    chosen = {
+        "arm": tuple(arm for arm in experiment.arm if arm.method in only.get("method", {arm.method})),
+        "task": tuple(
+            entry
+            for entry in experiment.task
+            if entry.name in only.get("task", {entry.name}) and (entry.model or experiment.model) in only.get("model", {entry.model or experiment.model})
+        ),
+        "seeds": tuple(seed for seed in experiment.seeds if str(seed) in only.get("seed", {str(seed)})),
+    }
+    there = {
+        "method": {arm.method for arm in experiment.arm},
+        "task": {entry.name for entry in experiment.task},
+        "model": {entry.model or experiment.model or "" for entry in experiment.task},
+        "seed": {str(seed) for seed in experiment.seeds},
+    }
+    for key, values in only.items():
+        for value in values - there[key]:
+            raise unknown(f"{key} in --only", value, there[key])
+    for key, values in chosen.items():
+        if not values:
+            raise InputError(f"--only leaves no {key} of the experiment")
+    return experiment.model_copy(update=chosen)
+
+
 def expand(
     experiment: Experiment,
     methods: Mapping[str, MethodType],

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from peftbench.methods._adapted import AbstractAdapted, adapt, kaiming_uniform, linear_layers, linear_plus
+from peftbench.methods._adapted import AbstractAdapted, adapt, kaiming_uniform, linear_layers
 from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
 from peftbench.methods._lowrank import Dropout, Rank
 
@@ -28,6 +28,24 @@ class Projection(nn.Module):
         weight = layers[0].weight
         self.register_buffer("A", kaiming_uniform((rank, largest_in), 2**0.5, weight, rng).to(weight.dtype))
         self.register_buffer("B", kaiming_uniform((largest_out, rank), 2**0.5, weight, rng).to(weight.dtype))
+
+
+class AddScaled(torch.autograd.Function):
+    """y + (b * B) (d * u), where u = A x. Keeps u (tokens, r) for the backward pass and nothing of size tokens x out or out x r:
+    plain autograd would keep B (d * u) as well, the largest tensor of all adapters."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, u: Tensor, b: Tensor, d: Tensor, B: Tensor) -> Tensor:
+        ctx.save_for_backward(u, b, d, B)
+        return torch.addmm(y, u * d, (b[:, None] * B).t())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        u, b, d, B = ctx.saved_tensors
+        g = gradients[0]  # (tokens, out)
+        grad_b = ((g.t() @ (u * d)) * B).sum(1)  # (out,)
+        grad_z = g @ (b[:, None] * B)  # (tokens, r)
+        return g, grad_z * d, grad_b, (grad_z * u).sum(0), None
 
 
 class VectorBased(AbstractAdapted):
@@ -67,9 +85,10 @@ class VectorBased(AbstractAdapted):
     def forward(self, x: Tensor) -> Tensor:
         A, B = self.matrices()
         h = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        z = F.linear(h.reshape(-1, h.shape[-1]), A) * self.d.to(x.dtype)  # (tokens, r)
-        # b scales B (out, r) and not the product (tokens, out): the backward pass then keeps nothing of size tokens x out.
-        return linear_plus(self.base, x, z, self.b.to(x.dtype)[:, None] * B, 1.0)
+        u = F.linear(h.reshape(-1, h.shape[-1]), A)  # (tokens, r)
+        y = F.linear(x.reshape(-1, x.shape[-1]), self.base.weight, self.base.bias)  # (tokens, out)
+        z: Tensor = AddScaled.apply(y, u, self.b.to(x.dtype), self.d.to(x.dtype), B)  # type: ignore[assignment]
+        return z.view(*x.shape[:-1], -1)
 
 
 class VeRA(AbstractMethod):

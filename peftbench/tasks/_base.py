@@ -3,10 +3,12 @@
 import abc
 import hashlib
 import json
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal
 
+Split = Literal["train", "valid", "test"]
 Kind = Literal["classification", "regression", "generation"]
 Answer = str | int | float  # generated text, the index of a label, or a number
 
@@ -51,7 +53,7 @@ class AbstractTask(abc.ABC):
     stops: ClassVar[tuple[str, ...]] = ()  # generation: the answer ends before the first of these
 
     @abc.abstractmethod
-    def examples(self, split: Literal["train", "valid", "test"]) -> list[Example]:
+    def examples(self, split: Split) -> list[Example]:
         """All examples of a split, always in the same order. Raises InputError where the source cannot be had."""
 
     @abc.abstractmethod
@@ -64,7 +66,15 @@ def held_out(text: str, part: float) -> bool:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < part * 2**64
 
 
-def fingerprint(splits: dict[str, list[Example]]) -> str:
+def sample(examples: list[Example], n: int | None) -> list[Example]:
+    """`n` of the examples, in their order, the same ones for every seed; a larger n keeps what a smaller one chose. None: all."""
+    if n is None or n >= len(examples):
+        return examples
+    order = random.Random(0).sample(range(len(examples)), len(examples))
+    return [examples[i] for i in sorted(order[:n])]
+
+
+def fingerprint(splits: Mapping[Split, list[Example]]) -> str:
     """SHA-256 over the examples of all splits, in order."""
     digest = hashlib.sha256()
     for split in sorted(splits):

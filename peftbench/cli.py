@@ -1,0 +1,212 @@
+"""The command line: it reads what a person typed, calls the library, and prints; no logic of its own."""
+
+import json
+import sys
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from peftbench.errors import InputError, unknown
+from peftbench.record import Status
+from peftbench.spec import RunSpec, expand, read_experiment, select
+from peftbench.store import Store, device_folder
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
+StoreOption = Annotated[Path, typer.Option("--store", help="The folder of results.")]
+
+
+class Format(StrEnum):
+    md = "md"
+    csv = "csv"
+    latex = "latex"
+    json = "json"
+
+
+class Listing(StrEnum):
+    methods = "methods"
+    tasks = "tasks"
+    models = "models"
+
+
+@app.command("run", epilog="Example: peftbench run experiments/quick.toml --only method=lora,task=reviews --set train.steps=20")
+def run_command(
+    file: Annotated[Path, typer.Argument(help="An experiment file (TOML).")],
+    store: StoreOption = Path("results"),
+    only: Annotated[list[str] | None, typer.Option(help="Run a part: method=, task=, model= or seed=, separated by commas.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE that wins over the file, such as train.steps=20.")] = None,
+    retry: Annotated[list[str] | None, typer.Option(help="Try runs with this status again (failed, timed-out, ...).")] = None,
+    adapters: Annotated[Path | None, typer.Option(help="Save what each run trained in a folder of its run id below this one.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
+) -> None:
+    """Run an experiment; runs that the store holds already are not run again."""
+    from peftbench import measure, suite
+    from peftbench.methods import METHODS
+    from peftbench.run import prepare
+    from peftbench.tasks import TASKS
+
+    experiment = select(read_experiment(file), _only(only or []))
+    specs = expand(experiment, METHODS, TASKS, [_setting(text) for text in settings or []])
+    statuses = frozenset(_status(name) for name in retry or [])
+    results = Store(store)
+    device = measure.choose_device()
+    todo = suite.pending(specs, results, device_folder(device.type, measure.device_name(device)), statuses)
+    print(f"{file}: {len(specs)} runs, {len(specs) - len(todo)} of them in {store} already", flush=True)
+    if dry_run:
+        waiting = {spec.run_id for spec in todo}
+        for spec in specs:
+            print(f"{spec.run_id}  {'to run' if spec.run_id in waiting else 'done  '}  {_name(spec)}")
+        return
+    if not todo:
+        return
+    prepare(todo)
+    results.ensure_writable()
+    console = Console()
+    with console.status("") as status:
+        records = suite.run_all(
+            todo,
+            results,
+            suite.LocalExecutor(adapters),
+            begin=lambda spec: status.update(_name(spec)),
+            end=lambda progress: console.print(_line(progress), highlight=False, markup=False, soft_wrap=True),
+        )
+    if any(record.status != "done" for record in records):
+        raise typer.Exit(1)
+
+
+@app.command("table", epilog="Example: peftbench table --store results --format latex")
+def table_command(store: StoreOption = Path("results"), format: Annotated[Format, typer.Option(help="How to print it.")] = Format.md) -> None:
+    """Compare the methods in the store, one table for each model, task and device."""
+    from peftbench.frame import frame
+    from peftbench.tables import comparison, render
+
+    print(render(comparison(frame(Store(store).read_all())), format.value))
+
+
+@app.command("show", epilog="Example: peftbench show 3f2a")
+def show_command(run_id: Annotated[str, typer.Argument(help="A run id or its beginning.")], store: StoreOption = Path("results")) -> None:
+    """Print one run's record as JSON."""
+    print(json.dumps(Store(store).read(run_id).model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False))
+
+
+@app.command("check", epilog="Example: peftbench check --store results")
+def check_command(store: StoreOption = Path("results")) -> None:
+    """Check that every record in the store is whole and unchanged."""
+    results = Store(store)
+    problems = results.check()
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise typer.Exit(2)
+    print(f"{store}: {len(results.statuses())} runs, no problem")
+
+
+@app.command("list", epilog="Example: peftbench list methods")
+def list_command(
+    what: Annotated[Listing, typer.Argument(help="methods, tasks or models.")],
+    format: Annotated[Format, typer.Option(help="md or json.")] = Format.md,
+) -> None:
+    """List what can stand in an experiment file."""
+    rows = {Listing.methods: _methods, Listing.tasks: _tasks, Listing.models: _models}[what]()
+    if format is Format.json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print("  ".join(f"{value}" if key == "name" else f"{key}: {value}" for key, value in row.items()))
+
+
+def _methods() -> list[dict[str, Any]]:
+    from peftbench.methods import METHODS
+
+    return [
+        {"name": name, "version": kind.version, "paper": kind.paper, "lr": kind.lr, "args": kind.complete({})} for name, kind in METHODS.items()
+    ]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from peftbench.tasks import TASKS
+
+    return [
+        {
+            "name": name,
+            "version": kind.version,
+            "kind": kind.kind,
+            "metric": kind.primary,
+            "source": kind.source.name,
+            "licence": kind.source.licence,
+        }
+        for name, kind in TASKS.items()
+    ]
+
+
+def _models() -> list[dict[str, Any]]:
+    from peftbench.assets import MODELS
+
+    return [{"name": name} for name in MODELS] + [{"name": "any local folder or hub id that transformers loads from safetensors"}]
+
+
+def _only(texts: list[str]) -> dict[str, set[str]]:
+    """{"task": {"cola", "rte"}} for ["task=cola,rte"]."""
+    chosen: dict[str, set[str]] = {}
+    for text in texts:
+        key = ""
+        for part in text.split(","):
+            before, equals, after = part.partition("=")
+            key, value = (before, after) if equals else (key, before)
+            if not key or not value:
+                raise InputError(f"--only {text}: write KEY=VALUE, such as method=lora,task=reviews")
+            chosen.setdefault(key, set()).add(value)
+    return chosen
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """("train.steps", 20) for "train.steps=20": values are read as in TOML, a bare word is a string, a,b,c a list of them."""
+    key, equals, value = text.partition("=")
+    if not equals or not value:
+        raise InputError(f"--set {text}: write KEY=VALUE, such as train.steps=20")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value.split(",") if "," in value else value
+
+
+def _status(name: str) -> Status:
+    known: dict[str, Status] = {status: status for status in ("diverged", "out-of-memory", "timed-out", "failed")}
+    if name not in known:
+        raise unknown("status", name, known)
+    return known[name]
+
+
+def _name(spec: RunSpec) -> str:
+    return f"{spec.method} on {spec.task} ({spec.model}), seed {spec.seed}"
+
+
+def _line(progress: Any) -> str:
+    record = progress.record
+    found = ", ".join(f"{name} {record.metrics[name]:.4g}" for name in (record.primary, "nll") if record.metrics.get(name) is not None)
+    left = "" if progress.seconds_left is None or progress.done == progress.total else f"; about {_duration(progress.seconds_left)} left"
+    outcome = found if record.status == "done" else f"{record.status}: {record.error}"
+    return f"[{progress.done}/{progress.total}] {_name(record.spec)}: {outcome} ({record.seconds:.0f} s{left})"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def main() -> None:
+    """The entry point: what a person got wrong is one line on stderr and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"peftbench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("peftbench: interrupted; what is done is stored, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""Classifier and LanguageModel: all that knows tokens."""
+
+import abc
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, DynamicCache
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+)
+
+from peftbench import assets
+from peftbench.errors import InputError
+from peftbench.tasks._base import Answer, Example, Kind
+
+STOP_WINDOW = 24  # tokens at the end of an answer in which a stop string is looked for
+
+
+@dataclass(frozen=True)
+class Item:
+    """An encoded example. `target`: the supervised tokens (language model), a label's index, or a number."""
+
+    tokens: list[int]
+    target: list[int] | int | float
+    truncated: bool
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens) + (len(self.target) if isinstance(self.target, list) else 0)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items as tensors. `inputs` are the network's, all (items, length); `target` is what the loss compares with."""
+
+    inputs: dict[str, Tensor]
+    target: Tensor
+    tokens: int  # real tokens
+    padded: int  # tokens with padding: what is computed
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Per item of a batch: summed nll of its supervised tokens, their number, and the network's answer where one forward gives it."""
+
+    nll: Tensor  # (items,)
+    count: Tensor  # (items,)
+    answer: Tensor | None  # (items,)
+
+
+class AbstractSubject(abc.ABC):
+    """A model under test: network, tokenizer, and the way between text and tensors. A subclass is final."""
+
+    def __init__(self, net: Any, tokenizer: Any, device: torch.device, max_length: int) -> None:
+        self.net = net
+        self.tokenizer = tokenizer
+        self.device = device
+        window = getattr(net.config, "max_position_embeddings", None) or max_length
+        self.max_length = min(max_length, window)
+        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        if self.pad is None:
+            raise InputError(f"the tokenizer of {net.config.name_or_path} has neither a padding nor an end-of-sequence token")
+        net.config.pad_token_id = self.pad
+
+    @property
+    @abc.abstractmethod
+    def head(self) -> tuple[str, ...]:
+        """Names of the network's children that are new to the task, and so trained whatever the method."""
+
+    @abc.abstractmethod
+    def encode(self, example: Example) -> Item:
+        """Tokens of an example, cut to `max_length`. Raises InputError that names an example without a token."""
+
+    @abc.abstractmethod
+    def collate(self, items: Sequence[Item]) -> Batch:
+        """The items as one padded batch on the device."""
+
+    @abc.abstractmethod
+    def score(self, batch: Batch) -> Scored:
+        """One forward pass."""
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The parameters of `head`."""
+        return [parameter for name in self.head for parameter in self.net.get_submodule(name).parameters()]
+
+    def _pad(self, rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask, both (rows, longest)."""
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self.pad)
+        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        for i, row in enumerate(rows):
+            place = slice(width - len(row), width) if left else slice(len(row))
+            ids[i, place] = torch.tensor(row)
+            mask[i, place] = 1
+        return ids.to(self.device), mask.to(self.device)
+
+
+class Classifier(AbstractSubject):
+    """A transformers sequence classifier; with one label it is a regression, whose nll is that of a normal with unit variance."""
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        trunk = self.net.base_model
+        return tuple(
+            name
+            for name, child in self.net.named_children()
+            if child is not trunk and any(True for _ in child.parameters())
+        )
+
+    @property
+    def regression(self) -> bool:
+        return self.net.config.num_labels == 1
+
+    def encode(self, example: Example) -> Item:
+        sentences = (example.text,) if example.pair is None else (example.text, example.pair)
+        full = self.tokenizer(*sentences)["input_ids"]
+        tokens = full
+        if len(full) > self.max_length:
+            tokens = self.tokenizer(*sentences, truncation="longest_first", max_length=self.max_length)["input_ids"]
+        if len(full) <= self.tokenizer.num_special_tokens_to_add(pair=example.pair is not None):
+            raise InputError(f"example {example.id!r}: its text has no token")
+        target = float(example.target) if self.regression else int(example.target)
+        return Item(tokens, target, truncated=len(full) > self.max_length)
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        ids, mask = self._pad([item.tokens for item in items], left=False)
+        target = torch.tensor([item.target for item in items], device=self.device)  # (items,)
+        return Batch({"input_ids": ids, "attention_mask": mask}, target, sum(item.length for item in items), ids.numel())
+
+    def score(self, batch: Batch) -> Scored:
+        logits = self.net(**batch.inputs).logits.float()  # (items, labels)
+        count = torch.ones(len(logits), device=logits.device)
+        if self.regression:
+            value = logits.squeeze(-1)
+            nll = 0.5 * (value - batch.target).square() + 0.5 * torch.log(torch.tensor(2 * torch.pi))
+            return Scored(nll, count, value)
+        return Scored(F.cross_entropy(logits, batch.target, reduction="none"), count, logits.argmax(-1))
+
+
+class LanguageModel(AbstractSubject):
+    """A transformers causal language model. Batches are padded on the left, so that the answers end at the same place."""
+
+    IGNORE = -100
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        return ()
+
+    def encode(self, example: Example) -> Item:
+        prompt = self.tokenizer(example.text)["input_ids"]
+        target = self.tokenizer(str(example.target), add_special_tokens=False)["input_ids"]
+        if not prompt or not target:
+            raise InputError(f"example {example.id!r}: its {'answer' if prompt else 'prompt'} has no token")
+        target = [*target, self.tokenizer.eos_token_id]
+        truncated = len(prompt) + len(target) > self.max_length
+        target = target[: self.max_length - 1]  # an answer as long as the window leaves room for one token of the prompt
+        prompt = prompt[-(self.max_length - len(target)) :]  # the prompt's end matters most
+        return Item(prompt, target, truncated)
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        rows = [[*item.tokens, *_tokens(item)] for item in items]
+        ids, mask = self._pad(rows, left=True)
+        keep = max(len(_tokens(item)) for item in items)
+        target = torch.full((len(items), keep), self.IGNORE)
+        for i, item in enumerate(items):
+            target[i, keep - len(_tokens(item)) :] = torch.tensor(_tokens(item))
+        return Batch(self._inputs(ids, mask), target.to(self.device), sum(map(len, rows)), ids.numel())
+
+    def score(self, batch: Batch) -> Scored:
+        keep = batch.target.shape[1]
+        # Logits only where an answer may be: a large vocabulary makes the others the largest tensor of a step.
+        logits = self._logits(batch.inputs, keep + 1)[:, :-1].float()  # (items, keep, vocabulary)
+        nll = F.cross_entropy(logits.transpose(1, 2), batch.target, ignore_index=self.IGNORE, reduction="none")  # (items, keep)
+        return Scored(nll.sum(1), (batch.target != self.IGNORE).sum(1), None)
+
+    def _inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if "position_ids" in self._accepted:
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        return inputs
+
+    def _logits(self, inputs: dict[str, Tensor], last: int) -> Tensor:
+        """Logits of the last positions, (rows, last, vocabulary)."""
+        if "logits_to_keep" in self._accepted:
+            return self.net(**inputs, use_cache=False, logits_to_keep=last).logits
+        return self.net(**inputs, use_cache=False).logits[:, -last:]
+
+    @property
+    def _accepted(self) -> set[str]:
+        return set(inspect.signature(self.net.forward).parameters)
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str], max_new_tokens: int, stops: Sequence[str], batch_size: int) -> tuple[list[str], int]:
+        """Greedy answers in the order of the prompts, each cut before its first stop string, and the number of tokens generated.
+
+        Prompts of like length share a batch, and a finished answer leaves it.
+        """
+        encoded = [self.tokenizer(prompt)["input_ids"][-self.max_length :] for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
+        answers, generated = [""] * len(prompts), 0
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            for i, tokens in zip(chosen, self._greedy([encoded[i] for i in chosen], max_new_tokens, stops), strict=True):
+                generated += len(tokens)
+                answers[i] = _cut(self._text(tokens), stops)
+        return answers, generated
+
+    def _greedy(self, prompts: list[list[int]], max_new_tokens: int, stops: Sequence[str]) -> list[list[int]]:
+        """New tokens of each prompt of one batch."""
+        ids, mask = self._pad(prompts, left=True)
+        cache = DynamicCache(config=self.net.config)
+        rows = list(range(len(prompts)))  # which prompt each row of the batch belongs to
+        new: list[list[int]] = [[] for _ in prompts]
+        inputs = self._inputs(ids, mask)
+        for _ in range(max_new_tokens):
+            if "logits_to_keep" in self._accepted:
+                inputs = inputs | {"logits_to_keep": 1}
+            output = self.net(**inputs, past_key_values=cache, use_cache=True)
+            token = output.logits[:, -1].argmax(-1)  # (rows,)
+            alive = []
+            for row, value in enumerate(token.tolist()):
+                answer = new[rows[row]]
+                answer.append(value)
+                ended = value == self.tokenizer.eos_token_id
+                if not ended and not any(stop in self._text(answer[-STOP_WINDOW:]) for stop in stops):
+                    alive.append(row)
+            if not alive:
+                break
+            if len(alive) < len(rows):
+                kept = torch.tensor(alive, device=self.device)
+                cache.batch_select_indices(kept)
+                token, mask = token[kept], mask[kept]
+                rows = [rows[row] for row in alive]
+            mask = F.pad(mask, (0, 1), value=1)
+            inputs = {"input_ids": token[:, None], "attention_mask": mask}
+            if "position_ids" in self._accepted:
+                inputs["position_ids"] = mask.sum(-1, keepdim=True) - 1
+        return new
+
+    def _text(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def _tokens(item: Item) -> list[int]:
+    """The supervised tokens of a language model's item."""
+    assert isinstance(item.target, list)
+    return item.target
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """`text` up to the first of the stop strings."""
+    for stop in stops:
+        text = text.split(stop, 1)[0]
+    return text
+
+
+def source(name: str) -> str:
+    """What transformers loads for a name: the folder of a packaged model, or the local folder or hub id as given."""
+    return str(assets.model_folder(name)) if name in assets.MODELS else name
+
+
+def read_config(name: str) -> Any:
+    """The model's configuration. Raises InputError where there is none."""
+    try:
+        return AutoConfig.from_pretrained(source(name), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        known = ", ".join(sorted(assets.MODELS))
+        what = "the folder has no readable config.json" if Path(name).is_dir() else "neither a packaged model, a local folder nor a hub id in reach"
+        raise InputError(f"model {name!r}: {what} (packaged: {known}): {str(error).splitlines()[0]}") from error
+
+
+def check_kind(name: str, config: Any, kind: Kind) -> None:
+    """Raises InputError where a model cannot do a task of this kind."""
+    family = type(config)
+    if kind == "generation":
+        if family not in MODEL_FOR_CAUSAL_LM_MAPPING or family in MODEL_FOR_MASKED_LM_MAPPING:
+            raise InputError(f"model {name!r} ({config.model_type}) is no causal language model, which generation tasks need")
+    elif family not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise InputError(f"model {name!r} ({config.model_type}) has no sequence classifier in transformers")
+
+
+def skeleton(name: str, kind: Kind, labels: int) -> Any:
+    """The network on the meta device: its structure without weights. Raises InputError as read_config and check_kind do."""
+    config = read_config(name)
+    check_kind(name, config, kind)
+    with torch.device("meta"):
+        if kind == "generation":
+            return AutoModelForCausalLM.from_config(config)
+        config.num_labels = labels
+        return AutoModelForSequenceClassification.from_config(config)
+
+
+def load(name: str, kind: Kind, labels: int, *, device: torch.device, dtype: torch.dtype, max_length: int) -> AbstractSubject:
+    """The model on its device. A classification head is new: torch's global generator gives its initial values."""
+    config = read_config(name)
+    check_kind(name, config, kind)
+    place = source(name)
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        if kind == "generation":
+            net = AutoModelForCausalLM.from_pretrained(place, **options)
+            return LanguageModel(net.to(device), tokenizer, device, max_length)
+        net = AutoModelForSequenceClassification.from_pretrained(place, num_labels=labels, **options)
+    except OSError as error:
+        raise InputError(f"model {name!r}: {str(error).splitlines()[0]}") from error
+    return Classifier(net.to(device), tokenizer, device, max_length)

@@ -1,0 +1,207 @@
+"""One run: names become objects, objects become a record."""
+
+import os
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import transformers
+
+from peftbench import adapters, measure, sandbox, train
+from peftbench.cost import cost
+from peftbench.errors import InputError
+from peftbench.evaluate import Loaded, evaluate, mean_nll, nll
+from peftbench.methods import METHODS
+from peftbench.methods._base import AbstractMethod
+from peftbench.models import AbstractSubject, load, skeleton
+from peftbench.record import Data, Point, Record, Status
+from peftbench.spec import RunSpec
+from peftbench.tasks import TASKS
+from peftbench.tasks._base import AbstractTask, Split, fingerprint, sample
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A record and, if the run came that far, one row per scored example."""
+
+    record: Record
+    predictions: pd.DataFrame | None
+
+
+def prepare(specs: Sequence[RunSpec]) -> None:
+    """Try everything that can be wrong with a spec and is cheap to try: the model's configuration, the method's fit to its
+    structure, the task's data. Raises InputError."""
+    seen: set[tuple[Any, ...]] = set()
+    for spec in specs:
+        key = (spec.model, spec.task, spec.method, repr(spec.args))
+        if key in seen:
+            continue
+        seen.add(key)
+        task = TASKS[spec.task]
+        METHODS[spec.method].build(spec.args).attach(skeleton(spec.model, task.kind, _labels(task)), torch.Generator())
+
+
+def run(spec: RunSpec, adapter_folder: Path | None = None) -> Outcome:
+    """Carry out `spec`. Divergence, lack of memory and failures are records with a status; nothing is raised but KeyboardInterrupt."""
+    started, start = datetime.now(UTC), time.perf_counter()
+    _prepare_process(spec.seed)
+    device = measure.choose_device()
+    environment = measure.environment(device)
+
+    def record(status: Status, error: str | None = None, **found: Any) -> Record:
+        return Record(
+            run_id=spec.run_id,
+            started=started,
+            seconds=time.perf_counter() - start,
+            device=device.type,
+            status=status,
+            error=error,
+            spec=spec,
+            primary=TASKS[spec.task].primary,
+            environment=environment,
+            **({"metrics": {}} | found),
+        )
+
+    try:
+        found, predictions = _run(spec, device, adapter_folder)
+    except train.Diverged as error:
+        return Outcome(record("diverged", str(error)), None)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return Outcome(record("out-of-memory", _last_line(error)), None)
+    except Exception as error:  # whatever a model, a task or a method can raise: the suite goes on, and the record says what it was
+        no_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # what torch raises on a CPU
+        if not no_memory and not isinstance(error, InputError):
+            traceback.print_exc()
+        return Outcome(record("out-of-memory" if no_memory else "failed", _last_line(error)), None)
+    if TASKS[spec.task].kind == "generation":
+        environment = environment.model_copy(update={"sandbox": sandbox.confinement()})
+    return Outcome(record("done", **found), predictions)
+
+
+def ended(spec: RunSpec, status: Status, error: str, started: datetime, seconds: float) -> Record:
+    """The record of a run whose process ended before it could write one."""
+    device = measure.choose_device()
+    return Record(
+        run_id=spec.run_id,
+        started=started,
+        seconds=seconds,
+        device=device.type,
+        status=status,
+        error=error,
+        spec=spec,
+        primary=TASKS[spec.task].primary,
+        metrics={},
+        environment=measure.environment(device),
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+
+
+def _labels(task: type[AbstractTask]) -> int:
+    return len(task.labels) if task.kind == "classification" else 1
+
+
+def _prepare_process(seed: int) -> None:
+    """Seed what draws from global generators (a new head's initial values, dropout masks) and demand repeatable kernels."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed by deterministic cuBLAS
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What a record says of a run that ends well, and the predictions."""
+    task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
+    limits = {"train": spec.data.train, "valid": spec.data.valid, "test": spec.data.test}
+    splits: set[Split] = {"train", spec.split} | ({"valid"} if spec.train.eval_every else set())
+    examples = {split: sample(task.examples(split), limits[split]) for split in sorted(splits)}
+    for split, found in examples.items():
+        if not found:
+            raise InputError(f"task {spec.task!r}: split {split!r} is empty")
+
+    subject = load(
+        spec.model,
+        task.kind,
+        _labels(type(task)),
+        device=device,
+        dtype=measure.choose_dtype(device, spec.train.dtype),
+        max_length=spec.data.max_length,
+    )
+    total_params = sum(p.numel() for p in subject.net.parameters())
+    data = {split: Loaded(found, [subject.encode(example) for example in found]) for split, found in examples.items()}
+    cuda = measure.CudaMeter(device)
+
+    optimizer = attach(method, subject, spec)
+    batches = train.plan([item.length for item in data["train"].items], spec.train.batch_size, spec.train.steps, spec.seed)
+    torch.manual_seed(spec.seed)  # the same dropout masks follow, whatever loading drew
+    training = train.Training()
+    if optimizer is not None:
+        with cuda.phase("train"):
+            training = _train(spec, method, subject, optimizer, data, batches)
+
+    with cuda.phase("eval"):
+        scored = evaluate(subject, task, data[spec.split], spec.data)
+    if adapter_folder is not None:
+        adapters.save(method, subject.net, subject.head, adapter_folder / spec.run_id, base_model=spec.model)
+    costs = cost(spec, method, subject, optimizer, data["train"].items, batches, training, scored, cuda, total_params)
+    curve = training.curve
+    if spec.split == "valid":
+        curve.append(Point(step=len(training.curve), valid_loss=scored.metrics["nll"]))
+    counts = {split: len(found.items) for split, found in data.items()}
+    counts |= {f"{split}_truncated": sum(item.truncated for item in found.items) for split, found in data.items()}
+    return {
+        "metrics": scored.metrics,
+        "curve": tuple(curve),
+        "cost": costs,
+        "data": Data(source=task.source.name, revision=task.source.revision, fingerprint=fingerprint(examples), counts=counts),
+    }, scored.predictions
+
+
+def attach(method: AbstractMethod, subject: AbstractSubject, spec: RunSpec) -> torch.optim.Optimizer | None:
+    """Attach the method, add the head's own group, and make the optimizer; None where nothing is trained."""
+    method.attach(subject.net, torch.Generator().manual_seed(spec.seed))
+    head = subject.head_parameters()
+    for parameter in head:
+        parameter.requires_grad_(True)
+    outside = {id(parameter) for parameter in head}
+    own = [p for p in subject.net.parameters() if p.requires_grad and id(p) not in outside]
+    groups = method.param_groups(own, subject.net, spec.train.lr) if own else []
+    groups.append({"params": head, "lr": spec.train.head_lr})
+    return train.make_optimizer(groups, spec.train) if own or head else None
+
+
+def _train(
+    spec: RunSpec,
+    method: AbstractMethod,
+    subject: AbstractSubject,
+    optimizer: torch.optim.Optimizer,
+    data: dict[str, Loaded],
+    batches: list[list[int]],
+) -> train.Training:
+    items = data["train"].items
+
+    def forward(step: int) -> train.Step:
+        batch = subject.collate([items[i] for i in batches[step - 1]])
+        scored = subject.score(batch)
+        return train.Step(scored.nll.sum() / scored.count.sum(), batch.tokens, batch.padded)
+
+    return train.train(
+        subject.net,
+        optimizer,
+        spec.train,
+        forward,
+        update=lambda step: method.update(subject.net, optimizer, step),
+        evaluate=lambda: mean_nll(nll(subject, data["valid"].items)),
+        device=subject.device,
+    )

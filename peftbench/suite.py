@@ -1,0 +1,157 @@
+"""Many runs: order, isolation, resume, progress."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Protocol
+
+from peftbench.record import Record, Status
+from peftbench.run import Outcome, ended, run
+from peftbench.spec import RunSpec
+from peftbench.store import Store
+
+GRACE_SECONDS = 10  # what a run has to end after it was asked to
+
+
+class Executor(Protocol):
+    """Where runs take place."""
+
+    def submit(self, spec: RunSpec) -> Future[Outcome]:
+        """Begin a run; its outcome comes whatever happens to it."""
+        ...
+
+    def close(self) -> None:
+        """End the run in progress, if there is one."""
+        ...
+
+
+class LocalExecutor:
+    """Fresh processes on this machine, one at a time. They are forked from a server that has imported torch and transformers
+    and done nothing else, so that a start costs a fraction of a second and nothing of one run reaches the next."""
+
+    def __init__(self, adapter_folder: Path | None = None) -> None:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads spin otherwise, and stop each other
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        self._adapter_folder = adapter_folder
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["peftbench.run"])
+        self._pool = ThreadPoolExecutor(1)
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._closed = threading.Event()
+
+    def submit(self, spec: RunSpec) -> Future[Outcome]:
+        return self._pool.submit(self._run, spec)
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._process is not None:
+            _end(self._process)
+        self._pool.shutdown(cancel_futures=True)
+
+    def _run(self, spec: RunSpec) -> Outcome:
+        started, start = datetime.now(UTC), time.perf_counter()
+        receiver, sender = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_work, args=(sender, spec, self._adapter_folder), daemon=False)
+        process.start()
+        self._process = process
+        sender.close()
+        status: Status = "failed"
+        error = ""
+        try:
+            if receiver.poll(spec.limits.seconds):
+                outcome = receiver.recv()
+                process.join(GRACE_SECONDS)
+                return outcome
+            status, error = "timed-out", f"not done after {spec.limits.seconds} s"
+        except EOFError:
+            process.join(GRACE_SECONDS)
+            error = _how_it_ended(process.exitcode)
+        finally:
+            _end(process)
+            receiver.close()
+        return Outcome(ended(spec, status, error, started, time.perf_counter() - start), None)
+
+
+def _how_it_ended(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        hint = ", as the system does when memory runs out" if -exitcode == signal.SIGKILL else ""
+        return f"the process was ended by {signal.Signals(-exitcode).name}{hint}"
+    return f"the process ended with exit status {exitcode} and left no record"
+
+
+def _end(process: multiprocessing.process.BaseProcess) -> None:
+    """Terminate, and kill what does not heed it."""
+    if process.is_alive():
+        process.terminate()
+        process.join(GRACE_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _work(sender: Connection, spec: RunSpec, adapter_folder: Path | None) -> None:
+    """What the fresh process does. It ends with its parent, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    sender.send(run(spec, adapter_folder))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A run has ended: its record, how many of how many are done, and seconds left by an estimate (None: nothing to go by)."""
+
+    record: Record
+    done: int
+    total: int
+    seconds_left: float | None
+
+
+def pending(specs: Sequence[RunSpec], store: Store, folder: str, retry: frozenset[Status] = frozenset()) -> list[RunSpec]:
+    """The specs that the store has no record of from the device with this folder, or one with a status in `retry`."""
+    known = store.statuses(folder)
+    return [spec for spec in specs if spec.run_id not in known or known[spec.run_id] in retry]
+
+
+def run_all(
+    specs: Sequence[RunSpec], store: Store, executor: Executor, begin: Callable[[RunSpec], None], end: Callable[[Progress], None]
+) -> list[Record]:
+    """Carry out the specs in order and store what comes out. KeyboardInterrupt ends the run in progress, which leaves no record."""
+    records: list[Record] = []
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    try:
+        for number, spec in enumerate(specs, 1):
+            begin(spec)
+            outcome = executor.submit(spec).result()
+            record = store.write(outcome.record, outcome.predictions)
+            records.append(record)
+            seconds[spec.model, spec.task].append(record.seconds)
+            end(Progress(record, number, len(specs), _left(specs[number:], seconds)))
+    finally:
+        executor.close()
+    return records
+
+
+def _left(specs: Sequence[RunSpec], seconds: dict[tuple[str, str], list[float]]) -> float | None:
+    """Seconds that `specs` will take: the mean of what ran on the same model and task, else of everything."""
+    every = [value for values in seconds.values() for value in values]
+    total = 0.0
+    for spec in specs:
+        values = seconds.get((spec.model, spec.task)) or every
+        total += sum(values) / len(values)
+    return total if every else None
