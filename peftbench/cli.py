@@ -5,7 +5,7 @@ import sys
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -50,7 +50,7 @@ def run_command(
 
     experiment = select(read_experiment(file), _only(only or []))
     specs = expand(experiment, METHODS, TASKS, [_setting(text) for text in settings or []])
-    statuses = frozenset(_status(name) for name in retry or [])
+    statuses: frozenset[Status] = frozenset(_status(name) for name in retry or [])
     results = Store(store)
     device = measure.choose_device()
     todo = suite.pending(specs, results, device_folder(device.type, measure.device_name(device)), statuses)
@@ -78,7 +78,9 @@ def run_command(
 
 
 @app.command("table", epilog="Example: peftbench table --store results --format latex")
-def table_command(store: StoreOption = Path("results"), format: Annotated[Format, typer.Option(help="How to print it.")] = Format.md) -> None:
+def table_command(
+    store: StoreOption = Path("results"), format: Annotated[Format, typer.Option(help="How to print it.")] = Format.md
+) -> None:
     """Compare the methods in the store, one table for each model, task and device."""
     from peftbench.frame import frame
     from peftbench.tables import comparison, render
@@ -122,7 +124,8 @@ def _methods() -> list[dict[str, Any]]:
     from peftbench.methods import METHODS
 
     return [
-        {"name": name, "version": kind.version, "paper": kind.paper, "lr": kind.lr, "args": kind.complete({})} for name, kind in METHODS.items()
+        {"name": name, "version": kind.version, "paper": kind.paper, "lr": kind.lr, "args": kind.complete({})}
+        for name, kind in METHODS.items()
     ]
 
 
@@ -174,9 +177,9 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _status(name: str) -> Status:
-    known: dict[str, Status] = {status: status for status in ("diverged", "out-of-memory", "timed-out", "failed")}
+    known: dict[str, Status] = {status: status for status in get_args(Status) if status != "done"}
     if name not in known:
-        raise unknown("status", name, known)
+        raise unknown("status in --retry", name, known)
     return known[name]
 
 

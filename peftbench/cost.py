@@ -25,7 +25,7 @@ def cost(
     optimizer: torch.optim.Optimizer | None,
     items: list[Item],
     batches: list[list[int]],
-    training: train.Training,
+    training: Training,
     scored: Evaluation,
     cuda: measure.CudaMeter,
     total_params: int,

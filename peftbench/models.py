@@ -19,7 +19,8 @@ from transformers.models.auto.modeling_auto import (
 
 from peftbench import assets
 from peftbench.errors import InputError
-from peftbench.tasks._base import Answer, Example, Kind
+from peftbench.methods._adapted import linearize
+from peftbench.tasks._base import Example, Kind
 
 STOP_WINDOW = 24  # tokens at the end of an answer in which a stop string is looked for
 
@@ -109,11 +110,7 @@ class Classifier(AbstractSubject):
     @property
     def head(self) -> tuple[str, ...]:
         trunk = self.net.base_model
-        return tuple(
-            name
-            for name, child in self.net.named_children()
-            if child is not trunk and any(True for _ in child.parameters())
-        )
+        return tuple(name for name, child in self.net.named_children() if child is not trunk and any(True for _ in child.parameters()))
 
     @property
     def regression(self) -> bool:
@@ -273,8 +270,8 @@ def read_config(name: str) -> Any:
         return AutoConfig.from_pretrained(source(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         known = ", ".join(sorted(assets.MODELS))
-        what = "the folder has no readable config.json" if Path(name).is_dir() else "neither a packaged model, a local folder nor a hub id in reach"
-        raise InputError(f"model {name!r}: {what} (packaged: {known}): {str(error).splitlines()[0]}") from error
+        what = "no readable config.json in this folder" if Path(name).is_dir() else "not a local folder, and not to be had from the hub"
+        raise InputError(f"model {name!r}: {what} (packaged models: {known}): {str(error).splitlines()[0]}") from error
 
 
 def check_kind(name: str, config: Any, kind: Kind) -> None:
@@ -293,9 +290,12 @@ def skeleton(name: str, kind: Kind, labels: int) -> Any:
     check_kind(name, config, kind)
     with torch.device("meta"):
         if kind == "generation":
-            return AutoModelForCausalLM.from_config(config)
-        config.num_labels = labels
-        return AutoModelForSequenceClassification.from_config(config)
+            net = AutoModelForCausalLM.from_config(config)
+        else:
+            config.num_labels = labels
+            net = AutoModelForSequenceClassification.from_config(config)
+    linearize(net)
+    return net
 
 
 def load(name: str, kind: Kind, labels: int, *, device: torch.device, dtype: torch.dtype, max_length: int) -> AbstractSubject:
@@ -308,8 +308,11 @@ def load(name: str, kind: Kind, labels: int, *, device: torch.device, dtype: tor
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         if kind == "generation":
             net = AutoModelForCausalLM.from_pretrained(place, **options)
-            return LanguageModel(net.to(device), tokenizer, device, max_length)
-        net = AutoModelForSequenceClassification.from_pretrained(place, num_labels=labels, **options)
+        else:
+            net = AutoModelForSequenceClassification.from_pretrained(place, num_labels=labels, **options)
     except OSError as error:
         raise InputError(f"model {name!r}: {str(error).splitlines()[0]}") from error
-    return Classifier(net.to(device), tokenizer, device, max_length)
+    linearize(net)
+    moved: Any = net
+    subject = LanguageModel if kind == "generation" else Classifier
+    return subject(moved.to(device), tokenizer, device, max_length)

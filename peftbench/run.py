@@ -16,14 +16,14 @@ import transformers
 from peftbench import adapters, measure, sandbox, train
 from peftbench.cost import cost
 from peftbench.errors import InputError
-from peftbench.evaluate import Loaded, evaluate, mean_nll, nll
+from peftbench.evaluate import Loaded, evaluate, likelihood
 from peftbench.methods import METHODS
 from peftbench.methods._base import AbstractMethod
 from peftbench.models import AbstractSubject, load, skeleton
-from peftbench.record import Data, Point, Record, Status
+from peftbench.record import SCHEMA, Cost, Data, Environment, Point, Record, Status
 from peftbench.spec import RunSpec
 from peftbench.tasks import TASKS
-from peftbench.tasks._base import AbstractTask, Split, fingerprint, sample
+from peftbench.tasks._base import AbstractTask, Example, Split, fingerprint, sample
 
 
 @dataclass(frozen=True)
@@ -47,47 +47,60 @@ def prepare(specs: Sequence[RunSpec]) -> None:
         METHODS[spec.method].build(spec.args).attach(skeleton(spec.model, task.kind, _labels(task)), torch.Generator())
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a run that ended well has to say."""
+
+    metrics: dict[str, float | None]
+    curve: tuple[Point, ...]
+    cost: Cost
+    data: Data
+    predictions: pd.DataFrame
+
+
 def run(spec: RunSpec, adapter_folder: Path | None = None) -> Outcome:
     """Carry out `spec`. Divergence, lack of memory and failures are records with a status; nothing is raised but KeyboardInterrupt."""
     started, start = datetime.now(UTC), time.perf_counter()
     _prepare_process(spec.seed)
     device = measure.choose_device()
-    environment = measure.environment(device)
-
-    def record(status: Status, error: str | None = None, **found: Any) -> Record:
-        return Record(
-            run_id=spec.run_id,
-            started=started,
-            seconds=time.perf_counter() - start,
-            device=device.type,
-            status=status,
-            error=error,
-            spec=spec,
-            primary=TASKS[spec.task].primary,
-            environment=environment,
-            **({"metrics": {}} | found),
-        )
-
+    environment = measure.environment(device, sandbox.confinement() if TASKS[spec.task].kind == "generation" else None)
+    found: Found | None = None
+    status: Status = "done"
+    problem: str | None = None
     try:
-        found, predictions = _run(spec, device, adapter_folder)
-    except train.Diverged as error:
-        return Outcome(record("diverged", str(error)), None)
+        found = _run(spec, device, adapter_folder)
+    except train.DivergenceError as error:
+        status, problem = "diverged", str(error)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        return Outcome(record("out-of-memory", _last_line(error)), None)
+        status, problem = "out-of-memory", _last_line(error)
+    except InputError as error:
+        status, problem = "failed", str(error)
     except Exception as error:  # whatever a model, a task or a method can raise: the suite goes on, and the record says what it was
         no_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # what torch raises on a CPU
-        if not no_memory and not isinstance(error, InputError):
-            traceback.print_exc()
-        return Outcome(record("out-of-memory" if no_memory else "failed", _last_line(error)), None)
-    if TASKS[spec.task].kind == "generation":
-        environment = environment.model_copy(update={"sandbox": sandbox.confinement()})
-    return Outcome(record("done", **found), predictions)
+        status, problem = "out-of-memory" if no_memory else "failed", _last_line(error)
+        traceback.print_exc()
+    record = _record(spec, status, problem, started, time.perf_counter() - start, device, environment, found)
+    return Outcome(record, found.predictions if found else None)
 
 
 def ended(spec: RunSpec, status: Status, error: str, started: datetime, seconds: float) -> Record:
     """The record of a run whose process ended before it could write one."""
     device = measure.choose_device()
+    return _record(spec, status, error, started, seconds, device, measure.environment(device), None)
+
+
+def _record(
+    spec: RunSpec,
+    status: Status,
+    error: str | None,
+    started: datetime,
+    seconds: float,
+    device: torch.device,
+    environment: Environment,
+    found: Found | None,
+) -> Record:
     return Record(
+        schema=SCHEMA,
         run_id=spec.run_id,
         started=started,
         seconds=seconds,
@@ -96,8 +109,11 @@ def ended(spec: RunSpec, status: Status, error: str, started: datetime, seconds:
         error=error,
         spec=spec,
         primary=TASKS[spec.task].primary,
-        metrics={},
-        environment=measure.environment(device),
+        metrics=found.metrics if found else {},
+        curve=found.curve if found else (),
+        cost=found.cost if found else None,
+        data=found.data if found else None,
+        environment=environment,
     )
 
 
@@ -120,12 +136,11 @@ def _prepare_process(seed: int) -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None) -> tuple[dict[str, Any], pd.DataFrame]:
-    """What a record says of a run that ends well, and the predictions."""
+def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None) -> Found:
     task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
-    limits = {"train": spec.data.train, "valid": spec.data.valid, "test": spec.data.test}
-    splits: set[Split] = {"train", spec.split} | ({"valid"} if spec.train.eval_every else set())
-    examples = {split: sample(task.examples(split), limits[split]) for split in sorted(splits)}
+    limits: dict[Split, int | None] = {"train": spec.data.train, "valid": spec.data.valid, "test": spec.data.test}
+    needed = {"train", spec.split, "valid" if spec.train.eval_every else "train"}
+    examples: dict[Split, list[Example]] = {split: sample(task.examples(split), n) for split, n in limits.items() if split in needed}
     for split, found in examples.items():
         if not found:
             raise InputError(f"task {spec.task!r}: split {split!r} is empty")
@@ -158,14 +173,15 @@ def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None) -> tu
     curve = training.curve
     if spec.split == "valid":
         curve.append(Point(step=len(training.curve), valid_loss=scored.metrics["nll"]))
-    counts = {split: len(found.items) for split, found in data.items()}
-    counts |= {f"{split}_truncated": sum(item.truncated for item in found.items) for split, found in data.items()}
-    return {
-        "metrics": scored.metrics,
-        "curve": tuple(curve),
-        "cost": costs,
-        "data": Data(source=task.source.name, revision=task.source.revision, fingerprint=fingerprint(examples), counts=counts),
-    }, scored.predictions
+    counts = {str(split): len(part.items) for split, part in data.items()}
+    counts |= {f"{split}_truncated": sum(item.truncated for item in part.items) for split, part in data.items()}
+    return Found(
+        metrics=scored.metrics,
+        curve=tuple(curve),
+        cost=costs,
+        data=Data(source=task.source.name, revision=task.source.revision, fingerprint=fingerprint(examples), counts=counts),
+        predictions=scored.predictions,
+    )
 
 
 def attach(method: AbstractMethod, subject: AbstractSubject, spec: RunSpec) -> torch.optim.Optimizer | None:
@@ -202,6 +218,6 @@ def _train(
         spec.train,
         forward,
         update=lambda step: method.update(subject.net, optimizer, step),
-        evaluate=lambda: mean_nll(nll(subject, data["valid"].items)),
+        evaluate=lambda: likelihood(subject, data["valid"].items).mean,
         device=subject.device,
     )

@@ -191,31 +191,29 @@ def read_experiment(path: Path) -> Experiment:
 
 def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
     """The part of an experiment whose method, task, model and seed are among the given ones. Raises InputError if nothing is left."""
-    keys = ("method", "task", "model", "seed")
-    for key in only:
-        if key not in keys:
-            raise unknown("key in --only", key, keys)
-    chosen = {
-        "arm": tuple(arm for arm in experiment.arm if arm.method in only.get("method", {arm.method})),
-        "task": tuple(
-            entry
-            for entry in experiment.task
-            if entry.name in only.get("task", {entry.name}) and (entry.model or experiment.model) in only.get("model", {entry.model or experiment.model})
-        ),
-        "seeds": tuple(seed for seed in experiment.seeds if str(seed) in only.get("seed", {str(seed)})),
-    }
-    there = {
-        "method": {arm.method for arm in experiment.arm},
-        "task": {entry.name for entry in experiment.task},
-        "model": {entry.model or experiment.model or "" for entry in experiment.task},
-        "seed": {str(seed) for seed in experiment.seeds},
-    }
+    arms = [{"method": arm.method} for arm in experiment.arm]
+    entries = [{"task": entry.name, "model": entry.model or experiment.model or ""} for entry in experiment.task]
+    seeds = [{"seed": str(seed)} for seed in experiment.seeds]
+    there: dict[str, set[str]] = {}
+    for facts in [*arms, *entries, *seeds]:
+        for key, value in facts.items():
+            there.setdefault(key, set()).add(value)
     for key, values in only.items():
+        if key not in there:
+            raise unknown("key in --only", key, there)
         for value in values - there[key]:
             raise unknown(f"{key} in --only", value, there[key])
-    for key, values in chosen.items():
-        if not values:
-            raise InputError(f"--only leaves no {key} of the experiment")
+
+    def wanted(facts: Mapping[str, str]) -> bool:
+        return all(value in only.get(key, {value}) for key, value in facts.items())
+
+    chosen = {
+        "arm": tuple(arm for arm, facts in zip(experiment.arm, arms, strict=True) if wanted(facts)),
+        "task": tuple(entry for entry, facts in zip(experiment.task, entries, strict=True) if wanted(facts)),
+        "seeds": tuple(seed for seed, facts in zip(experiment.seeds, seeds, strict=True) if wanted(facts)),
+    }
+    if not chosen["task"]:
+        raise InputError("--only leaves no task of the experiment: none has both that name and that model")
     return experiment.model_copy(update=chosen)
 
 

@@ -1,6 +1,7 @@
 """Many runs: order, isolation, resume, progress."""
 
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import threading

@@ -17,11 +17,11 @@ WARM_UP = 2  # steps at the start whose time does not count: allocations, kernel
 POOL = 32  # batches that are sorted by length together
 
 
-class Diverged(Exception):
+class DivergenceError(Exception):
     """The loss or the gradient is no longer finite."""
 
 
-class Broken(Exception):
+class InvariantError(Exception):
     """A parameter requires a gradient that should not, or the other way round."""
 
 
@@ -94,7 +94,7 @@ def train(
     """Take spec.steps steps.
 
     forward(step): the loss of that step's batch (steps count from 1); update(step): the optimizer's step; evaluate(): valid
-    nll, called every spec.eval_every steps. Raises Diverged, and Broken where what requires a gradient is not what the
+    nll, called every spec.eval_every steps. Raises DivergenceError, and InvariantError where what requires a gradient is not what the
     optimizer was given.
     """
     declared = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -107,7 +107,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * scale
         if any(p.requires_grad != (id(p) in declared) for p in parameters):
-            raise Broken(f"step {step}: the parameters that require a gradient are not those that the optimizer holds")
+            raise InvariantError(f"step {step}: the parameters that require a gradient are not those that the optimizer holds")
         synchronize(device)
         start = time.perf_counter()
         result = forward(step)
@@ -117,7 +117,7 @@ def train(
             nn.utils.clip_grads_with_norm_(trained, spec.clip, norm)
         loss = result.loss.item()
         if not math.isfinite(loss) or not math.isfinite(norm.item()):
-            raise Diverged(f"step {step} of {spec.steps}: loss {loss:.4g}, gradient norm {norm.item():.4g}")
+            raise DivergenceError(f"step {step} of {spec.steps}: loss {loss:.4g}, gradient norm {norm.item():.4g}")
         update(step)
         optimizer.zero_grad(set_to_none=True)
         synchronize(device)
@@ -133,5 +133,5 @@ def train(
             net.train()
         out.curve.append(Point(step=step, train_loss=loss, valid_loss=valid, lr=optimizer.param_groups[0]["lr"]))
     if {id(p) for p in optimizer.state} != declared:
-        raise Broken("the optimizer's state is not that of the parameters it was given")
+        raise InvariantError("the optimizer's state is not that of the parameters it was given")
     return out

@@ -1,0 +1,51 @@
+"""What many tests share: small models in folders of their own, as a user's would be."""
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+import transformers
+
+from peftbench import assets
+
+# A loaded machine is slow, not wrong.
+hypothesis.settings.register_profile("steady", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a BERT of two layers and the packaged encoder's tokenizer."""
+    folder = tmp_path_factory.mktemp("encoder")
+    config = transformers.BertConfig(
+        vocab_size=30522, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128
+    )
+    return _save(transformers.BertModel, config, "minilm-l6", folder)
+
+
+@pytest.fixture(scope="session")
+def small_decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a Llama of two layers and the packaged decoder's tokenizer."""
+    folder = tmp_path_factory.mktemp("decoder")
+    config = transformers.LlamaConfig(
+        vocab_size=49152,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return _save(transformers.LlamaForCausalLM, config, "smollm2-135m", folder)
+
+
+def _save(kind: type, config: transformers.PretrainedConfig, tokenizer: str, folder: Path) -> str:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        kind(config).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(assets.model_folder(tokenizer)).save_pretrained(folder)
+    return str(folder)

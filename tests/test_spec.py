@@ -1,0 +1,154 @@
+"""Experiments become specs: what is complete, what is refused, and in which order runs come."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peftbench.errors import InputError
+from peftbench.methods import METHODS
+from peftbench.spec import RunSpec, expand, read_experiment, select
+from peftbench.tasks import TASKS
+
+EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").rglob("*.toml"))
+SMALL = """
+question = "q"
+model = "minilm-l6"
+seeds = [0, 1]
+task = ["reviews"]
+[train]
+steps = 5
+[[arm]]
+method = "lora"
+[[arm]]
+method = "vera"
+args = { rank = 4 }
+train = { lr = 0.5 }
+"""
+
+
+def specs(tmp_path: Path, text: str, **settings: Any) -> list[RunSpec]:
+    file = tmp_path / "e.toml"
+    file.write_text(text)
+    return expand(read_experiment(file), METHODS, TASKS, [(key.replace("__", "."), value) for key, value in settings.items()])
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_of_ours_is_valid(path: Path) -> None:
+    found = expand(read_experiment(path), METHODS, TASKS)
+    assert len({spec.run_id for spec in found}) == len(found) > 0
+
+
+def test_arms_are_interleaved_seed_by_seed(tmp_path: Path) -> None:
+    order = [(spec.seed, spec.method) for spec in specs(tmp_path, SMALL)]
+    assert order == [(0, "lora"), (0, "vera"), (1, "lora"), (1, "vera")]
+
+
+def test_all_arms_share_everything_but_method_arguments_and_what_they_override(tmp_path: Path) -> None:
+    lora, vera = specs(tmp_path, SMALL)[:2]
+    assert lora.data == vera.data
+    assert lora.train == vera.train.model_copy(update={"lr": lora.train.lr})
+    assert lora.train.lr == METHODS["lora"].lr
+    assert vera.train.lr == 0.5
+    assert vera.args == METHODS["vera"].complete({"rank": 4})
+
+
+def test_a_spec_is_complete_and_its_id_a_function_of_all_of_it(tmp_path: Path) -> None:
+    spec = specs(tmp_path, SMALL)[0]
+    again = RunSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec
+    assert again.run_id == spec.run_id
+    changed = [
+        {"seed": 7},
+        {"model": "x"},
+        {"task_version": 99},
+        {"method_version": 99},
+        {"split": "valid"},
+        {"args": spec.args | {"alpha": 17.0}},
+        {"train": spec.train.model_copy(update={"beta2": 0.9})},
+        {"data": spec.data.model_copy(update={"max_length": 7})},
+        {"limits": spec.limits.model_copy(update={"seconds": 1})},
+    ]
+    assert len({spec.run_id} | {spec.model_copy(update=change).run_id for change in changed}) == len(changed) + 1
+
+
+def test_a_default_spelled_out_is_the_same_run(tmp_path: Path) -> None:
+    spelled = SMALL.replace('method = "lora"', 'method = "lora"\nargs = { rank = 8, dropout = 0 }')
+    assert specs(tmp_path, spelled)[0].run_id == specs(tmp_path, SMALL)[0].run_id
+
+
+def test_overrides_go_from_the_file_to_the_task_to_the_arm_to_the_command_line(tmp_path: Path) -> None:
+    text = """
+    question = "q"
+    model = "m"
+    [train]
+    steps = 1
+    [[task]]
+    name = "reviews"
+    train = { steps = 2, batch_size = 2 }
+    [[arm]]
+    method = "lora"
+    train = { batch_size = 3, warmup = 0.3 }
+    on.reviews.train = { warmup = 0.4, clip = 4.0 }
+    """
+    train = specs(tmp_path, text, train__clip=5.0)[0].train
+    assert (train.steps, train.batch_size, train.warmup, train.clip) == (2, 3, 0.4, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('method = "lora"', 'method = "lorra"'), ["unknown method 'lorra'", "'lora'"]),
+        (("[train]", "[trian]"), ["e.toml", "'trian'", "'train'"]),
+        (("steps = 5", "stepps = 5"), ["'stepps'", "'steps'"]),
+        (("steps = 5", 'steps = "5x"'), ["train: steps", "5x"]),
+        (("steps = 5", "steps = 0"), ["train: steps", "greater than 0"]),
+        (("steps = 5", "lr = nan"), ["train: lr", "nan"]),
+        (("rank = 4", "rank = 0"), ["VeRA", "rank", "greater than 0"]),
+        (("rank = 4", "rnk = 4"), ["'rnk'", "'rank'"]),
+        (('task = ["reviews"]', 'task = ["revews"]'), ["'revews'", "'reviews'"]),
+        (('task = ["reviews"]', "task = []"), ["task", "at least one"]),
+        (("seeds = [0, 1]", "seeds = []"), ["seeds", "at least one"]),
+        (("seeds = [0, 1]", "seeds = [-1]"), ["seeds", "greater than or equal to 0"]),
+        (('model = "minilm-l6"', ""), ["'reviews' has no model"]),
+        (('method = "vera"', 'method = "lora"\non.cola.train = {}'), ["'cola'", "reviews"]),
+        (("question", "= question"), ["e.toml", "not TOML", "line"]),
+        (("seeds = [0, 1]", "seeds = [1, 1]"), ["twice"]),
+    ],
+)
+def test_bad_input_is_named(tmp_path: Path, change: tuple[str, str], words: list[str]) -> None:
+    assert change[0] in SMALL
+    with pytest.raises(InputError) as caught:
+        specs(tmp_path, SMALL.replace(*change))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == []
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no such experiment file: .*nowhere\.toml"):
+        read_experiment(tmp_path / "nowhere.toml")
+
+
+def test_select_keeps_what_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "e.toml"
+    file.write_text(SMALL)
+    part = select(read_experiment(file), {"method": {"vera"}, "seed": {"1"}})
+    assert [(spec.method, spec.seed) for spec in expand(part, METHODS, TASKS)] == [("vera", 1)]
+    with pytest.raises(InputError, match="did you mean 'vera'"):
+        select(read_experiment(file), {"method": {"verra"}})
+    with pytest.raises(InputError, match="did you mean 'method'"):
+        select(read_experiment(file), {"methods": {"vera"}})
+
+
+@given(st.dictionaries(st.sampled_from(["rank", "alpha", "dropout"]), st.floats() | st.integers() | st.text(max_size=3), max_size=3))
+def test_arguments_are_completed_or_refused(args: dict[str, Any]) -> None:
+    try:
+        full = METHODS["lora"].complete(args)
+    except InputError as error:
+        assert any(key in str(error) for key in args)
+    else:
+        assert METHODS["lora"].complete(full) == full
+        assert set(full) >= {"rank", "alpha", "dropout", "targets"}
