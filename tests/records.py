@@ -88,7 +88,8 @@ def cost(method: str, rng: random.Random, *, generation: bool) -> Cost:
 
 def record(*, status: str = "done", error: str | None = None, **changed: Any) -> Record:
     """A record. Changes of the record are given by name; any others go to its spec."""
-    own = {key: changed.pop(key) for key in list(changed) if key in Record.model_fields and key != "spec"}
+    names = [name for name in changed if name in Record.model_fields and not isinstance(changed[name], DataSpec)]
+    own = {name: changed.pop(name) for name in names}
     what = own.pop("spec", None) or spec(**changed)
     rng = random.Random(what.run_id)
     done = status == "done"
