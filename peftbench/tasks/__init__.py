@@ -2,9 +2,11 @@
 
 from peftbench.tasks._base import AbstractTask
 from peftbench.tasks.gsm_symbolic import GSMSymbolic
+from peftbench.tasks.humaneval import HumanEval
 from peftbench.tasks.reviews import Reviews
 
 TASKS: dict[str, type[AbstractTask]] = {
     "reviews": Reviews,
     "gsm_symbolic": GSMSymbolic,
+    "humaneval": HumanEval,
 }

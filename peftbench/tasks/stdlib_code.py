@@ -1,0 +1,86 @@
+"""Functions of the standard library as programming problems: signature and docstring in HumanEval's layout, and the body as answer."""
+
+import ast
+import functools
+import itertools
+import sys
+import sysconfig
+import tokenize
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+DOCSTRING = range(20, 601)  # characters
+BODY = range(1, 31)  # lines
+SKIPPED = frozenset({"antigravity", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "this", "turtledemo"})
+
+
+@dataclass(frozen=True)
+class Function:
+    """A top-level function of a module."""
+
+    module: str  # the module or package right under the standard library, which is held out as a whole
+    name: str  # with the dotted path of its file
+    head: str  # signature and docstring
+    body: str
+
+
+@functools.cache
+def functions() -> tuple[Function, ...]:
+    """The running Python's functions in a fixed order; of two with the same head or the same signature and body, the first."""
+    chosen, seen = [], set()
+    for function in itertools.chain.from_iterable(map(_functions, _files())):
+        tree = parsed(function.head + function.body)
+        assert tree is not None  # both halves come from a file that Python reads
+        tree.body.pop(0)  # the docstring
+        keys = {function.head, ast.dump(tree.args) + ast.dump(ast.Module(tree.body, []))}
+        if keys.isdisjoint(seen):
+            chosen.append(function)
+        seen |= keys
+    return tuple(chosen)
+
+
+def parsed(source: str) -> ast.FunctionDef | None:
+    """The only statement of `source`, if that is a function; None for anything else, invalid code included."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the code read, such as an invalid escape sequence
+        try:
+            body = ast.parse(source).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: a null character; the last two: nested too deeply
+            return None
+    return body[0] if len(body) == 1 and isinstance(body[0], ast.FunctionDef) else None
+
+
+def _files() -> Iterator[Path]:
+    """The standard library's pure Python files but tests, tables and toys."""
+    root = Path(sysconfig.get_path("stdlib"))
+    for name in sorted(sys.stdlib_module_names - SKIPPED):
+        for path in [root / f"{name}.py", *sorted((root / name).rglob("*.py"))]:
+            if path.is_file() and SKIPPED.isdisjoint(path.relative_to(root).parts):
+                yield path
+
+
+def _functions(path: Path) -> Iterator[Function]:
+    """The undecorated top-level functions whose docstring and body have lines and a size of their own."""
+    parts = path.relative_to(sysconfig.get_path("stdlib")).with_suffix("").parts
+    with tokenize.open(path) as file:
+        source = file.read()
+    lines = source.split("\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ast.parse(source)
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef) or node.decorator_list or len(node.body) < 2:
+            continue
+        docstring, statements = node.body[0], node.body[1:]
+        head, body = lines[node.lineno - 1 : docstring.end_lineno], lines[docstring.end_lineno : node.end_lineno]
+        if (
+            len(ast.get_docstring(node) or "") in DOCSTRING
+            and len(body) in BODY
+            and docstring.lineno > node.lineno
+            and body[0].strip()  # no blank line after the docstring, as in HumanEval
+            and all(line.startswith("    ") or not line.strip() for line in body)  # else a comment at the margin would stop an answer
+            and not all(isinstance(statement, ast.Pass | ast.Raise) for statement in statements)
+        ):
+            yield Function(parts[0], ".".join([*parts, node.name]), "\n".join([*head, ""]), "\n".join([*body, ""]))
