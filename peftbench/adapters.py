@@ -215,7 +215,7 @@ def _read_config(path: Path) -> AbstractFile:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not JSON: {error}") from error
-    if not isinstance(raw, dict) or raw.get("peft_type") not in FILES:
+    if not isinstance(raw, dict) or raw.get("peft_type") not in [*FILES]:
         raise InputError(f"{path}: peft_type: must be one of {', '.join(FILES)}")
     return validated(FILES[raw["peft_type"]], raw, str(path))
 
@@ -226,7 +226,7 @@ def _build(model: nn.Module, config: AbstractFile, stored: Mapping[str, Tensor],
     for name, module in model.named_modules():
         if any(f"{LAYER}{name}.{part}" in stored for part in config.parts):
             if not isinstance(module, nn.Linear):
-                raise InputError(f"{path}: {name!r} is a {type(module).__name__} of the model, not a linear layer")
+                raise InputError(f"{path}: {name!r} is no linear layer of the model but {type(module).__name__}")
             linears[name] = module
     if not linears:
         raise InputError(f"{path}: no tensor of it belongs to a linear layer of the model")

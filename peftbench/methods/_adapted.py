@@ -132,7 +132,7 @@ def kaiming_uniform(shape: tuple[int, int], gain: float, like: Tensor, rng: torc
     precise beside a bfloat16 base.
     """
     bound = gain * (3 / shape[1]) ** 0.5
-    values = torch.empty(shape).uniform_(-bound, bound, generator=rng)
+    values = torch.empty(shape, device="cpu", dtype=torch.float32).uniform_(-bound, bound, generator=rng)
     return values.to(device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
 
 

@@ -101,7 +101,7 @@ class DeltaLoRA(AbstractMethod):
     }
 
     rank: Rank = 8
-    alpha: Alpha = 16
+    alpha: Alpha = 16.0
     ratio: NonNegativeFloat = Field(2.0, alias="lambda")
     start_step: NonNegativeInt = 0
     targets: Targets = "all-linear"

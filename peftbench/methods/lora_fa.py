@@ -28,7 +28,7 @@ class LoRAFA(AbstractMethod):
     space: ClassVar[Space] = {"train.lr": Range(1e-4, 1e-2, log=True), "train.head_lr": Range(1e-4, 1e-2, log=True)}
 
     rank: Rank = 8
-    alpha: Alpha = 16
+    alpha: Alpha = 16.0
     dropout: Dropout = 0.0
     targets: Targets = "all-linear"
     correction: bool = False

@@ -28,10 +28,10 @@ class LoRAPlus(AbstractMethod):
     }
 
     rank: Rank = 8
-    alpha: Alpha = 16
+    alpha: Alpha = 16.0
     dropout: Dropout = 0.0
     targets: Targets = "all-linear"
-    ratio: PositiveFloat = 16
+    ratio: PositiveFloat = 16.0
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         freeze(model)

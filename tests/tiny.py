@@ -1,0 +1,161 @@
+"""Tiny models from configurations, with the shapes that tell things apart, and a bare training loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from peftbench.methods._adapted import linearize
+from peftbench.methods._base import AbstractMethod
+
+VOCABULARY = 61
+LABELS = 3
+
+
+def llama() -> PreTrainedModel:
+    """Grouped-query attention (k and v narrower than q), an MLP wider than the model, input and output embeddings tied."""
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+    )
+    return transformers.LlamaForCausalLM(config)
+
+
+def gpt2() -> PreTrainedModel:
+    """Conv1D layers, as transformers makes them."""
+    config = transformers.GPT2Config(
+        vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=4, n_positions=64, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+    )
+    return transformers.GPT2LMHeadModel(config)
+
+
+def linear_gpt2() -> PreTrainedModel:
+    """GPT-2 as it is trained here."""
+    model = gpt2()
+    linearize(model)
+    return model
+
+
+def _encoder_shape() -> dict[str, Any]:
+    return {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+        "num_labels": LABELS,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+
+
+def bert() -> PreTrainedModel:
+    """The head is one linear layer; the pooler before it belongs to the trunk."""
+    return transformers.BertForSequenceClassification(transformers.BertConfig(**_encoder_shape()))
+
+
+def roberta() -> PreTrainedModel:
+    """The head has two linear layers."""
+    return transformers.RobertaForSequenceClassification(transformers.RobertaConfig(**_encoder_shape()))
+
+
+def distilbert() -> PreTrainedModel:
+    """The head is two modules, the name of one ending with that of the other."""
+    config = transformers.DistilBertConfig(
+        vocab_size=VOCABULARY,
+        dim=24,
+        hidden_dim=40,
+        n_layers=2,
+        n_heads=4,
+        max_position_embeddings=64,
+        num_labels=LABELS,
+        dropout=0.0,
+        attention_dropout=0.0,
+        seq_classif_dropout=0.0,
+    )
+    return transformers.DistilBertForSequenceClassification(config)
+
+
+HEADS = {
+    llama: (),
+    gpt2: (),
+    linear_gpt2: (),
+    bert: ("classifier",),
+    roberta: ("classifier",),
+    distilbert: ("pre_classifier", "classifier"),
+}
+
+
+def make(build: Callable[[], PreTrainedModel], dtype: torch.dtype = torch.float64) -> PreTrainedModel:
+    """The same bits on every call, in evaluation mode; torch's global generator is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build().to(dtype).eval()
+
+
+def batch(model: PreTrainedModel, seed: int = 0) -> dict[str, Tensor]:
+    """Inputs and labels of a step: 4 sequences of 7 tokens."""
+    rng = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, VOCABULARY, (4, 7), generator=rng)
+    return {"input_ids": ids, "labels": ids if model.can_generate() else torch.randint(0, LABELS, (4,), generator=rng)}
+
+
+def attach(method: AbstractMethod, model: PreTrainedModel, head: tuple[str, ...] = (), seed: int = 0) -> list[nn.Parameter]:
+    """The method attached and the head unfrozen, as a run does it; returns what the method trains, without the head."""
+    method.attach(model, torch.Generator().manual_seed(seed))
+    return unfreeze(model, head)
+
+
+def unfreeze(model: nn.Module, head: tuple[str, ...]) -> list[nn.Parameter]:
+    """Make the head trainable; returns what else is."""
+    new = {id(p) for name in head for p in model.get_submodule(name).parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad and id(p) not in new]
+    for name in head:
+        model.get_submodule(name).requires_grad_(True)
+    return trained
+
+
+def head_group(model: nn.Module, head: tuple[str, ...], lr: float) -> list[dict[str, Any]]:
+    """The optimizer group of the head; none without one."""
+    return [{"params": list(model.get_submodule(name).parameters()), "lr": lr} for name in head]
+
+
+def fit(
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    update: Callable[[int], None],
+    steps: int = 20,
+    before: Callable[[int], None] = lambda step: None,
+) -> list[float]:
+    """Take steps, counted from 1, on three batches in turn; returns the losses. `before` is called before each update."""
+    losses = []
+    for step in range(1, steps + 1):
+        optimizer.zero_grad()
+        loss = model(**batch(model, step % 3)).loss
+        loss.backward()
+        before(step)
+        update(step)
+        losses.append(loss.item())
+    return losses
+
+
+def train(
+    method: AbstractMethod, model: PreTrainedModel, head: tuple[str, ...] = (), steps: int = 20, lr: float = 1e-2, **options: Any
+) -> list[float]:
+    """Attach and train with AdamW; returns the losses. options: those of AdamW."""
+    groups = method.param_groups(attach(method, model, head), model, lr) + head_group(model, head, 1e-2)
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        return []
+    optimizer = torch.optim.AdamW(groups, **({"weight_decay": 0.0} | options))
+    return fit(model, optimizer, lambda step: method.update(model, optimizer, step), steps)
