@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -51,12 +51,9 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     Costs are flat, in bytes and seconds; `metric` is the primary metric; `arm` is the identity of an arm (method, version, args, train)
     and `label` its shortest name among the arms of its method on the same model, task and split. What is unknown is NaN.
     """
-    found = list(records)
-    placed = sorted(
-        ((record.spec, _row(record) | {"label": label}) for record, label in zip(found, _labels(found), strict=True)),
-        key=lambda pair: _place(*pair),
-    )
-    rows = [row for _, row in placed]
+    found = sorted(((record.spec, _row(record)) for record in records), key=lambda pair: _place(*pair))
+    labels = _labels(found)
+    rows = [row | {"label": labels[spec.model, spec.task, spec.split, spec.method, row["arm"]]} for spec, row in found]
     metrics = sorted({key for row in rows for key in row if key.startswith("metric.")})
     numbers = ["seconds", "metric", "nll", *metrics, *MEASURED, "train.clip", "train.eval_every"]
     made = pd.DataFrame(rows, columns=[*IDENTITY, "started", "seconds", "metric", "nll", *metrics, *MEASURED, *TRAIN])
@@ -162,15 +159,14 @@ def _sortable(value: Any) -> tuple[bool, float, str]:
     return not number, value if number else 0, "" if number else str(value)
 
 
-def _labels(records: Sequence[Record]) -> list[str]:
-    """Each record's label: its method, with the settings in which the method's records on the same model, task and split differ."""
-    groups: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-    for i, record in enumerate(records):
-        spec = record.spec
-        groups[spec.model, spec.task, spec.split, spec.method].append(i)
-    labels = [""] * len(records)
-    for (*_, method), members in groups.items():
-        settings = [_settings(records[i]) for i in members]
+def _labels(found: Iterable[tuple[RunSpec, dict[str, Any]]]) -> dict[tuple[str, ...], str]:
+    """A label for every (model, task, split, method, arm): the method, with the settings in which its arms differ there."""
+    groups: defaultdict[tuple[str, ...], dict[str, RunSpec]] = defaultdict(dict)
+    for spec, row in found:
+        groups[spec.model, spec.task, spec.split, spec.method][row["arm"]] = spec
+    labels: dict[tuple[str, ...], str] = {}
+    for group, members in groups.items():
+        settings = [_settings(spec) for spec in members.values()]
         told: list[list[str]] = [[] for _ in members]
         for key in dict.fromkeys(key for each in settings for key in each):
             if len({_json(each.get(key)) if key in each else "" for each in settings}) > 1:
@@ -178,14 +174,13 @@ def _labels(records: Sequence[Record]) -> list[str]:
                 for parts, each in zip(told, settings, strict=True):
                     if key in each:
                         parts.append(f"{key[1]}={text[_json(each[key])]}")
-        for i, parts in zip(members, told, strict=True):
-            labels[i] = f"{method} ({', '.join(parts)})" if parts else method
+        for arm, parts in zip(members, told, strict=True):
+            labels[*group, arm] = f"{group[-1]} ({', '.join(parts)})" if parts else group[-1]
     return labels
 
 
-def _settings(record: Record) -> dict[tuple[str, str], Any]:
+def _settings(spec: RunSpec) -> dict[tuple[str, str], Any]:
     """All that tells arms of one method apart, by where it stands and its name."""
-    spec = record.spec
     args = {("args", key): spec.args[key] for key in sorted(spec.args)}
     return args | {("train", key): value for key, value in spec.train} | {("", "version"): spec.method_version}
 

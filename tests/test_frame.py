@@ -108,8 +108,10 @@ def test_labels_and_arms_are_one_to_one() -> None:
 
 def test_means_over_seeds_are_those_of_the_records() -> None:
     found = list(records.study())
-    for _, row in arms(frame(found)).iterrows():
-        members = [r for r in found if r.spec.task == row["task"] and frame([r])["arm"].item() == row["arm"]]
+    table = frame(found)
+    arm = dict(zip(table["run_id"], table["arm"], strict=True))
+    for _, row in arms(table).iterrows():
+        members = [record for record in found if record.spec.task == row["task"] and arm[record.run_id] == row["arm"]]
         values = [record.metrics["accuracy"] for record in members if record.status == "done"]
         assert (row["runs"], row["seeds"]) == (len(members), len(values))
         if values:
