@@ -1,6 +1,9 @@
 """What many tests share: small models in folders of their own, as a user's would be."""
 
+import os
 from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no test reaches for a network
 
 import hypothesis
 import pytest

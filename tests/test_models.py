@@ -1,0 +1,138 @@
+"""Text to tensors and back: padding changes nothing, answers do not depend on their batch, what is cut is counted."""
+
+import pytest
+import torch
+
+from peftbench.errors import InputError
+from peftbench.models import AbstractSubject, LanguageModel, check_kind, load, read_config, skeleton
+from peftbench.tasks._base import Example
+
+CPU = torch.device("cpu")
+TEXTS = ["a", "one two three", "the quick brown fox jumps over the lazy dog again and again", "4 + 5 ="]
+
+
+def subject(folder: str, kind: str, labels: int = 2, max_length: int = 64) -> AbstractSubject:
+    torch.manual_seed(0)
+    return load(folder, kind, labels, device=CPU, dtype=torch.float32, max_length=max_length)  # type: ignore[arg-type]
+
+
+def examples(kind: str) -> list[Example]:
+    targets = {"generation": [" b", " four five six seven", " x", " 9"], "classification": [0, 1, 1, 0], "regression": [0.5, 2.0, 5.0, 1.5]}
+    return [Example(id=str(i), text=text, target=target) for i, (text, target) in enumerate(zip(TEXTS, targets[kind], strict=True))]
+
+
+@pytest.mark.parametrize(
+    ("fixture", "kind"),
+    [
+        ("small_encoder", "classification"),
+        ("small_encoder", "regression"),
+        ("small_decoder", "classification"),
+        ("small_decoder", "regression"),
+        ("small_decoder", "generation"),
+    ],
+)
+@torch.no_grad()
+def test_padding_changes_no_score(fixture: str, kind: str, request: pytest.FixtureRequest) -> None:
+    model = subject(request.getfixturevalue(fixture), kind, labels=1 if kind == "regression" else 2)
+    model.net.eval()
+    items = [model.encode(example) for example in examples(kind)]
+    together = model.score(model.collate(items))
+    alone = [model.score(model.collate([item])) for item in items]
+    torch.testing.assert_close(together.nll, torch.cat([one.nll for one in alone]), rtol=1e-5, atol=1e-5)
+    assert together.count.tolist() == [int(one.count.item()) for one in alone]
+    batch = model.collate(items)
+    assert batch.tokens == sum(item.length for item in items)
+    assert batch.padded == len(items) * max(item.length for item in items)
+
+
+@torch.no_grad()
+def test_nll_is_that_of_the_plain_formula(small_decoder: str) -> None:
+    model = subject(small_decoder, "generation")
+    model.net.eval()
+    item = model.encode(examples("generation")[1])
+    assert isinstance(item.target, list)
+    assert item.target[-1] == model.tokenizer.eos_token_id
+    logits = model.net(torch.tensor([[*item.tokens, *item.target]])).logits[0].log_softmax(-1)
+    expected = -sum(logits[len(item.tokens) - 1 + i, token] for i, token in enumerate(item.target))
+    torch.testing.assert_close(model.score(model.collate([item])).nll[0], expected)
+
+
+def test_answers_do_not_depend_on_their_batch_and_equal_transformers_own(small_decoder: str) -> None:
+    model = subject(small_decoder, "generation")
+    assert isinstance(model, LanguageModel)
+    model.net.eval()
+    together, count = model.generate(TEXTS, 12, (), batch_size=4)
+    alone = [model.generate([text], 12, (), batch_size=1) for text in TEXTS]
+    assert together == [answers[0] for answers, _ in alone]
+    assert count == sum(n for _, n in alone)
+    for text, answer in zip(TEXTS, together, strict=True):
+        ids = model.tokenizer(text, return_tensors="pt")
+        theirs = model.net.generate(**ids, max_new_tokens=12, do_sample=False, pad_token_id=model.pad)
+        assert answer == model.tokenizer.decode(theirs[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_an_answer_ends_before_its_first_stop(small_decoder: str) -> None:
+    model = subject(small_decoder, "generation")
+    assert isinstance(model, LanguageModel)
+    model.net.eval()
+    (whole,), whole_count = model.generate([TEXTS[1]], 12, (), 1)
+    stop = whole[len(whole) // 2 : len(whole) // 2 + 2]
+    (cut,), cut_count = model.generate([TEXTS[1]], 12, (stop,), 1)
+    assert cut == whole.split(stop)[0]
+    assert cut_count < whole_count
+
+
+def test_what_is_too_long_is_cut_and_counted(small_decoder: str, small_encoder: str) -> None:
+    long = " ".join(["word"] * 200)
+    model = subject(small_decoder, "generation")
+    item = model.encode(Example(id="0", text=long, target=" the end"))
+    assert item.length == 64
+    assert item.truncated
+    assert isinstance(item.target, list)
+    assert model.tokenizer.decode(item.target, skip_special_tokens=True) == " the end"  # the answer stays whole, the prompt's start goes
+    item = model.encode(Example(id="0", text="start", target=f" {long}"))
+    assert (item.length, item.truncated, len(item.tokens)) == (64, True, 1)
+    encoder = subject(small_encoder, "classification")
+    item = encoder.encode(Example(id="0", text=long, pair=long, target=1))
+    assert (item.length, item.truncated) == (64, True)
+    assert not encoder.encode(Example(id="0", text="short", pair="pair", target=1)).truncated
+
+
+def test_the_window_of_the_model_is_a_limit_too(small_encoder: str) -> None:
+    assert subject(small_encoder, "classification", max_length=100_000).max_length == 128
+
+
+@pytest.mark.parametrize(("fixture", "kind"), [("small_encoder", "classification"), ("small_decoder", "generation")])
+def test_text_without_a_token_is_named(fixture: str, kind: str, request: pytest.FixtureRequest) -> None:
+    model = subject(request.getfixturevalue(fixture), kind)
+    with pytest.raises(InputError, match="'e7'"):
+        model.encode(Example(id="e7", text="", target=1 if kind == "classification" else " x"))
+
+
+def test_the_head_is_what_lies_outside_the_trunk(small_encoder: str, small_decoder: str) -> None:
+    assert subject(small_encoder, "classification").head == ("classifier",)
+    assert subject(small_decoder, "classification").head == ("score",)
+    assert subject(small_decoder, "generation").head == ()
+
+
+def test_a_new_head_follows_the_seed(small_encoder: str) -> None:
+    heads = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        net = load(small_encoder, "classification", 2, device=CPU, dtype=torch.float32, max_length=64).net
+        heads.append(net.classifier.weight.detach())
+    torch.testing.assert_close(heads[0], heads[1], rtol=0, atol=0)
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_a_model_that_cannot_do_a_task_is_refused(small_encoder: str, tmp_path: object) -> None:
+    with pytest.raises(InputError, match="no causal language model"):
+        check_kind(small_encoder, read_config(small_encoder), "generation")
+    with pytest.raises(InputError, match=r"'nowhere/at-all'.*packaged models: minilm-l6, smollm2-135m"):
+        read_config("nowhere/at-all")
+    with pytest.raises(InputError, match="no readable config"):
+        read_config(str(tmp_path))
+
+
+def test_a_skeleton_has_no_memory_behind_it(small_decoder: str) -> None:
+    assert {p.device.type for p in skeleton(small_decoder, "generation", 1).parameters()} == {"meta"}

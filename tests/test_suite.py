@@ -1,0 +1,266 @@
+"""The suite and the command line: fresh processes, every way a run can end, resume, and one clear line for bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+from records import record as make_record
+
+from peftbench.methods import METHODS
+from peftbench.run import Outcome
+from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec, expand, read_experiment
+from peftbench.store import Store, device_folder
+from peftbench.suite import LocalExecutor, Progress, pending, run_all
+from peftbench.tasks import TASKS
+
+EXPERIMENT = """
+question = "Does the suite hold?"
+model = "{model}"
+split = "test"
+seeds = [0]
+task = ["reviews"]
+data = {{ train = 40, test = 20, max_length = 32 }}
+train = {{ steps = {steps}, batch_size = 4 }}
+arm = [{{ method = "lora", args = {{ rank = 2 }} }}, {{ method = "frozen" }}]
+"""
+
+
+def command(*args: str | Path, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "peftbench.cli", *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def experiment(folder: Path, model: str, steps: int = 2) -> Path:
+    file = folder / "e.toml"
+    file.write_text(EXPERIMENT.format(model=model, steps=steps))
+    return file
+
+
+def spec(model: str, seconds: int = 100, **train: object) -> RunSpec:
+    return RunSpec(
+        model=model,
+        task="reviews",
+        task_version=TASKS["reviews"].version,
+        method="lora",
+        method_version=METHODS["lora"].version,
+        args=METHODS["lora"].complete({"rank": 2}),
+        train=TrainSpec(**({"steps": 2, "batch_size": 4, "lr": 1e-3} | train)),  # type: ignore[arg-type]
+        data=DataSpec(train=40, test=20, max_length=32),
+        seed=0,
+        split="test",
+        limits=LimitSpec(seconds=seconds),
+    )
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[LocalExecutor]:
+    local = LocalExecutor()
+    yield local
+    local.close()
+
+
+def test_a_run_that_takes_too_long_or_is_killed_is_a_record_and_the_next_one_runs(executor: LocalExecutor, small_encoder: str) -> None:
+    slow = executor.submit(spec(small_encoder, seconds=1, steps=1_000_000)).result()
+    assert (slow.record.status, slow.record.error) == ("timed-out", "not done after 1 s")
+
+    future = executor.submit(spec(small_encoder, steps=1_000_000))
+    while executor._process is None or not executor._process.is_alive():
+        time.sleep(0.05)
+    pid = executor._process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    killed = future.result()
+    assert killed.record.status == "failed"
+    assert killed.record.error is not None
+    assert "SIGKILL" in killed.record.error
+
+    good = executor.submit(spec(small_encoder)).result()
+    assert good.record.status == "done", good.record.error
+
+
+class Scripted:
+    """An executor whose runs end as told."""
+
+    def __init__(self, *statuses: str) -> None:
+        self.statuses = list(statuses)
+        self.closed = False
+
+    def submit(self, spec: RunSpec) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        status = self.statuses.pop(0)
+        if status == "interrupt":
+            future.set_exception(KeyboardInterrupt())
+        else:
+            future.set_result(Outcome(make_record(status=status, spec=spec), None))  # type: ignore[arg-type]
+        return future
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_no_way_to_end_stops_the_suite_and_each_is_a_row(tmp_path: Path) -> None:
+    specs = [spec("m", steps=n) for n in range(1, 6)]
+    statuses = ["diverged", "failed", "out-of-memory", "timed-out", "done"]
+    store, seen, executor = Store(tmp_path / "s"), [], Scripted(*statuses)
+    store.ensure_writable()
+    run_all(specs, store, executor, lambda _: None, seen.append)
+    assert [store.statuses()[s.run_id] for s in specs] == statuses
+    assert executor.closed
+    progress: list[Progress] = seen
+    assert [(p.done, p.total) for p in progress] == [(n, 5) for n in range(1, 6)]
+    per_run = progress[0].record.seconds
+    assert [p.seconds_left for p in progress] == pytest.approx([per_run * n for n in (4, 3, 2, 1, 0)])
+
+
+def test_an_interrupt_keeps_what_is_done_and_ends_the_executor(tmp_path: Path) -> None:
+    specs = [spec("m", steps=n) for n in range(1, 4)]
+    store, executor = Store(tmp_path / "s"), Scripted("done", "interrupt", "done")
+    store.ensure_writable()
+    with pytest.raises(KeyboardInterrupt):
+        run_all(specs, store, executor, lambda _: None, lambda _: None)
+    assert list(store.statuses()) == [specs[0].run_id]
+    assert executor.closed
+
+
+def test_what_is_pending(tmp_path: Path) -> None:
+    specs = [spec("m", steps=n) for n in range(1, 4)]
+    store = Store(tmp_path / "s")
+    store.ensure_writable()
+    stored = [make_record(status=status, spec=s) for status, s in zip(("done", "failed"), specs, strict=False)]  # type: ignore[arg-type]
+    for record in stored:
+        store.write(record)
+    folder = device_folder(stored[0].device, stored[0].environment.device_name)
+    assert pending(specs, store, folder) == specs[2:]
+    assert pending(specs, store, folder, frozenset({"failed"})) == specs[1:]
+    assert pending(specs, store, folder, frozenset({"diverged"})) == specs[2:]
+    assert pending(specs, store, "another-device") == specs
+
+
+def _children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
+    return [int(child) for child in found] + [grandchild for child in found for grandchild in _children(int(child))]
+
+
+def _wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    while not list(path.rglob(pattern)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def test_kill_9_and_again(small_encoder: str, tmp_path: Path) -> None:
+    """The suite is killed in its second run; no process is left, the store is whole, and the same command does only what is missing."""
+    file, store = experiment(tmp_path, small_encoder, steps=2), tmp_path / "results"
+    text = file.read_text()
+    file.write_text(text.replace('{ method = "frozen" }', '{ method = "frozen", train = { steps = 1000000 } }'))
+    process = command("run", file, "--store", store)
+    _wait_for(store, "*.json", process)
+    time.sleep(0.5)
+    children = _children(process.pid)
+    assert children
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert Store(store).check() == []
+    first = list(Store(store).read_all())
+    assert [record.spec.method for record in first] == ["lora"]
+
+    file.write_text(text)
+    output, errors = command("run", file, "--store", store).communicate()
+    assert "2 runs, 1 of them" in output, errors
+    records = {record.spec.method: record for record in Store(store).read_all()}
+    assert {method: record.status for method, record in records.items()} == {"lora": "done", "frozen": "done"}
+    assert records["lora"] == first[0]
+    output, _ = command("run", file, "--store", store).communicate()
+    assert output.splitlines() == [f"{file}: 2 runs, 2 of them in {store} already"]
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(small_encoder: str, tmp_path: Path) -> None:
+    file, store = experiment(tmp_path, small_encoder, steps=1_000_000), tmp_path / "results"
+    process = command("run", file, "--store", store, start_new_session=True)
+    while len(_children(process.pid)) < 3:  # forkserver, resource tracker, run
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1] == "peftbench: interrupted; what is done is stored, the same command goes on from there"
+    assert "Traceback" not in errors
+    assert list(Store(store).read_all()) == []
+    assert Store(store).check() == []
+
+
+@pytest.fixture
+def quick(tmp_path: Path, small_encoder: str) -> Path:
+    return experiment(tmp_path, small_encoder)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["run", "nowhere.toml"], "no such experiment file: nowhere.toml"),
+        (["run", "FILE", "--only", "method=lorra"], "did you mean 'lora'"),
+        (["run", "FILE", "--only", "lora"], "write KEY=VALUE"),
+        (["run", "FILE", "--set", "train.stepz=3"], "did you mean 'steps'"),
+        (["run", "FILE", "--set", "steps=3"], "must be one of train.KEY"),
+        (["run", "FILE", "--only", "method=lora", "--set", "args.rank=0"], "greater than 0"),
+        (["run", "FILE", "--only", "method=lora", "--set", "args.targets=no_such,query"], "'no_such' matches no linear layer"),
+        (["run", "FILE", "--retry", "fialed"], "did you mean 'failed'"),
+        (["run", "FILE", "--store", "/proc/results"], "/proc/results"),
+        (["show", "abc", "--store", "EMPTY"], "abc"),
+        (["table", "--store", "FILE"], "e.toml"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(args: list[str], words: str, quick: Path, tmp_path: Path) -> None:
+    replaced = [{"FILE": str(quick), "EMPTY": str(tmp_path / "empty")}.get(arg, arg) for arg in args]
+    if args[0] == "run" and "--store" not in args:
+        replaced += ["--store", str(tmp_path / "results")]
+    process = command(*replaced)
+    output, errors = process.communicate()
+    assert process.returncode == 2, (output, errors)
+    assert len(errors.strip().splitlines()) == 1, errors
+    assert words in errors
+    assert not (tmp_path / "results").exists() or not list((tmp_path / "results").iterdir())
+
+
+def test_a_corrupted_record_is_named(quick: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    store.ensure_writable()
+    specs = expand(read_experiment(quick), METHODS, TASKS)
+    stored = make_record(status="done", spec=specs[0])
+    store.write(stored)
+    (path,) = (tmp_path / "s").rglob("*.json")
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    for args in (["table", "--store", tmp_path / "s"], ["check", "--store", tmp_path / "s"]):
+        process = command(*args)
+        _, errors = process.communicate()
+        assert process.returncode == 2
+        assert path.name in errors
+        assert len(errors.strip().splitlines()) == 1
+
+
+def test_a_dry_run_runs_nothing(quick: Path, tmp_path: Path) -> None:
+    output, _ = command("run", quick, "--store", tmp_path / "results", "--dry-run").communicate()
+    assert output.count("to run") == 2
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("what", ["methods", "tasks", "models"])
+def test_listings_are_readable_by_programs(what: str) -> None:
+    output, _ = command("list", what, "--format", "json").communicate()
+    names = {row["name"] for row in json.loads(output)}
+    assert names >= {"methods": set(METHODS), "tasks": set(TASKS), "models": {"minilm-l6", "smollm2-135m"}}[what]
