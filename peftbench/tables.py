@@ -5,6 +5,7 @@ import io
 import json
 import re
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -148,16 +149,26 @@ def _cells(block: Block) -> tuple[list[str], list[list[str]], set[tuple[int, int
     return header, rows, {(row, column) for column, row in ((1, best_metric), (2, best_nll)) if row is not None}
 
 
+def described(about: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """What some of the columns of frame.BLOCK say, in words; the task itself is a title and not among them."""
+    limits = {key: value for key, value in json.loads(about["data"]).items() if value != getattr(DataSpec(), key)}
+    place = f"{about['device']}: {about['device_name']}"
+    words = {
+        "model": about["model"],
+        "split": f"{about['split']} split",
+        "task_version": f"task version {about['task_version']}",
+        "data": ", ".join(f"{key}={value}" for key, value in limits.items()) or "all data",
+        "device": place,
+        "device_name": place,
+        "stack": about["stack"],
+    }
+    return list(dict.fromkeys(words[name] for name in words if name in set(names)))
+
+
 def _titles(block: Block) -> tuple[str, str]:
     """What a block compares, and under which circumstances."""
     about = block.about
-    limits = {key: value for key, value in json.loads(about["data"]).items() if value != getattr(DataSpec(), key)}
-    data = ", ".join(f"{key}={value}" for key, value in limits.items()) or "all data"
-    place = f"{about['device']}: {about['device_name']}"
-    return (
-        f"{about['task']}, {about['model']}",
-        f"{about['split']} split of task version {about['task_version']}; {data}; {place}; {about['stack']}",
-    )
+    return f"{about['task']}, {about['model']}", "; ".join(described(about, {*BLOCK} - {"model"}))
 
 
 def _notes(block: Block) -> list[str]:
