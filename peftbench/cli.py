@@ -65,14 +65,18 @@ def run_command(
     prepare(todo)
     results.ensure_writable()
     console = Console()
-    with console.status("") as status:
-        records = suite.run_all(
-            todo,
-            results,
-            suite.LocalExecutor(adapters),
-            begin=lambda spec: status.update(_name(spec)),
-            end=lambda progress: console.print(_line(progress), highlight=False, markup=False, soft_wrap=True),
-        )
+    try:
+        with console.status("") as status:
+            records = suite.run_all(
+                todo,
+                results,
+                suite.LocalExecutor(adapters),
+                begin=lambda spec: status.update(_name(spec)),
+                end=lambda progress: console.print(_line(progress), highlight=False, markup=False, soft_wrap=True),
+            )
+    except KeyboardInterrupt:
+        print("peftbench: interrupted; what is done is stored, the same command goes on from there", file=sys.stderr)
+        raise typer.Exit(130) from None
     if any(record.status != "done" for record in records):
         raise typer.Exit(1)
 
@@ -206,9 +210,6 @@ def main() -> None:
     except InputError as error:
         print(f"peftbench: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("peftbench: interrupted; what is done is stored, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

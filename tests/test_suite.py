@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from records import record as make_record
 
+from peftbench import cli
 from peftbench.methods import METHODS
 from peftbench.run import Outcome
 from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec, expand, read_experiment
@@ -148,6 +149,25 @@ def test_what_is_pending(tmp_path: Path) -> None:
     assert pending(specs, store, "another-device") == specs
 
 
+class Typed:
+    """The command line within this process: exit status, output and errors of what a person types."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+
+    def __call__(self, *args: str | Path) -> tuple[int | str | None, str, str]:
+        self.monkeypatch.setattr(sys, "argv", ["peftbench", *map(str, args)])
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *self.capsys.readouterr()
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    return Typed(monkeypatch, capsys)
+
+
 def _children(pid: int) -> list[int]:
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
     return [int(child) for child in found] + [grandchild for child in found for grandchild in _children(int(child))]
@@ -159,7 +179,7 @@ def _wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def test_kill_9_and_again(small_encoder: str, tmp_path: Path) -> None:
+def test_kill_9_and_again(small_encoder: str, tmp_path: Path, typed: Typed) -> None:
     """The suite is killed in its second run; no process is left, the store is whole, and the same command does only what is missing."""
     file, store = experiment(tmp_path, small_encoder, steps=2), tmp_path / "results"
     text = file.read_text()
@@ -185,7 +205,8 @@ def test_kill_9_and_again(small_encoder: str, tmp_path: Path) -> None:
     records = {record.spec.method: record for record in Store(store).read_all()}
     assert {method: record.status for method, record in records.items()} == {"lora": "done", "frozen": "done"}
     assert records["lora"] == first[0]
-    output, _ = command("run", file, "--store", store).communicate()
+    status, output, _ = typed("run", file, "--store", store)
+    assert status == 0
     assert output.splitlines() == [f"{file}: 2 runs, 2 of them in {store} already"]
 
 
@@ -225,19 +246,18 @@ def quick(tmp_path: Path, small_encoder: str) -> Path:
         (["table", "--store", "FILE"], "e.toml"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(args: list[str], words: str, quick: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_status_2(args: list[str], words: str, quick: Path, tmp_path: Path, typed: Typed) -> None:
     replaced = [{"FILE": str(quick), "EMPTY": str(tmp_path / "empty")}.get(arg, arg) for arg in args]
     if args[0] == "run" and "--store" not in args:
         replaced += ["--store", str(tmp_path / "results")]
-    process = command(*replaced)
-    output, errors = process.communicate()
-    assert process.returncode == 2, (output, errors)
+    status, output, errors = typed(*replaced)
+    assert status == 2, (output, errors)
     assert len(errors.strip().splitlines()) == 1, errors
     assert words in errors
     assert not (tmp_path / "results").exists() or not list((tmp_path / "results").iterdir())
 
 
-def test_a_corrupted_record_is_named(quick: Path, tmp_path: Path) -> None:
+def test_a_corrupted_record_is_named(quick: Path, tmp_path: Path, typed: Typed) -> None:
     store = Store(tmp_path / "s")
     store.ensure_writable()
     specs = expand(read_experiment(quick), METHODS, TASKS)
@@ -246,21 +266,20 @@ def test_a_corrupted_record_is_named(quick: Path, tmp_path: Path) -> None:
     (path,) = (tmp_path / "s").rglob("*.json")
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
     for args in (["table", "--store", tmp_path / "s"], ["check", "--store", tmp_path / "s"]):
-        process = command(*args)
-        _, errors = process.communicate()
-        assert process.returncode == 2
+        status, _, errors = typed(*args)
+        assert status == 2
         assert path.name in errors
         assert len(errors.strip().splitlines()) == 1
 
 
-def test_a_dry_run_runs_nothing(quick: Path, tmp_path: Path) -> None:
-    output, _ = command("run", quick, "--store", tmp_path / "results", "--dry-run").communicate()
+def test_a_dry_run_runs_nothing(quick: Path, tmp_path: Path, typed: Typed) -> None:
+    _, output, _ = typed("run", quick, "--store", tmp_path / "results", "--dry-run")
     assert output.count("to run") == 2
     assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize("what", ["methods", "tasks", "models"])
-def test_listings_are_readable_by_programs(what: str) -> None:
-    output, _ = command("list", what, "--format", "json").communicate()
+def test_listings_are_readable_by_programs(what: str, typed: Typed) -> None:
+    _, output, _ = typed("list", what, "--format", "json")
     names = {row["name"] for row in json.loads(output)}
     assert names >= {"methods": set(METHODS), "tasks": set(TASKS), "models": {"minilm-l6", "smollm2-135m"}}[what]
