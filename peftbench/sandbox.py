@@ -16,6 +16,7 @@ What remains: a hole in the kernel; without Landlock and seccomp (another system
 interpreter's memory to get around the audit hook, or a process that outlives its group; and the time and memory that the limits leave.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -62,7 +63,6 @@ def execute(
     return _judged(_wrapper(), solution, test, setup, remote, seconds, memory_bytes)[0]
 
 
-@functools.cache
 def confinement() -> str:
     """What confines code here, for the record: the layers joined by +, such as "bubblewrap+landlock+rlimits+seccomp"."""
     layers = _layers(_wrapper())
@@ -84,6 +84,7 @@ def _wrapper() -> tuple[str, ...]:
     return wrapper if _layers(wrapper) else ()
 
 
+@functools.cache
 def _layers(wrapper: tuple[str, ...]) -> list[str]:
     """The layers that hold under `wrapper`; none if a sound solution does not pass there."""
     outcome, layers = _judged(wrapper, "def one():\n    return 1\n", "assert one() == 1", "", ["one"], 3.0, 1 << 30)
@@ -112,7 +113,8 @@ def _judged(
         verdict: dict[str, Any] = json.loads(os.read(judge.stdout.fileno(), 1 << 16) or "{}") if in_time else {}
     finally:
         for process in (judge, worker):
-            os.killpg(process.pid, signal.SIGKILL)  # neither is reaped yet, so that the number is still theirs
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # as some systems say of a process that has ended
+                os.killpg(process.pid, signal.SIGKILL)  # neither is reaped yet, so that the number is still theirs
         for process in (judge, worker):
             with process:
                 process.wait()

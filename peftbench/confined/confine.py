@@ -14,7 +14,8 @@ OPEN_FILES = 64
 def confine(*, readable: Sequence[str], listed: Sequence[str], seconds: int, memory_bytes: int) -> list[str]:
     """Give up the files but `readable` ones, the network, other processes, memory and time. Returns the layers that hold.
 
-    readable: files, and folders with all that is in them. listed: folders that may only be listed. seconds: of processor time.
+    readable: files, and folders with all that is in them. listed: folders that, with those in them, may only be listed. seconds: of
+    processor time.
     """
     limits = {
         resource.RLIMIT_AS: memory_bytes,

@@ -15,7 +15,13 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 def guard(readable: Sequence[str]) -> Callable[[str, tuple[Any, ...]], None]:
     """An audit hook, which no Python code can remove. It calls nothing that Python code could replace: hence the names it binds here."""
-    events, writing, files, folders, null = EVENTS, WRITING, frozenset(readable), tuple(f"{file}/" for file in readable), os.devnull
+    events, writing, files, folders, null = (
+        EVENTS,
+        WRITING,
+        frozenset((*readable, os.devnull)),
+        tuple(f"{file}/" for file in readable),
+        os.devnull,
+    )
     begins, contains, kind, text, number, refusal = str.startswith, str.__contains__, type, str, int, PermissionError
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:

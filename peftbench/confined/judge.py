@@ -25,6 +25,8 @@ def main(incoming: int, outgoing: int) -> None:
             namespace[name] = remote(name, incoming, outgoing)
         exec(compile(job["test"], "test", "exec"), namespace)
         passed, reason = True, "passed"
+    except (EOFError, BrokenPipeError):
+        passed, reason = False, "the solution ended its process, or ran out of time or memory"
     except BaseException as error:
         passed, reason = False, f"{type(error).__name__}: {error}"[:300]
     os.write(verdict, json.dumps({"passed": passed, "reason": reason, "layers": layers}).encode())

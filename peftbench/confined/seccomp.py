@@ -1,7 +1,7 @@
 """The system calls that confined code may not make, refused by the Linux kernel (seccomp), to root as well."""
 
 import ctypes
-import platform
+import os
 import struct
 
 # What is refused, with the numbers on x86_64 and aarch64 (linux 6.1, arch/x86/entry/syscalls/syscall_64.tbl and
@@ -37,9 +37,10 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, SIGK
 
 def refuse_calls() -> bool:
     """Refuse the calls from now on, in this process and all its threads to come; whether the kernel could."""
-    if platform.machine() not in COLUMNS:
+    machine = os.uname().machine
+    if machine not in COLUMNS:
         return False
-    program = _program(*COLUMNS[platform.machine()])
+    program = _program(*COLUMNS[machine])
     buffer = ctypes.create_string_buffer(program)
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))  # struct sock_fprog
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -63,7 +64,7 @@ def _program(column: int, architecture: int, clone: int) -> bytes:
         (LOAD, 0, 0, NUMBER),
         (AT_LEAST, 0, 1, NEWER),  # x86_64's second set of numbers (x32) as well
         (RETURN, 0, 0, ERRNO | ENOSYS),
-        *((EQUAL, len(numbers) - i, 0, number) for i, number in enumerate(numbers)),  # to the last line but three: refused
+        *((EQUAL, len(numbers) - i + 1, 0, number) for i, number in enumerate(numbers)),  # to the first EPERM
         (EQUAL, 2, 0, clone),
         (RETURN, 0, 0, ALLOW),
         (RETURN, 0, 0, ERRNO | EPERM),
