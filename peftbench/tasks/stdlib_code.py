@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from peftbench.tasks._text import bare
+
 DOCSTRING = range(20, 601)  # characters
 BODY = range(1, 31)  # lines
 SKIPPED = frozenset({"antigravity", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "this", "turtledemo"})
@@ -28,13 +30,13 @@ class Function:
 
 @functools.cache
 def functions() -> tuple[Function, ...]:
-    """The running Python's functions in a fixed order; of two with the same head or the same signature and body, the first."""
+    """The running Python's functions in a fixed order; of two with the same head or the same arguments and body, the first."""
     chosen, seen = [], set()
     for function in itertools.chain.from_iterable(map(_functions, _files())):
         tree = parsed(function.head + function.body)
         assert tree is not None  # both halves come from a file that Python reads
         tree.body.pop(0)  # the docstring
-        keys = {function.head, ast.dump(tree.args) + ast.dump(ast.Module(tree.body, []))}
+        keys = {bare(function.head), ast.dump(tree.args) + ast.dump(ast.Module(tree.body, []))}
         if keys.isdisjoint(seen):
             chosen.append(function)
         seen |= keys
@@ -75,11 +77,11 @@ def _functions(path: Path) -> Iterator[Function]:
             continue
         docstring, statements = node.body[0], node.body[1:]
         head, body = lines[node.lineno - 1 : docstring.end_lineno], lines[docstring.end_lineno : node.end_lineno]
+        body = list(itertools.dropwhile(lambda line: not line.strip(), body))  # HumanEval has no blank line after the docstring
         if (
             len(ast.get_docstring(node) or "") in DOCSTRING
             and len(body) in BODY
             and docstring.lineno > node.lineno
-            and body[0].strip()  # no blank line after the docstring, as in HumanEval
             and all(line.startswith("    ") or not line.strip() for line in body)  # else a comment at the margin would stop an answer
             and not all(isinstance(statement, ast.Pass | ast.Raise) for statement in statements)
         ):
