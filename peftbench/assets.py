@@ -117,22 +117,30 @@ def cache_folder() -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Write a GGUF llama as float32 safetensors, with its tokenizer, to `folder`, which appears whole or not at all."""
+    """Write a GGUF llama as float32 safetensors, with its tokenizer, to `folder`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars, one of which no setting turns off
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    config = loaded.config.to_dict()
-    config.pop("quantization_config")  # save_pretrained refuses a model that was loaded from GGUF: a fresh one takes its weights
-    model = LlamaForCausalLM(LlamaConfig(**config))
-    model.load_state_dict(loaded.state_dict())
+        config = loaded.config.to_dict()
+        config.pop("quantization_config")  # save_pretrained refuses a model that was loaded from GGUF: a fresh one takes its weights
+        model = LlamaForCausalLM(LlamaConfig(**config))
+        model.load_state_dict(loaded.state_dict())
+        with _whole(folder) as half:
+            model.save_pretrained(half)
+            tokenizer.save_pretrained(half)
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which becomes `folder` at the end: whole, or not at all if an error rises. Several processes may try."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch, contextlib.redirect_stderr(io.StringIO()):
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         half = Path(scratch) / folder.name
-        model.save_pretrained(half)
-        tokenizer.save_pretrained(half)
+        half.mkdir()
+        yield half
         try:
             half.rename(folder)
         except OSError:
