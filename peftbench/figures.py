@@ -82,7 +82,7 @@ def pareto(runs: pd.DataFrame, x: X, y: Y = "metric") -> Figure:
     missing = found[found[[x, y]].isna().any(axis=1)]
     if not missing.empty:
         notes.append("not drawn: " + ", ".join(f"{label} ({task})" for label, task in zip(missing["label"], missing["task"], strict=True)))
-    figure.supxlabel(textwrap.fill("; ".join(notes), 84 * columns), fontsize=6, color=GREY, x=0.01, ha="left")
+    figure.supxlabel(textwrap.fill("; ".join(notes), 78 * columns), fontsize=6, color=GREY, x=0.01, ha="left")
     figure.draw_without_rendering()  # from here on every position is known
     for axes, members in zip(panels, blocks, strict=False):
         _name(axes, members, x, y)
