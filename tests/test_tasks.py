@@ -39,6 +39,13 @@ def test_splits_are_disjoint(name: str) -> None:
 
 
 @every_task
+@pytest.mark.parametrize("split", SPLITS[:2])
+def test_no_text_is_trained_on_twice(name: str, split: Split) -> None:
+    examples = splits(name)[split]
+    assert len({(bare(example.text), bare(example.pair or "")) for example in examples}) == len(examples)
+
+
+@every_task
 @every_split
 def test_examples_are_sound(name: str, split: Split) -> None:
     task, examples = TASKS[name], splits(name)[split]
@@ -114,6 +121,7 @@ def test_reviews_metrics() -> None:
 
 def test_templates_are_disjoint() -> None:
     parts = {split: gsm_symbolic.templates(split) for split in SPLITS}
+    assert [len(parts[split]) for split in SPLITS] == [gsm_symbolic.TEMPLATES[split] for split in SPLITS]
     assert sorted(itertools.chain.from_iterable(parts.values())) == sorted(set(range(100)) - gsm_symbolic.UNSOUND)
     for split, examples in splits("gsm_symbolic").items():
         assert {int(example.id.partition("/")[0]) for example in examples} == set(parts[split])  # each is used
@@ -145,7 +153,17 @@ def test_gsm_symbolic_scores_the_number_after_the_marks() -> None:
     [
         *(("7", 7), ("7.0", 7), ("7.", 7), ("-7", -7), ("+7", 7), ("−7", -7), ("1,234", 1234), ("1,234,567.50", Fraction("1234567.5"))),
         *(("$1,234.5", Fraction("1234.5")), ("-$5", -5), ("$-5", -5), ("20%", 20), ("7 apples", 7), ("**7**", 7), (".5", Fraction(1, 2))),
-        *(("3/4", Fraction(3, 4)), ("7 and 8", 7), ("12/0", None), ("x", None), ("", None), ("9" * 5000, None), ("007", 7), ("1,2", 1)),
+        *(
+            ("3/4", Fraction(3, 4)),
+            ("7 and 8", 7),
+            ("12/0", None),
+            ("x", None),
+            ("", None),
+            ("9" * 5000, None),
+            ("007", 7),
+            ("1,2", 1),
+            ("1,2345", 1),
+        ),
     ],
 )
 def test_the_number_after_the_marks(text: str, number: Fraction | int | None) -> None:
