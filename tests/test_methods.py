@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
-from peftbench.methods._adapted import AbstractAdapted, adapted_layers, layers, linear_layers, merge
+from peftbench.methods._adapted import AbstractAdapted, adapted_layers, kaiming_uniform, layers, linear_layers, merge
 from peftbench.methods._base import AbstractMethod
 from peftbench.methods._lowrank import AbstractLowRank, LowRank
 from peftbench.methods.delta_lora import DeltaLowRank
@@ -112,6 +112,17 @@ def test_a_seed_decides_the_initial_bits_and_torchs_own_generator_does_not(arm: 
         states.append(state(model))
     assert equal_bits(states[0], states[1])
     assert not equal_bits(states[0], states[2])
+
+
+def test_initial_bits_do_not_hang_on_torchs_default_dtype() -> None:
+    values = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            values.append(kaiming_uniform((3, 5), 1.0, torch.zeros(1, dtype=torch.float32), torch.Generator().manual_seed(0)))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(*values)
 
 
 def test_initial_values_have_the_published_spread() -> None:
@@ -575,6 +586,14 @@ def test_vera_layers_share_one_pair_whatever_is_done_to_the_model() -> None:
         pairs = {tuple(m.untyped_storage().data_ptr() for m in layer.matrices()) for _, layer in adapted_layers(changed)}
         assert len(list(adapted_layers(changed))) == 14
         assert len(pairs) == 1
+
+
+def test_veras_inner_vector_starts_at_d_init() -> None:
+    for args, expected in (({}, 0.1), ({"d_init": 1e-3}, 1e-3)):
+        model = nn.Sequential(nn.Linear(IN, OUT)).double()
+        METHODS["vera"].build({"rank": RANK} | args).attach(model, torch.Generator())
+        (layer,) = layers(model, VectorBased)
+        assert torch.equal(layer.d, torch.full((RANK,), expected, dtype=torch.float64))
 
 
 def test_vera_takes_first_columns_and_first_rows_of_a_pair_as_large_as_the_largest_layers() -> None:
