@@ -1,20 +1,46 @@
 """What many tests share: small models in folders of their own, as a user's would be."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no test reaches for a network
 
+import datasets.config
 import hypothesis
+import mirror
 import pytest
 import torch
 import transformers
 
 from peftbench import assets
 
+GIVEN_HUB = os.environ.get("PEFTBENCH_HUB")
+
 # A loaded machine is slow, not wrong.
 hypothesis.settings.register_profile("steady", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Every test finds the hub's data sets in a small mirror, the same on every machine."""
+    folder, cache = tmp_path_factory.mktemp("hub"), str(tmp_path_factory.mktemp("cache"))
+    mirror.write_all(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PEFTBENCH_HUB", str(folder))
+        patch.setenv("HF_DATASETS_CACHE", cache)  # for processes that a test starts
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+        yield folder
+
+
+@pytest.fixture
+def real_hub(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The mirror that PEFTBENCH_HUB named before the tests; without one, the test is skipped."""
+    if not GIVEN_HUB:
+        pytest.skip("PEFTBENCH_HUB names no mirror of the hub's data sets")
+    monkeypatch.setenv("PEFTBENCH_HUB", GIVEN_HUB)
+    return Path(GIVEN_HUB)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -97,6 +98,9 @@ def test_every_task_runs_and_its_metrics_can_be_recomputed(task: str, models: di
     assert record.data.counts["train"] == 40
     if TASKS[task].kind == "classification":
         assert record.metrics["accuracy"] == accuracy_score(predictions["target"], predictions["answer"])
+    elif TASKS[task].kind == "regression":
+        correlation = np.corrcoef(predictions["target"], predictions["answer"])[0, 1]
+        assert record.metrics[record.primary] == pytest.approx(correlation, abs=1e-6)
     else:
         assert predictions["score"].notna().sum() == 2
         assert record.metrics[record.primary] == predictions["score"].mean()
