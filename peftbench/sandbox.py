@@ -4,8 +4,9 @@ A solution never meets its tests. It runs in one process (the worker), the tests
 functions through a pipe, and the values that come back are rebuilt from Python's plain types. So a pass cannot be forged by
 leaving early, patching builtins, swallowing exceptions, overloading `==`, or looking for the tests or a verdict in memory: the
 worker has neither. Differences from running both in one interpreter: arguments and results are copies, so that a change of an
-argument in place is not seen; a result of another type than None, bool, int, float, complex, str, bytes, list, tuple, set or dict is
-an error, as is any file written.
+argument in place is not seen; what is not None, bool, int, float, complex, str, bytes, list, tuple, set or dict stays in the worker, and
+all that a test can do with it is to read and set its attributes, to pass it back and to find it equal to itself; any file written is an
+error.
 
 Both processes have an empty environment and, as far as the platform has it: rlimits on memory, processor time, files and their size;
 Landlock, which leaves the standard library and system libraries to read and nothing to write; seccomp, which refuses new processes,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from peftbench.confined.confine import confine
-from peftbench.confined.wire import receive, send
+from peftbench.confined.wire import receive, refuse, send
 
 
 def main(incoming: int, outgoing: int) -> None:
@@ -18,11 +18,12 @@ def main(incoming: int, outgoing: int) -> None:
     sys.set_int_max_str_digits(0)
     layers = confine(**job["limits"])
     try:
-        _answer(incoming)  # that the solution was loaded
+        solution = Solution(incoming, outgoing)
+        solution.loaded()
         namespace: dict[str, Any] = {"__name__": "test"}
         exec(compile(job["setup"], "setup", "exec"), namespace)
         for name in job["remote"]:
-            namespace[name] = remote(name, incoming, outgoing)
+            namespace[name] = solution.function(name)
         exec(compile(job["test"], "test", "exec"), namespace)
         passed, reason = True, "passed"
     except (EOFError, BrokenPipeError):
@@ -32,19 +33,54 @@ def main(incoming: int, outgoing: int) -> None:
     os.write(verdict, json.dumps({"passed": passed, "reason": reason, "layers": layers}).encode())
 
 
-def remote(name: str, incoming: int, outgoing: int) -> Callable[..., Any]:
-    """A function of the worker. Arguments and results are copies. An exception there is a RuntimeError here."""
+class Solution:
+    """What the worker runs, as the tests see it. An exception there is a RuntimeError here."""
 
-    def call(*arguments: Any, **keywords: Any) -> Any:
-        send(outgoing, [name, arguments, keywords])
-        return _answer(incoming)
+    def __init__(self, incoming: int, outgoing: int) -> None:
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self.objects: dict[int, RemoteObject] = {}
 
-    call.__name__ = name
-    return call
+    def loaded(self) -> None:
+        """Wait until the worker says so."""
+        self._answer()
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """A function or class of the solution. Arguments and results are copies, or objects that stay in the worker."""
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            return self.ask("call", name, arguments, keywords)
+
+        call.__name__ = name
+        return call
+
+    def ask(self, *message: Any) -> Any:
+        """Send a message and return the value that comes back."""
+        send(self.outgoing, message, _number)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        reply = receive(self.incoming, lambda number: self.objects.setdefault(number, RemoteObject(number, self)))
+        if "value" not in reply:
+            raise RuntimeError(f"{reply['error']}: {reply['message']}")
+        return reply["value"]
 
 
-def _answer(incoming: int) -> Any:
-    reply = receive(incoming)
-    if "value" not in reply:
-        raise RuntimeError(f"{reply['error']}: {reply['message']}")
-    return reply["value"]
+class RemoteObject:
+    """An object in the worker. Its public attributes can be read and set; it equals itself and, whatever its class says, nothing else."""
+
+    def __init__(self, number: int, solution: Solution) -> None:
+        object.__setattr__(self, "_number", number)
+        object.__setattr__(self, "_solution", solution)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._solution.ask("get", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._solution.ask("set", self, name, value)
+
+
+def _number(value: Any) -> int:
+    return value._number if type(value) is RemoteObject else refuse(value)

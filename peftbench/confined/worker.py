@@ -21,15 +21,46 @@ def main(incoming: int, outgoing: int) -> None:
     except BaseException as error:
         reply = failure(error)
     send(outgoing, reply)
+    objects = Objects()
     while True:
         try:
-            name, arguments, keywords = receive(incoming)
+            message = receive(incoming, objects.find)
         except EOFError:
             os._exit(0)  # without what the solution would do at exit
         try:
-            send(outgoing, {"value": namespace[name](*arguments, **keywords)})
+            send(outgoing, {"value": _answer(namespace, *message)}, objects.keep)
         except BaseException as error:
             send(outgoing, failure(error))
+
+
+def _answer(namespace: dict[str, Any], act: str, target: Any, *rest: Any) -> Any:
+    match act:
+        case "call":
+            arguments, keywords = rest
+            return namespace[target](*arguments, **keywords)
+        case "get":
+            return getattr(target, *rest)
+        case "set":
+            return setattr(target, *rest)
+
+
+class Objects:
+    """What has been handed out by number since it is no plain value."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def keep(self, value: Any) -> int:
+        """The number of an object, the same each time."""
+        for number, known in enumerate(self.kept):
+            if known is value:
+                return number
+        self.kept.append(value)
+        return len(self.kept) - 1
+
+    def find(self, number: int) -> Any:
+        """The object with a number."""
+        return self.kept[number]
 
 
 def failure(error: BaseException) -> dict[str, str]:
