@@ -2,8 +2,10 @@
 
 from peftbench.tasks._base import AbstractTask
 from peftbench.tasks.glue import MNLI, MRPC, QNLI, QQP, RTE, SST2, STSB, WNLI, CoLA
+from peftbench.tasks.gsm8k import GSM8K
 from peftbench.tasks.gsm_symbolic import GSMSymbolic
 from peftbench.tasks.humaneval import HumanEval
+from peftbench.tasks.mbpp import MBPP
 from peftbench.tasks.reviews import Reviews
 
 TASKS: dict[str, type[AbstractTask]] = {
@@ -19,4 +21,6 @@ TASKS: dict[str, type[AbstractTask]] = {
     "qnli": QNLI,
     "rte": RTE,
     "wnli": WNLI,
+    "gsm8k": GSM8K,
+    "mbpp": MBPP,
 }

