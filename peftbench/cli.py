@@ -3,6 +3,7 @@
 import json
 import sys
 import tomllib
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -110,12 +111,18 @@ def check_command(store: StoreOption = Path("results")) -> None:
     print(f"{store}: {len(results.statuses())} runs, no problem")
 
 
-@app.command("list", epilog="Example: peftbench list methods")
+@app.command("list", epilog="Example: peftbench list tasks --check")
 def list_command(
     what: Annotated[Listing, typer.Argument(help="methods, tasks or models.")],
     format: Annotated[Format, typer.Option(help="md or json.")] = Format.md,
+    check: Annotated[bool, typer.Option("--check", help="Read the tasks' data: examples, and texts both trained on and scored.")] = False,
 ) -> None:
     """List what can stand in an experiment file."""
+    if check:
+        if what is not Listing.tasks:
+            raise InputError(f"--check is for tasks: peftbench list tasks --check (given: {what.value})")
+        _check_tasks(format)
+        return
     rows = {Listing.methods: _methods, Listing.tasks: _tasks, Listing.models: _models}[what]()
     if format is Format.json:
         print(json.dumps(rows, indent=2))
@@ -147,6 +154,18 @@ def _tasks() -> list[dict[str, Any]]:
         }
         for name, kind in TASKS.items()
     ]
+
+
+def _check_tasks(format: Format) -> None:
+    from peftbench import leaks
+    from peftbench.tasks import TASKS
+
+    if format is Format.json:
+        print(json.dumps([asdict(found) for found in leaks.check(TASKS)], indent=2))
+        return
+    print(leaks.HEADER)
+    for found in leaks.check(TASKS):
+        print(leaks.line(found), flush=True)
 
 
 def _models() -> list[dict[str, Any]]:
