@@ -35,20 +35,22 @@ def _mirror(source: Source) -> Path | None:
 
 @functools.lru_cache(maxsize=4)  # the largest splits take hundreds of megabytes
 def _rows(source: Source, mirror: Path | None, split: str, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    found, where = _splits(source, mirror), _where(source, mirror)
-    if split not in found:
-        raise InputError(f"{where} has no split {split!r}; there: {', '.join(found)}")
-    missing = [column for column in columns if column not in found[split].column_names]
-    if missing:
-        raise InputError(f"{where}, split {split!r} has no column {missing[0]!r}; there: {', '.join(found[split].column_names)}")
-    if not len(found[split]):
+    builder, where = _builder(source, mirror), _where(source, mirror)
+    there = builder.info.splits
+    if split not in there:
+        raise InputError(f"{where} has no split {split!r}; there: {', '.join(there)}")
+    if not there[split].num_examples:
         raise InputError(f"{where}, split {split!r} is empty")
-    return found[split].select_columns(list(columns)).to_list()
+    found = builder.as_dataset(split=split)
+    missing = [column for column in columns if column not in found.column_names]
+    if missing:
+        raise InputError(f"{where}, split {split!r} has no column {missing[0]!r}; there: {', '.join(found.column_names)}")
+    return found.select_columns(list(columns)).to_list()
 
 
 @functools.cache
-def _splits(source: Source, mirror: Path | None) -> dict[str, Any]:
-    """Every split of the source, as a datasets.Dataset each."""
+def _builder(source: Source, mirror: Path | None) -> Any:
+    """The datasets.DatasetBuilder of the source, with all its splits on this machine."""
     import datasets.config  # it takes seconds, as does huggingface_hub
     import huggingface_hub
     from datasets.exceptions import DatasetsError
@@ -71,12 +73,11 @@ def _splits(source: Source, mirror: Path | None) -> dict[str, Any]:
         if revision and builder.hash != revision:  # offline, datasets takes whatever its cache holds
             raise _unreachable(source, f"its cache holds revision {builder.hash}, not {revision}")
         builder.download_and_prepare()
-        found: Any = builder.as_dataset()
     except ConnectionError as error:
         raise _unreachable(source, "the hub cannot be reached") from error
     except (DatasetsError, OSError, ValueError) as error:
         raise InputError(f"{where} cannot be read: {_first_line(error.__cause__ or error)}") from error
-    return dict(found)
+    return builder
 
 
 def _cache(mirror: Path, caches: Path) -> str:

@@ -1,0 +1,202 @@
+"""Rows of hub data sets: from a mirror, from the cache, and every way in which they cannot be had, told in one line."""
+
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets.config
+import mirror
+import pytest
+
+from peftbench.errors import InputError
+from peftbench.tasks import TASKS, _hub
+from peftbench.tasks._base import Source
+from peftbench.tasks._hub import rows
+
+NAME, REVISION = "someone/things", "0" * 40
+ROWS: list[mirror.Row] = [{"text": "one", "label": 0}, {"text": "two", "label": 1}]
+
+
+def source(config: str = "plain") -> Source:
+    return Source(name=NAME, revision=REVISION, licence="MIT", config=config)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mirror with one data set of one configuration."""
+    mirror.write(tmp_path, NAME, {"plain": {"train": ROWS, "validation": ROWS[:1]}})
+    monkeypatch.setenv("PEFTBENCH_HUB", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def no_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No mirror, no network, and a cache of its own."""
+    monkeypatch.delenv("PEFTBENCH_HUB")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    return tmp_path / "cache"
+
+
+def forget() -> None:
+    """What another process would not know."""
+    _hub._builder.cache_clear()
+    _hub._rows.cache_clear()
+
+
+def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_rows_of_a_split_and_of_its_columns(hub: Path) -> None:
+    assert rows(source(), "train", ["text", "label"]) == ROWS
+    assert rows(source(), "validation", ["label"]) == [{"label": 0}]
+
+
+def test_asking_twice_reads_once(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = rows(source(), "train", ["text"])
+    monkeypatch.setattr(datasets, "load_dataset_builder", None)
+    assert rows(source(), "train", ["text"]) is first
+    assert rows(source(), "validation", ["text"]) == [{"text": "one"}]
+
+
+def test_a_mirror_that_changed_is_read_anew(hub: Path) -> None:
+    assert len(rows(source(), "train", ["text"])) == 2
+    mirror.write(hub, NAME, {"plain": {"train": [*ROWS, *ROWS], "validation": ROWS}})
+    forget()
+    assert len(rows(source(), "train", ["text"])) == 4
+
+
+def test_two_mirrors_are_not_confused(hub: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path_factory.mktemp("other")
+    mirror.write(other, NAME, {"plain": {"train": [{"text": "three", "label": 0}], "validation": ROWS[:1]}})
+    assert rows(source(), "train", ["text"])[0] == {"text": "one"}
+    monkeypatch.setenv("PEFTBENCH_HUB", str(other))
+    assert rows(source(), "train", ["text"]) == [{"text": "three"}]
+
+
+def test_what_is_missing_is_named_with_what_is_there(hub: Path) -> None:
+    with pytest.raises(InputError, match=r"no such configuration; there: plain$") as error:
+        rows(source("fancy"), "train", ["text"])
+    assert "'fancy'" in one_line(error)
+    with pytest.raises(InputError, match=r"'plain' has no split 'test'; there: train, validation$"):
+        rows(source(), "test", ["text"])
+    with pytest.raises(InputError, match=r"split 'train' has no column 'txet'; there: text, label$"):
+        rows(source(), "train", ["text", "txet"])
+
+
+def test_an_empty_split_is_refused(hub: Path) -> None:
+    empty = datasets.Dataset.from_dict({"text": []}, features=datasets.Features({"text": datasets.Value("string")}))
+    mirror.write(hub, NAME, {"plain": {"train": empty}})
+    with pytest.raises(InputError, match="split 'train' is empty"):
+        rows(source(), "train", ["text"])
+
+
+@pytest.mark.parametrize("broken", ["garbage", "files", "everything"])
+def test_a_broken_mirror_is_an_error_even_after_it_was_read(hub: Path, broken: str, capfd: pytest.CaptureFixture[str]) -> None:
+    rows(source(), "train", ["text"])
+    forget()
+    if broken == "garbage":
+        (hub / NAME / "plain" / "train-00000-of-00001.parquet").write_bytes(b"no parquet")
+    else:
+        shutil.rmtree(hub / NAME / "plain")
+        if broken == "everything":
+            (hub / NAME / "README.md").unlink()
+    with pytest.raises(InputError, match="cannot be read: ") as error:
+        rows(source(), "train", ["text"])
+    assert str(hub / NAME) in one_line(error)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_network_and_mirror_both_ways_out_are_named(no_mirror: Path) -> None:
+    with pytest.raises(InputError, match="PEFTBENCH_HUB is not set") as error:
+        rows(source(), "train", ["text"])
+    assert f"`hf download --repo-type dataset {NAME} --local-dir DIR/{NAME}` and set PEFTBENCH_HUB=DIR" in one_line(error)
+    assert "network access" in one_line(error)
+
+
+def test_a_mirror_without_the_data_set_is_named(no_mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEFTBENCH_HUB", str(tmp_path))
+    with pytest.raises(InputError, match=f"PEFTBENCH_HUB={tmp_path} has no folder {NAME}"):
+        rows(source(), "train", ["text"])
+
+
+def test_offline_the_cache_serves_the_revision_and_no_other(hub: Path, no_mirror: Path) -> None:
+    datasets.load_dataset(str(hub / NAME), "plain", cache_dir=str(no_mirror))
+    version = no_mirror / "someone___things" / "plain" / "0.0.0"
+    version.parent.mkdir(parents=True)
+    [made] = [path for path in (no_mirror / "things" / "plain" / "0.0.0").iterdir() if path.is_dir()]
+    version.mkdir()
+    made.rename(version / REVISION)
+    assert rows(source(), "train", ["text", "label"]) == ROWS
+    (version / REVISION).rename(version / ("1" * 40))
+    forget()
+    with pytest.raises(InputError, match=f"its cache holds revision {'1' * 40}, not {REVISION}"):
+        rows(source(), "train", ["text"])
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """A hub that knows no data set, or hangs up on whoever asks; it counts."""
+
+    asked: list[str]
+    answers: bool
+
+    def do_GET(self) -> None:
+        type(self).asked.append(self.path)
+        if type(self).answers:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        self.close_connection = True
+
+    do_HEAD = do_GET  # noqa: N815 - the library's name
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+@pytest.fixture(params=[True, False], ids=["404", "hangs up"])
+def server(request: pytest.FixtureRequest) -> Iterator[tuple[type[Hub], str]]:
+    handler = type("Counting", (Hub,), {"asked": [], "answers": request.param})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield handler, f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+        thread.join()
+
+
+def test_a_hub_that_fails_is_asked_once(server: tuple[type[Hub], str], tmp_path: Path) -> None:
+    hub, address = server
+    code = f"""
+from peftbench.errors import InputError
+from peftbench.tasks._hub import rows
+from peftbench.tasks._base import Source
+for split in ("train", "test"):
+    try:
+        rows(Source(name={NAME!r}, revision={REVISION!r}, licence="MIT", config="plain"), split, ["text"])
+    except InputError as error:
+        print(error)
+"""
+    environment = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "PEFTBENCH_HUB")}
+    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_DATASETS_CACHE": str(tmp_path / "datasets"), "NO_PROXY": "*"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    first, second = done.stdout.splitlines()
+    assert first == second
+    assert ("the hub refuses: 404" if hub.answers else "the hub cannot be reached") in first
+    assert done.stderr == ""
+    asked = [path for path in hub.asked if NAME in path]
+    assert len(asked) == (2 if hub.answers else 1)  # a network that is not there is not tried again
+
+
+def test_the_hubs_names_are_those_of_the_real_mirror(real_hub: Path) -> None:
+    for task in TASKS.values():
+        if (real_hub / task.source.name / (task.source.config or "")).is_dir():
+            assert task().examples("test")
