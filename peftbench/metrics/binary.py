@@ -23,8 +23,9 @@ class Binary(Metric):
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         f1 = float(f1_score(references, predictions, zero_division=math.nan))  # type: ignore[arg-type]
+        constant = len({*predictions, *references}) == 1  # scikit-learn warns of it
         return {
             "accuracy": float(accuracy_score(references, predictions)),
             "f1": None if math.isnan(f1) else f1,
-            "matthews_correlation": float(matthews_corrcoef(references, predictions)),
+            "matthews_correlation": 0.0 if constant else float(matthews_corrcoef(references, predictions)),
         }
