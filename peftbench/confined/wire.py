@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 LIMIT = 16_000_000  # bytes of a message
-TYPES: dict[str, Any] = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict)}
+TYPES: dict[str, Any] = {
+    kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict)
+}
 
 
 def refuse(value: Any) -> int:
