@@ -1,5 +1,6 @@
 """Evaluation: nll of every example, and the task's scores of the model's answers."""
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -8,12 +9,13 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from peftbench.models import AbstractSubject, Item, LanguageModel
+from peftbench.generation import Generated, generate
+from peftbench.models import AbstractSubject, Item, LanguageModel, by_length
 from peftbench.spec import DataSpec
-from peftbench.tasks._base import AbstractTask, Answer, Example
+from peftbench.tasks._base import AbstractTask, Answer, Example, few_shot
 
 EVAL_TOKENS = {"cpu": 2048, "cuda": 16384}  # padded tokens in a batch
-GENERATE_BATCH = {"cpu": 32, "cuda": 128}  # answers generated at once
+GENERATE_TOKENS = {"cpu": 16384, "cuda": 65536}  # padded tokens in a batch, answers included; a constant, so that equal runs batch alike
 
 
 @dataclass(frozen=True)
@@ -52,55 +54,73 @@ def likelihood(subject: AbstractSubject, items: Sequence[Item]) -> Likelihood:
     return Likelihood([row[1] for row in rows], [row[2] for row in rows], answered or None)
 
 
-def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Indices in batches of at most `tokens` tokens with padding, items of like length together."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batches and (len(batches[-1]) + 1) * lengths[i] <= tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
-
-
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics, one row per example, seconds, and generated tokens per second."""
+    """Metrics, one row per example and answer, seconds, generated tokens per second, and what generation had to cut and halve."""
 
     metrics: dict[str, float | None]
     predictions: pd.DataFrame
     seconds: float
     generated_tokens_per_second: float | None
+    counts: dict[str, int]
 
 
-def evaluate(subject: AbstractSubject, task: AbstractTask, data: Loaded, spec: DataSpec) -> Evaluation:
-    """nll of every example; the task's own scores of its answers (of the first spec.generate ones, if they are generated)."""
+def evaluate(
+    subject: AbstractSubject, task: AbstractTask, data: Loaded, spec: DataSpec, seed: int, shots: Sequence[Example] = ()
+) -> Evaluation:
+    """nll of every example; the task's own scores of its answers (of the first spec.generate ones, if they are generated).
+
+    shots: solved examples that stand before the prompt of every generated answer. In the predictions an example has as many rows as
+    answers, each with the example's nll.
+    """
     start = time.perf_counter()
     found = likelihood(subject, data.items)
-    asked, answers, rate = data.examples, found.answer or [], None
+    rows, answers, rate, counts = [(i, 0) for i in range(len(data.examples))], found.answer or [], None, {}
     if isinstance(subject, LanguageModel):
-        asked = data.examples[: spec.generate]
+        asked = range(len(data.examples))[: spec.generate]
+        rows = [(i, sample) for i in asked for sample in range(spec.samples)]
         begun = time.perf_counter()
-        batch_size = GENERATE_BATCH[subject.device.type]
-        texts, generated = subject.generate([example.text for example in asked], spec.max_new_tokens, task.stops, batch_size)
-        rate = generated / (time.perf_counter() - begun) if generated else None
-        answers = list(texts)
+        generated = _generate(subject, task, spec, shots, [(data.examples[i], sample) for i, sample in rows], seed)
+        rate = generated.tokens / (time.perf_counter() - begun) if generated.tokens else None
+        answers, counts = list(generated.answers), {"prompts_cut": generated.cut, "batches_halved": generated.halvings}
     metrics: dict[str, float | None] = {"nll": found.mean if math.isfinite(found.mean) else None, task.primary: None}
     each: list[float | None] = []
-    if asked:
-        scores = task.score(asked, answers)
+    if rows:
+        scores = task.score([data.examples[i] for i, _ in rows], answers)
         metrics |= scores.metrics
         each = scores.each
-    unasked = [None] * (len(data.examples) - len(asked))
+    unasked = [(i, 0) for i in range(rows[-1][0] + 1 if rows else 0, len(data.examples))]
+    examples = [data.examples[i] for i, _ in [*rows, *unasked]]
     predictions = pd.DataFrame(
         {
-            "id": [example.id for example in data.examples],
-            "subset": [example.subset for example in data.examples],
-            "target": [None if isinstance(example.target, str) else example.target for example in data.examples],  # labels, no text
-            "nll": found.nll,
-            "count": found.count,
-            "answer": pd.Series([*answers, *unasked]),
-            "score": pd.Series([*each, *unasked], dtype="float64"),
+            "id": [example.id for example in examples],
+            "subset": [example.subset for example in examples],
+            "sample": [sample for _, sample in [*rows, *unasked]],
+            "target": [None if isinstance(example.target, str) else example.target for example in examples],  # labels, no text
+            "nll": [found.nll[i] for i, _ in [*rows, *unasked]],
+            "count": [found.count[i] for i, _ in [*rows, *unasked]],
+            "answer": pd.Series([*answers, *[None] * len(unasked)]),
+            "score": pd.Series([*each, *[None] * len(unasked)], dtype="float64"),
         }
     )
-    return Evaluation(metrics, predictions, time.perf_counter() - start, rate)
+    return Evaluation(metrics, predictions, time.perf_counter() - start, rate, counts)
+
+
+def _generate(
+    subject: LanguageModel, task: AbstractTask, spec: DataSpec, shots: Sequence[Example], asked: Sequence[tuple[Example, int]], seed: int
+) -> Generated:
+    """An answer to each (example, sample)."""
+    return generate(
+        subject,
+        [few_shot(shots, example) for example, _ in asked],
+        spec.max_new_tokens,
+        task.stops,
+        GENERATE_TOKENS[subject.device.type],
+        spec.temperature,
+        [_seed(seed, example, sample) for example, sample in asked],
+    )
+
+
+def _seed(seed: int, example: Example, sample: int) -> int:
+    """What an answer's draws follow from: not from which other examples are asked."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{sample}/{example.id}".encode()).digest()[:7], "big")

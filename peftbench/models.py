@@ -1,6 +1,7 @@
 """Classifier and LanguageModel: all that knows tokens."""
 
 import abc
+import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -21,8 +22,6 @@ from peftbench import assets
 from peftbench.errors import InputError
 from peftbench.methods._adapted import linearize
 from peftbench.tasks._base import Example, Kind
-
-STOP_WINDOW = 24  # tokens at the end of an answer in which a stop string is looked for
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ class AbstractSubject(abc.ABC):
         self.net = net
         self.tokenizer = tokenizer
         self.device = device
-        window = getattr(net.config, "max_position_embeddings", None) or max_length
-        self.max_length = min(max_length, window)
+        self.window: int | None = getattr(net.config, "max_position_embeddings", None)  # tokens
+        self.max_length = min(max_length, self.window or max_length)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if self.pad is None:
             raise InputError(f"the tokenizer of {net.config.name_or_path} has neither a padding nor an end-of-sequence token")
@@ -92,7 +91,7 @@ class AbstractSubject(abc.ABC):
         """The parameters of `head`."""
         return [parameter for name in self.head for parameter in self.net.get_submodule(name).parameters()]
 
-    def _pad(self, rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
+    def pad_rows(self, rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, both (rows, longest)."""
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self.pad)
@@ -128,7 +127,7 @@ class Classifier(AbstractSubject):
         return Item(tokens, target, truncated=len(full) > self.max_length)
 
     def collate(self, items: Sequence[Item]) -> Batch:
-        ids, mask = self._pad([item.tokens for item in items], left=False)
+        ids, mask = self.pad_rows([item.tokens for item in items], left=False)
         target = torch.tensor([item.target for item in items], device=self.device)  # (items,)
         return Batch({"input_ids": ids, "attention_mask": mask}, target, sum(item.length for item in items), ids.numel())
 
@@ -164,12 +163,12 @@ class LanguageModel(AbstractSubject):
 
     def collate(self, items: Sequence[Item]) -> Batch:
         rows = [[*item.tokens, *_tokens(item)] for item in items]
-        ids, mask = self._pad(rows, left=True)
+        ids, mask = self.pad_rows(rows, left=True)
         keep = max(len(_tokens(item)) for item in items)
         target = torch.full((len(items), keep), self.IGNORE)
         for i, item in enumerate(items):
             target[i, keep - len(_tokens(item)) :] = torch.tensor(_tokens(item))
-        return Batch(self._inputs(ids, mask), target.to(self.device), sum(map(len, rows)), ids.numel())
+        return Batch(self.inputs(ids, mask), target.to(self.device), sum(map(len, rows)), ids.numel())
 
     def score(self, batch: Batch) -> Scored:
         keep = batch.target.shape[1]
@@ -178,71 +177,26 @@ class LanguageModel(AbstractSubject):
         nll = F.cross_entropy(logits.transpose(1, 2), batch.target, ignore_index=self.IGNORE, reduction="none")  # (items, keep)
         return Scored(nll.sum(1), (batch.target != self.IGNORE).sum(1), None)
 
-    def _inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """What the network takes for left-padded rows."""
         inputs = {"input_ids": ids, "attention_mask": mask}
-        if "position_ids" in self._accepted:
+        if "position_ids" in self.accepted:
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
         return inputs
 
     def _logits(self, inputs: dict[str, Tensor], last: int) -> Tensor:
         """Logits of the last positions, (rows, last, vocabulary)."""
-        if "logits_to_keep" in self._accepted:
+        if "logits_to_keep" in self.accepted:
             return self.net(**inputs, use_cache=False, logits_to_keep=last).logits
         return self.net(**inputs, use_cache=False).logits[:, -last:]
 
-    @property
-    def _accepted(self) -> set[str]:
+    @functools.cached_property
+    def accepted(self) -> set[str]:
+        """The names of the network's arguments."""
         return set(inspect.signature(self.net.forward).parameters)
 
-    @torch.inference_mode()
-    def generate(self, prompts: Sequence[str], max_new_tokens: int, stops: Sequence[str], batch_size: int) -> tuple[list[str], int]:
-        """Greedy answers in the order of the prompts, each cut before its first stop string, and the number of tokens generated.
-
-        Prompts of like length share a batch, and a finished answer leaves it.
-        """
-        encoded = [self.tokenizer(prompt)["input_ids"][-self.max_length :] for prompt in prompts]
-        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-        answers, generated = [""] * len(prompts), 0
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            for i, tokens in zip(chosen, self._greedy([encoded[i] for i in chosen], max_new_tokens, stops), strict=True):
-                generated += len(tokens)
-                answers[i] = _cut(self._text(tokens), stops)
-        return answers, generated
-
-    def _greedy(self, prompts: list[list[int]], max_new_tokens: int, stops: Sequence[str]) -> list[list[int]]:
-        """New tokens of each prompt of one batch."""
-        ids, mask = self._pad(prompts, left=True)
-        cache = DynamicCache(config=self.net.config)
-        rows = list(range(len(prompts)))  # which prompt each row of the batch belongs to
-        new: list[list[int]] = [[] for _ in prompts]
-        inputs = self._inputs(ids, mask)
-        for _ in range(max_new_tokens):
-            if "logits_to_keep" in self._accepted:
-                inputs = inputs | {"logits_to_keep": 1}
-            output = self.net(**inputs, past_key_values=cache, use_cache=True)
-            token = output.logits[:, -1].argmax(-1)  # (rows,)
-            alive = []
-            for row, value in enumerate(token.tolist()):
-                answer = new[rows[row]]
-                answer.append(value)
-                ended = value == self.tokenizer.eos_token_id
-                if not ended and not any(stop in self._text(answer[-STOP_WINDOW:]) for stop in stops):
-                    alive.append(row)
-            if not alive:
-                break
-            if len(alive) < len(rows):
-                kept = torch.tensor(alive, device=self.device)
-                cache.batch_select_indices(kept)
-                token, mask = token[kept], mask[kept]
-                rows = [rows[row] for row in alive]
-            mask = F.pad(mask, (0, 1), value=1)
-            inputs = {"input_ids": token[:, None], "attention_mask": mask}
-            if "position_ids" in self._accepted:
-                inputs["position_ids"] = mask.sum(-1, keepdim=True) - 1
-        return new
-
-    def _text(self, tokens: list[int]) -> str:
+    def text(self, tokens: list[int]) -> str:
+        """What the tokens say, without special tokens."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
@@ -252,11 +206,15 @@ def _tokens(item: Item) -> list[int]:
     return item.target
 
 
-def _cut(text: str, stops: Sequence[str]) -> str:
-    """`text` up to the first of the stop strings."""
-    for stop in stops:
-        text = text.split(stop, 1)[0]
-    return text
+def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Indices in batches of at most `tokens` tokens with padding, items of like length together, the shortest first."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batches and (len(batches[-1]) + 1) * lengths[i] <= tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
 
 
 def source(name: str) -> str:

@@ -17,6 +17,7 @@ from peftbench import adapters, measure, sandbox, train
 from peftbench.cost import cost
 from peftbench.errors import InputError
 from peftbench.evaluate import Loaded, evaluate, likelihood
+from peftbench.generation import lacks_memory
 from peftbench.methods import METHODS
 from peftbench.methods._base import AbstractMethod
 from peftbench.models import AbstractSubject, load, skeleton
@@ -35,8 +36,13 @@ class Outcome:
 
 
 def prepare(specs: Sequence[RunSpec]) -> None:
-    """Try everything that can be wrong with a spec and is cheap to try: the model's configuration, the method's fit to its
-    structure, the task's data. Raises InputError."""
+    """Try everything that can be wrong with a spec and is cheap to try: the task's data, the model's configuration, the method's fit to
+    its structure. Raises InputError."""
+    for spec in {(spec.task, spec.data, *_splits(spec)): spec for spec in specs}.values():
+        task = TASKS[spec.task]()
+        for split in _splits(spec):
+            _examples(task, split, None, spec.task)
+        _shots(task, spec)
     seen: set[tuple[Any, ...]] = set()
     for spec in specs:
         key = (spec.model, spec.task, spec.method, repr(spec.args))
@@ -76,8 +82,7 @@ def run(spec: RunSpec, adapter_folder: Path | None = None) -> Outcome:
     except InputError as error:
         status, problem = "failed", str(error)
     except Exception as error:  # whatever a model, a task or a method can raise: the suite goes on, and the record says what it was
-        no_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # what torch raises on a CPU
-        status, problem = "out-of-memory" if no_memory else "failed", _last_line(error)
+        status, problem = "out-of-memory" if lacks_memory(error) else "failed", _last_line(error)
         traceback.print_exc()
     record = _record(spec, status, problem, started, time.perf_counter() - start, device, environment, found)
     return Outcome(record, found.predictions if found else None)
@@ -139,11 +144,8 @@ def _prepare_process(seed: int) -> None:
 def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None) -> Found:
     task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
     limits: dict[Split, int | None] = {"train": spec.data.train, "valid": spec.data.valid, "test": spec.data.test}
-    needed = {"train", spec.split, "valid" if spec.train.eval_every else "train"}
-    examples: dict[Split, list[Example]] = {split: sample(task.examples(split), n) for split, n in limits.items() if split in needed}
-    for split, found in examples.items():
-        if not found:
-            raise InputError(f"task {spec.task!r}: split {split!r} is empty")
+    examples: dict[Split, list[Example]] = {split: _examples(task, split, limits[split], spec.task) for split in _splits(spec)}
+    shots = _shots(task, spec)
 
     subject = load(
         spec.model,
@@ -166,7 +168,7 @@ def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None) -> Fo
             training = _train(spec, method, subject, optimizer, data, batches)
 
     with cuda.phase("eval"):
-        scored = evaluate(subject, task, data[spec.split], spec.data)
+        scored = evaluate(subject, task, data[spec.split], spec.data, spec.seed, shots)
     if adapter_folder is not None:
         adapters.save(method, subject.net, subject.head, adapter_folder / spec.run_id, base_model=spec.model)
     costs = cost(spec, method, subject, optimizer, data["train"].items, batches, training, scored, cuda, total_params)
@@ -175,6 +177,7 @@ def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None) -> Fo
         curve.append(Point(step=len(training.curve), valid_loss=scored.metrics["nll"]))
     counts = {str(split): len(part.items) for split, part in data.items()}
     counts |= {f"{split}_truncated": sum(item.truncated for item in part.items) for split, part in data.items()}
+    counts |= {f"{spec.split}_{name}": number for name, number in scored.counts.items()}
     return Found(
         metrics=scored.metrics,
         curve=tuple(curve),
@@ -182,6 +185,35 @@ def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None) -> Fo
         data=Data(source=task.source.name, revision=task.source.revision, fingerprint=fingerprint(examples), counts=counts),
         predictions=scored.predictions,
     )
+
+
+def _splits(spec: RunSpec) -> list[Split]:
+    """The splits that a run reads."""
+    wanted: list[Split] = ["train", *(["valid"] if spec.train.eval_every else []), spec.split]
+    return list(dict.fromkeys(wanted))
+
+
+def _examples(task: AbstractTask, split: Split, n: int | None, name: str) -> list[Example]:
+    """`n` examples of a split. Raises InputError where there are none."""
+    found = sample(task.examples(split), n)
+    if not found:
+        raise InputError(f"task {name!r}: split {split!r} is empty")
+    return found
+
+
+def _shots(task: AbstractTask, spec: RunSpec) -> list[Example]:
+    """The training examples before every prompt: the same for all prompts and seeds, and among those trained on.
+
+    Raises InputError where there are fewer of those.
+    """
+    wanted = spec.data.shots
+    if not wanted:
+        return []
+    examples = task.examples("train")
+    trained = len(sample(examples, spec.data.train))
+    if trained < wanted:
+        raise InputError(f"data.shots = {wanted}, but task {spec.task!r} trains on {trained} examples only")
+    return sample(examples, wanted)
 
 
 def attach(method: AbstractMethod, subject: AbstractSubject, spec: RunSpec) -> torch.optim.Optimizer | None:

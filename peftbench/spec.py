@@ -8,7 +8,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from peftbench.errors import InputError, unknown
 
@@ -47,8 +58,18 @@ class DataSpec(Frozen):
     valid: PositiveInt | None = None  # examples
     test: PositiveInt | None = None  # examples
     generate: NonNegativeInt | None = None  # of the scored examples, how many are answered by generation
-    max_length: PositiveInt = 512  # tokens; longer examples are cut, and the record counts them
+    max_length: PositiveInt = 512  # tokens; longer examples are cut, and the record counts them; a prompt may fill the model's window
     max_new_tokens: PositiveInt = 256
+    shots: NonNegativeInt = 0  # solved training examples before the prompt of a generated answer; neither training nor nll sees them
+    samples: PositiveInt = 1  # answers generated per example
+    temperature: float = Field(0.0, ge=0, validate_default=True)  # of generation; 0: greedy
+
+    @field_validator("temperature")
+    @classmethod
+    def _samples_differ(cls, temperature: float, info: ValidationInfo) -> float:
+        if temperature == 0 and info.data.get("samples", 1) > 1:
+            raise ValueError("several samples need a temperature above 0, since greedy answers are all the same")
+        return temperature
 
 
 class LimitSpec(Frozen):

@@ -58,7 +58,7 @@ class AbstractTask(abc.ABC):
 
     @abc.abstractmethod
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        """Score one answer per example."""
+        """Score one answer per example. An example that is there several times, in a row or not, was answered several times."""
 
 
 def held_out(text: str, part: float) -> bool:
@@ -72,6 +72,11 @@ def sample(examples: list[Example], n: int | None) -> list[Example]:
         return examples
     order = random.Random(0).sample(range(len(examples)), len(examples))
     return [examples[i] for i in sorted(order[:n])]
+
+
+def few_shot(shots: Sequence[Example], example: Example) -> str:
+    """An example's prompt after solved examples, an empty line between them (as lm-evaluation-harness has it)."""
+    return "".join(f"{shot.text}{shot.target}\n\n" for shot in shots) + example.text
 
 
 def fingerprint(splits: Mapping[Split, list[Example]]) -> str:

@@ -1,0 +1,230 @@
+"""Answers: they depend on nothing but their prompt and seed, end where they should, and none is lost where memory is short."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import strategies
+
+from peftbench import evaluate as evaluate_module
+from peftbench import tasks
+from peftbench.errors import InputError
+from peftbench.evaluate import Loaded, evaluate
+from peftbench.generation import Drawing, End, Generated, generate
+from peftbench.methods import METHODS
+from peftbench.models import LanguageModel, by_length, load
+from peftbench.run import _shots, prepare, run
+from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec, validated
+from peftbench.tasks._base import few_shot, sample
+
+TEXTS = ["a", "one two three", "the quick brown fox jumps over the lazy dog again and again", "4 + 5 ="]
+MANY, ONE = 10_000, 1  # tokens in a batch: all prompts share one, or each has its own
+
+
+@pytest.fixture(scope="module")
+def model(small_decoder: str) -> LanguageModel:
+    loaded = load(small_decoder, "generation", 1, device=torch.device("cpu"), dtype=torch.float32, max_length=64)
+    assert isinstance(loaded, LanguageModel)
+    loaded.net.eval()
+    return loaded
+
+
+def spec(model: str, task: str = "gsm_symbolic", train: int = 10, seed: int = 0, eval_every: int | None = None, **data: Any) -> RunSpec:
+    return RunSpec(
+        model=model,
+        task=task,
+        task_version=1,
+        method="lora",
+        method_version=METHODS["lora"].version,
+        args=METHODS["lora"].complete({}),
+        train=TrainSpec(lr=1e-3, steps=1, batch_size=2, eval_every=eval_every),
+        data=DataSpec(**({"train": train, "test": 4, "generate": 3, "max_length": 64, "max_new_tokens": 4} | data)),
+        seed=seed,
+        split="test",
+        limits=LimitSpec(),
+    )
+
+
+def test_answers_do_not_depend_on_their_batch_and_equal_transformers_own(model: LanguageModel) -> None:
+    together, alone = (generate(model, TEXTS, 12, (), tokens) for tokens in (MANY, ONE))
+    assert together == alone
+    assert together.tokens == 12 * len(TEXTS)
+    for text, answer in zip(TEXTS, together.answers, strict=True):
+        ids = model.tokenizer(text, return_tensors="pt")
+        theirs = model.net.generate(**ids, max_new_tokens=12, do_sample=False, pad_token_id=model.pad)
+        assert answer == model.tokenizer.decode(theirs[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_an_answer_ends_before_its_first_stop(model: LanguageModel) -> None:
+    whole = generate(model, TEXTS, 12, (), MANY)
+    stops = [answer[len(answer) // 2 :][:2] for answer in whole.answers]
+    for text, answer, stop in zip(TEXTS, whole.answers, stops, strict=True):
+        cut = generate(model, [text], 12, (stop, "never"), MANY)
+        assert cut.answers == [answer.split(stop)[0]]
+        assert cut.tokens < 12
+    together = generate(model, TEXTS, 12, stops, MANY)  # rows leave the batch one by one
+    assert together == generate(model, TEXTS, 12, stops, ONE)
+    assert together.tokens < whole.tokens
+
+
+@pytest.mark.parametrize("stop", ["\nclass ", "\n#", "x", " ", "\n\n"])
+def test_a_stop_is_seen_with_the_token_that_completes_it(model: LanguageModel, stop: str) -> None:
+    end = End(model, [stop])
+    tokens = model.tokenizer(f"some text{stop}more of it", add_special_tokens=False)["input_ids"]
+    reached = [end.reached(tokens[: n + 1]) for n in range(len(tokens))]
+    complete = [stop in model.text(tokens[: n + 1]) for n in range(len(tokens))]
+    assert reached.index(True) == complete.index(True)
+
+
+def test_every_end_that_the_model_names_ends_an_answer(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = model.tokenizer(generate(model, TEXTS[:1], 12, (), MANY).answers[0], add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr(model.net.generation_config, "eos_token_id", [7, tokens[3]])
+    assert generate(model, TEXTS[:1], 12, (), MANY).tokens == tokens.index(tokens[3]) + 1
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_batch_that_does_not_fit_is_halved(model: LanguageModel, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = generate(model, TEXTS, 6, (), MANY)
+    forward, limit = model.net.forward, [1]
+
+    def short(input_ids: torch.Tensor, **inputs: Any) -> Any:
+        if len(input_ids) > limit[0] and inputs["past_key_values"].get_seq_length() > 12:  # in the middle of the answers
+            raise error
+        return forward(input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(model.net, "forward", short)
+    found = generate(model, TEXTS, 6, (), MANY)
+    assert (found.answers, found.tokens, found.halvings) == (whole.answers, whole.tokens, 2)
+    limit[0] = 0
+    with pytest.raises(type(error), match="memory"):
+        generate(model, TEXTS, 6, (), MANY)
+
+
+def test_other_errors_are_raised(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(model.net, "forward", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        generate(model, TEXTS, 6, (), MANY)
+
+
+@hypothesis.given(strategies.lists(strategies.integers(1, 300), max_size=40), strategies.integers(1, 1000))
+def test_batches_keep_to_their_tokens(lengths: list[int], tokens: int) -> None:
+    batches = by_length(lengths, tokens)
+    assert sorted(itertools.chain.from_iterable(batches)) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= tokens for batch in batches)
+    assert [lengths[i] for batch in batches for i in batch] == sorted(lengths)
+
+
+def test_a_prompt_beyond_the_window_loses_its_start_and_is_counted(model: LanguageModel) -> None:
+    assert model.window == 512
+    long = " word" * 600 + " and its end"
+    found = generate(model, [long, "short"], 100, (), MANY)
+    tokens = model.tokenizer(long)["input_ids"]
+    assert len(tokens) > 512
+    assert found == Generated(generate(model, [model.text(tokens[-412:]), "short"], 100, (), MANY).answers, found.tokens, cut=1, halvings=0)
+    with pytest.raises(InputError, match=r"max_new_tokens = 512 leaves no room for a prompt in the model's window of 512 tokens"):
+        generate(model, ["short"], 512, (), MANY)
+
+
+@hypothesis.given(strategies.lists(strategies.floats(-2, 2, width=32), min_size=2, max_size=8), strategies.sampled_from([0.5, 1.0, 2.0]))
+def test_drawing_inverts_the_distribution(logits: list[float], temperature: float) -> None:
+    probability = (torch.tensor(logits, dtype=torch.float64) / temperature).softmax(-1)
+    ends = probability.cumsum(-1)
+    uniform = (ends - probability / 2)[:, None]  # the middle of each token's part of [0, 1]
+    rows = range(len(logits))
+    drawn = Drawing(temperature, uniform).draw(torch.tensor(logits).expand(len(logits), -1), rows, 0)
+    assert drawn.tolist() == [*rows]
+
+
+def test_what_has_no_probability_is_never_drawn() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
+    for uniform in (0.0, 0.5, 1 - 2**-53):
+        assert Drawing(1.0, torch.tensor([[uniform]], dtype=torch.float64)).draw(logits, [0], 0).tolist() == [1]
+
+
+def test_drawn_answers_follow_their_seeds_alone(model: LanguageModel) -> None:
+    def drawn(texts: list[str], seeds: list[int], tokens: int = MANY, temperature: float = 1.0) -> list[str]:
+        return generate(model, texts, 8, (), tokens, temperature, seeds).answers
+
+    answers = drawn(TEXTS, [1, 2, 3, 4])
+    assert answers == drawn(TEXTS, [1, 2, 3, 4], ONE)
+    assert answers[::-1] == drawn(TEXTS[::-1], [4, 3, 2, 1])
+    assert answers[2:] == drawn(TEXTS[2:], [3, 4])
+    assert len(set(drawn(TEXTS[:1] * 4, [1, 2, 3, 4]))) == 4
+    assert drawn(TEXTS, [1, 2, 3, 4], temperature=1e-4) == generate(model, TEXTS, 8, (), MANY).answers
+
+
+def test_several_samples_need_a_temperature() -> None:
+    with pytest.raises(InputError, match=r"data: temperature: .*several samples need a temperature above 0"):
+        validated(DataSpec, {"samples": 2}, "data")
+    assert validated(DataSpec, {"samples": 2, "temperature": 0.2}, "data").samples == 2
+
+
+def test_every_sample_is_a_row_and_scored(small_decoder: str) -> None:
+    first, again, other = (run(spec(small_decoder, samples=2, temperature=1.0, seed=seed, train=10)) for seed in (0, 0, 1))
+    assert first.predictions is not None
+    assert again.predictions is not None
+    assert other.predictions is not None
+    assert first.record.status == "done"
+    assert first.predictions["sample"].tolist() == [0, 1, 0, 1, 0, 1, 0]  # three of four examples are answered
+    assert first.predictions["id"].nunique() == 4
+    assert first.predictions["score"].notna().sum() == 6
+    assert first.predictions.groupby("id")["nll"].nunique().tolist() == [1] * 4
+    assert first.predictions["answer"].nunique() == 6
+    assert first.predictions["answer"].equals(again.predictions["answer"])
+    assert not first.predictions["answer"].equals(other.predictions["answer"])
+
+
+def test_shots_are_solved_training_examples_before_the_prompt(
+    model: LanguageModel, small_decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tasks.TASKS["gsm_symbolic"]()
+    wanted = spec(small_decoder, train=10, shots=3)
+    shots = _shots(task, wanted)
+    assert len(shots) == 3
+    assert all(shot in sample(task.examples("train"), 10) for shot in shots)
+    seen: list[str] = []
+
+    def recorded(model: LanguageModel, prompts: list[str], *rest: Any) -> Generated:
+        seen.extend(prompts)
+        return Generated([""] * len(prompts), 0, 0, 0)
+
+    monkeypatch.setattr(evaluate_module, "generate", recorded)
+    examples = task.examples("test")[:2]
+    found = evaluate(model, task, Loaded(examples, [model.encode(example) for example in examples]), wanted.data, 0, shots)
+    assert seen == [few_shot(shots, example) for example in examples]
+    for prompt, example in zip(seen, examples, strict=True):
+        assert prompt.endswith(f"\n\n{example.text}")
+        assert prompt.startswith(f"{shots[0].text}{shots[0].target}\n\n{shots[1].text}")
+    plain = evaluate(model, task, Loaded(examples, [model.encode(example) for example in examples]), wanted.data, 0)
+    assert found.metrics["nll"] == plain.metrics["nll"]
+    assert few_shot([], examples[0]) == examples[0].text
+
+
+def test_more_shots_than_training_examples_are_refused(small_decoder: str) -> None:
+    with pytest.raises(InputError, match=r"data.shots = 11, but task 'gsm_symbolic' trains on 10 examples only"):
+        prepare([spec(small_decoder, train=10, shots=11)])
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "mbpp"])
+def test_data_that_cannot_be_had_are_found_before_anything_runs(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PEFTBENCH_HUB")
+    with pytest.raises(InputError, match=r"PEFTBENCH_HUB is not set.*hf download") as caught:
+        prepare([spec("nowhere/at-all", task=task)])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_empty_split_is_found_before_anything_runs(small_decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = tasks.TASKS["gsm_symbolic"]
+    original = kind.examples
+    monkeypatch.setattr(kind, "examples", lambda self, split: [] if split == "valid" else original(self, split))
+    prepare([spec(small_decoder)])
+    with pytest.raises(InputError, match="task 'gsm_symbolic': split 'valid' is empty"):
+        prepare([spec(small_decoder, eval_every=1)])
