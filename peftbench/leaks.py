@@ -104,8 +104,8 @@ def jaccard(one: Collection[str], other: Collection[str]) -> float:
 
 
 HEADER = (
-    f"{'':14}{'examples':^24}  {'twice in':>8}  {'in train as well':^16}  {f'similar (>= {SIMILAR}) to one there':^28}\n"
-    f"{'task':14}{'train':>8}{'valid':>8}{'test':>8}  {'train':>8}  {'valid':>8}{'test':>8}  {'valid':>14}{'test':>14}"
+    f"{'':14}{'examples':^24}  {'twice in':>8}  {'in train as well':^16}  {f'similar (>= {SIMILAR}) to one there':^30}\n"
+    f"{'task':14}{'train':>8}{'valid':>8}{'test':>8}  {'train':>8}  {'valid':>8}{'test':>8}  {'valid':>15}{'test':>15}"
 )
 
 
@@ -115,7 +115,7 @@ def line(found: Leaks | Skipped) -> str:
         return f"{found.task:14}skipped: {found.skipped}"
     cells = "".join(f"{found.examples[split]:>8}" for split in ("train", *SCORED))
     exact = "".join(f"{found.exact[split]:>8}" for split in SCORED)
-    near = "".join(f"{f'{found.near[split]} of {found.searched[split]}':>14}" for split in SCORED)
+    near = "".join(f"{f'{found.near[split]} of {found.searched[split]}':>15}" for split in SCORED)
     return f"{found.task:14}{cells}  {found.train_duplicates:>8}  {exact}  {near}"
 
 
