@@ -28,7 +28,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Frozen(BaseModel):
-    """Immutable, and refuses unknown keys and values of another type (a string is never a number here)."""
+    """Immutable; refuses unknown keys, values that do not fit their type, infinities and NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
 

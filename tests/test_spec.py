@@ -152,3 +152,9 @@ def test_arguments_are_completed_or_refused(args: dict[str, Any]) -> None:
     else:
         assert METHODS["lora"].complete(full) == full
         assert set(full) >= {"rank", "alpha", "dropout", "targets"}
+
+
+def test_the_order_of_targets_is_no_part_of_a_run() -> None:
+    complete = METHODS["lora"].complete
+    assert complete({"targets": ["v", "q", "v"]}) == complete({"targets": ("q", "v")})
+    assert complete({"targets": "v"})["targets"] == "v"

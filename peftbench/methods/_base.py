@@ -3,9 +3,10 @@
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
+from pydantic import AfterValidator
 from torch import nn
 
 from peftbench.errors import InputError
@@ -70,4 +71,9 @@ def freeze(model: nn.Module) -> None:
         parameter.requires_grad_(False)
 
 
-Targets = str | tuple[str, ...]  # "all-linear", or the last parts of the layers' names
+def _in_order(targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """The order in which targets are named changes no run, so it must not change a run's id."""
+    return targets if isinstance(targets, str) else tuple(sorted(set(targets)))
+
+
+Targets = Annotated[str | tuple[str, ...], AfterValidator(_in_order)]  # "all-linear", or the last parts of the layers' names
