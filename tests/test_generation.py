@@ -29,6 +29,10 @@ def model(small_decoder: str) -> LanguageModel:
     loaded = load(small_decoder, "generation", 1, device=torch.device("cpu"), dtype=torch.float32, max_length=64)
     assert isinstance(loaded, LanguageModel)
     loaded.net.eval()
+    rng = torch.Generator().manual_seed(0)
+    for weight in loaded.net.model.layers.parameters():
+        if weight.dim() == 2:  # large, so that all that stands before decides the next token; as initialised, it repeats the last
+            weight.data.normal_(0, 1, generator=rng)
     return loaded
 
 
@@ -106,12 +110,16 @@ def test_a_batch_that_does_not_fit_is_halved(model: LanguageModel, error: Except
 
 
 def test_other_errors_are_raised(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
     def broken(*_: object, **__: object) -> None:
+        calls.append(1)
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(model.net, "forward", broken)
     with pytest.raises(RuntimeError, match="shapes differ"):
         generate(model, TEXTS, 6, (), MANY)
+    assert len(calls) == 1
 
 
 @hypothesis.given(strategies.lists(strategies.integers(1, 300), max_size=40), strategies.integers(1, 1000))
@@ -159,6 +167,23 @@ def test_drawn_answers_follow_their_seeds_alone(model: LanguageModel) -> None:
     assert answers[2:] == drawn(TEXTS[2:], [3, 4])
     assert len(set(drawn(TEXTS[:1] * 4, [1, 2, 3, 4]))) == 4
     assert drawn(TEXTS, [1, 2, 3, 4], temperature=1e-4) == generate(model, TEXTS, 8, (), MANY).answers
+
+
+@torch.no_grad()
+def test_drawn_answers_are_those_of_the_plain_loop(model: LanguageModel) -> None:
+    seeds, expected = [1, 2, 3, 4], []
+    for text, seed in zip(TEXTS, seeds, strict=True):
+        ids = model.tokenizer(text)["input_ids"]
+        start = len(ids)
+        for uniform in torch.rand(8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64):
+            reached = (model.net(torch.tensor([ids])).logits[0, -1] / 0.7).softmax(-1).double().cumsum(-1)
+            ids.append(int((reached <= uniform * reached[-1]).sum()))
+        expected.append(model.text(ids[start:]))
+    assert generate(model, TEXTS, 8, (), MANY, 0.7, seeds).answers == expected
+    stops = [expected[0][3:6], expected[2][8:11]]
+    cut = generate(model, TEXTS, 8, stops, MANY, 0.7, seeds)  # two rows leave the batch
+    assert cut.tokens < 8 * 4
+    assert cut.answers == [expected[0].split(stops[0])[0], expected[1], expected[2].split(stops[1])[0], expected[3]]
 
 
 def test_several_samples_need_a_temperature() -> None:
