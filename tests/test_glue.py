@@ -62,22 +62,24 @@ def test_splits_are_disjoint_and_ids_unique(name: str) -> None:
     assert fingerprint(found) == fingerprint(splits(name))
 
 
-@every_task
-def test_labels_stand_in_the_hubs_order(name: str) -> None:
-    label = mirror.glue_rows(name)["train"].features["label"]
-    assert mirror.GLUE[name].labels == tuple(getattr(label, "names", ()))
-    known = {
-        "cola": "unacceptable acceptable",
-        "sst2": "negative positive",
-        "mrpc": "not_equivalent equivalent",
-        "stsb": "",
-        "qqp": "not_duplicate duplicate",
-        "mnli": "entailment neutral contradiction",
-        "qnli": "entailment not_entailment",
-        "rte": "entailment not_entailment",
-        "wnli": "not_entailment entailment",
-    }
-    assert mirror.GLUE[name].labels == tuple(known[name].split())
+@pytest.mark.parametrize(
+    ("name", "columns", "labels"),
+    [
+        ("cola", "sentence", "unacceptable acceptable"),
+        ("sst2", "sentence", "negative positive"),
+        ("mrpc", "sentence1 sentence2", "not_equivalent equivalent"),
+        ("stsb", "sentence1 sentence2", ""),
+        ("qqp", "question1 question2", "not_duplicate duplicate"),
+        ("mnli", "premise hypothesis", "entailment neutral contradiction"),
+        ("qnli", "question sentence", "entailment not_entailment"),
+        ("rte", "sentence1 sentence2", "entailment not_entailment"),
+        ("wnli", "sentence1 sentence2", "not_entailment entailment"),
+    ],
+)
+def test_columns_and_labels_are_the_hubs(name: str, columns: str, labels: str) -> None:
+    task = mirror.GLUE[name]
+    assert (task.columns, task.labels) == (tuple(columns.split()), tuple(labels.split()))
+    assert (task.source.name, task.source.config) == ("nyu-mll/glue", name)
 
 
 def make(root: Path, name: str, train: list[mirror.Row], validation: list[mirror.Row], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,10 +180,13 @@ def test_the_metrics_that_glue_asks_for() -> None:
 
 
 def test_mnli_scores_its_halves_apart() -> None:
-    examples = [Example(id=str(i), text="x", pair="y", target=0, subset="matched" if i < 2 else "mismatched") for i in range(8)]
-    metrics = glue.MNLI().score(examples, [0, 1, 0, 0, 0, 2, 2, 2]).metrics
+    targets, answers = [0, 1, 2, 2, 0, 1, 0, 2], [0, 2, 2, 2, 0, 0, 1, 0]
+    examples = [
+        Example(id=str(i), text="x", target=target, subset="matched" if i < 2 else "mismatched") for i, target in enumerate(targets)
+    ]
+    metrics = glue.MNLI().score(examples, answers).metrics
     assert [metrics[f"accuracy{part}"] for part in ("", "_matched", "_mismatched")] == [4 / 8, 1 / 2, 3 / 6]
-    metrics = glue.MNLI().score(examples[:2], [0, 0]).metrics
+    metrics = glue.MNLI().score(examples[:2], targets[:2]).metrics
     assert (metrics["accuracy"], metrics["accuracy_matched"], metrics["accuracy_mismatched"]) == (1.0, 1.0, None)
 
 

@@ -68,10 +68,13 @@ def test_asking_twice_reads_once(hub: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_mirror_that_changed_is_read_anew(hub: Path) -> None:
-    assert len(rows(source(), "train", ["text"])) == 2
-    mirror.write(hub, NAME, {"plain": {"train": [*ROWS, *ROWS], "validation": ROWS}})
+    [path] = (hub / NAME / "plain").glob("train*")
+    assert rows(source(), "train", ["text"])[0] == {"text": "one"}
+    size = path.stat().st_size
+    mirror.write(hub, NAME, {"plain": {"train": [ROWS[0] | {"text": "eno"}, ROWS[1]], "validation": ROWS[:1]}})
+    assert path.stat().st_size == size
     forget()
-    assert len(rows(source(), "train", ["text"])) == 4
+    assert rows(source(), "train", ["text"])[0] == {"text": "eno"}
 
 
 def test_two_mirrors_are_not_confused(hub: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +103,7 @@ def test_an_empty_split_is_refused(hub: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["garbage", "files", "everything"])
-def test_a_broken_mirror_is_an_error_even_after_it_was_read(hub: Path, broken: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_mirror_is_an_error_even_after_it_was_read(hub: Path, broken: str) -> None:
     rows(source(), "train", ["text"])
     forget()
     if broken == "garbage":
@@ -112,7 +115,33 @@ def test_a_broken_mirror_is_an_error_even_after_it_was_read(hub: Path, broken: s
     with pytest.raises(InputError, match="cannot be read: ") as error:
         rows(source(), "train", ["text"])
     assert str(hub / NAME) in one_line(error)
-    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_but_the_error_is_printed(hub: Path) -> None:
+    (hub / NAME / "plain" / "train-00000-of-00001.parquet").write_bytes(b"no parquet")
+    done = asked(("train",), dict(os.environ))
+    assert "cannot be read: " in done.stdout
+    assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
+
+
+def test_a_first_read_prints_nothing(hub: Path) -> None:
+    done = asked(("train", "validation"), dict(os.environ))
+    assert (done.stdout, done.stderr) == ("2\n1\n", "")
+
+
+def asked(splits: tuple[str, ...], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Another process that prints, for each split, the number of its rows or the error."""
+    code = f"""
+from peftbench.errors import InputError
+from peftbench.tasks._hub import rows
+from peftbench.tasks._base import Source
+for split in {splits}:
+    try:
+        print(len(rows(Source(name={NAME!r}, revision={REVISION!r}, licence="MIT", config="plain"), split, ["text"])))
+    except InputError as error:
+        print(error)
+"""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
 
 
 def test_without_network_and_mirror_both_ways_out_are_named(no_mirror: Path) -> None:
@@ -175,25 +204,15 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[type[Hub], str]]:
 
 def test_a_hub_that_fails_is_asked_once(server: tuple[type[Hub], str], tmp_path: Path) -> None:
     hub, address = server
-    code = f"""
-from peftbench.errors import InputError
-from peftbench.tasks._hub import rows
-from peftbench.tasks._base import Source
-for split in ("train", "test"):
-    try:
-        rows(Source(name={NAME!r}, revision={REVISION!r}, licence="MIT", config="plain"), split, ["text"])
-    except InputError as error:
-        print(error)
-"""
     environment = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "PEFTBENCH_HUB")}
     environment |= {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_DATASETS_CACHE": str(tmp_path / "datasets"), "NO_PROXY": "*"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    done = asked(("train", "test"), environment)
     first, second = done.stdout.splitlines()
     assert first == second
     assert ("the hub refuses: 404" if hub.answers else "the hub cannot be reached") in first
     assert done.stderr == ""
-    asked = [path for path in hub.asked if NAME in path]
-    assert len(asked) == (2 if hub.answers else 1)  # a network that is not there is not tried again
+    requests = [path for path in hub.asked if NAME in path]
+    assert len(requests) == (2 if hub.answers else 1)  # a network that is not there is not tried again
 
 
 def test_the_hubs_names_are_those_of_the_real_mirror(real_hub: Path) -> None:

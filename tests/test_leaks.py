@@ -87,7 +87,7 @@ texts = strategies.lists(strategies.text("ab", max_size=14), max_size=8)
 
 
 @hypothesis.given(texts, texts)
-@hypothesis.example(["abcdefghijklmnopqrs"], ["abcdefghijklmnopqrst", "x"])
+@hypothesis.example(["tsrqponmlkjihgfedcb"], ["tsrqponmlkjihgfe"])  # 12 of 15 pieces: just similar, and the rarest 3 are not shared
 def test_similar_finds_what_comparing_everything_finds(asked: list[str], others: list[str]) -> None:
     expected = {i for i, a in enumerate(asked) if any(jaccard(shingles(a), shingles(b)) >= leaks.SIMILAR for b in others)}
     assert similar(asked, iter(others)) == expected
