@@ -5,8 +5,8 @@ functions through a pipe, and the values that come back are rebuilt from Python'
 leaving early, patching builtins, swallowing exceptions, overloading `==`, or looking for the tests or a verdict in memory: the
 worker has neither. Differences from running both in one interpreter: arguments and results are copies, so that a change of an
 argument in place is not seen; what is not None, bool, int, float, complex, str, bytes, list, tuple, set or dict stays in the worker, and
-all that a test can do with it is to read and set its attributes, to pass it back and to find it equal to itself; any file written is an
-error.
+all that a test can do with it is to read and set its attributes, to go through its items, to pass it back and to find it equal to itself;
+any file written is an error.
 
 Both processes have an empty environment and, as far as the platform has it: rlimits on memory, processor time, files and their size;
 Landlock, which leaves the standard library and system libraries to read and nothing to write; seccomp, which refuses new processes,

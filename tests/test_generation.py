@@ -72,6 +72,9 @@ def test_an_answer_ends_before_its_first_stop(model: LanguageModel) -> None:
     together = generate(model, TEXTS, 12, stops, MANY)  # rows leave the batch one by one
     assert together == generate(model, TEXTS, 12, stops, ONE)
     assert together.tokens < whole.tokens
+    twelve = [f"{text} {i}" for text, i in itertools.product(TEXTS, range(3))]
+    stop = generate(model, twelve[5:6], 12, (), MANY).answers[0][12:16]
+    assert generate(model, twelve, 12, [stop], MANY) == generate(model, twelve, 12, [stop], ONE)  # one of twelve stays, finished
 
 
 @pytest.mark.parametrize("stop", ["\nclass ", "\n#", "x", " ", "\n\n"])
@@ -205,6 +208,16 @@ def test_every_sample_is_a_row_and_scored(small_decoder: str) -> None:
     assert first.predictions["answer"].nunique() == 6
     assert first.predictions["answer"].equals(again.predictions["answer"])
     assert not first.predictions["answer"].equals(other.predictions["answer"])
+
+
+def test_drawn_answers_follow_the_seed_of_the_run(model: LanguageModel) -> None:
+    task = tasks.TASKS["gsm_symbolic"]()
+    examples = task.examples("test")[:2]
+    data = Loaded(examples, [model.encode(example) for example in examples])
+    wanted = DataSpec(temperature=1.0, max_new_tokens=4)
+    first, again, other = (evaluate(model, task, data, wanted, seed).predictions["answer"].tolist() for seed in (0, 0, 1))
+    assert first == again
+    assert set(first).isdisjoint(other)
 
 
 def test_shots_are_solved_training_examples_before_the_prompt(

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from peftbench.confined.confine import confine
@@ -67,7 +67,8 @@ class Solution:
 
 
 class RemoteObject:
-    """An object in the worker. Its public attributes can be read and set; it equals itself and, whatever its class says, nothing else."""
+    """An object in the worker. Its public attributes can be read and set, and its items gone through, once for each time they are asked
+    for; it equals itself and, whatever its class says, nothing else."""
 
     def __init__(self, number: int, solution: Solution) -> None:
         object.__setattr__(self, "_number", number)
@@ -80,6 +81,9 @@ class RemoteObject:
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._solution.ask("set", self, name, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._solution.ask("items", self))
 
 
 def _number(value: Any) -> int:

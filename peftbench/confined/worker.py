@@ -42,6 +42,8 @@ def _answer(namespace: dict[str, Any], act: str, target: Any, *rest: Any) -> Any
             return getattr(target, *rest)
         case "set":
             return setattr(target, *rest)
+        case "items":
+            return list(target)
 
 
 class Objects:

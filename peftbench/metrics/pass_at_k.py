@@ -13,7 +13,8 @@ KS = (1, 5, 10, 25, 50, 100)
 
 def estimate(samples: int, passed: int, k: int) -> float:
     """The part of all choices of k among the samples in which one passes: unbiased (arXiv:2107.03374, equation 1)."""
-    return 1 - comb(samples - passed, k) / comb(samples, k)
+    choices = comb(samples, k)
+    return (choices - comb(samples - passed, k)) / choices
 
 
 class PassAtK(Metric):
