@@ -21,6 +21,7 @@ from peftbench.spec import RunSpec
 from peftbench.store import Store
 
 GRACE_SECONDS = 10  # what a run has to end after it was asked to
+PRELOADED = ["peftbench.run", "evaluate", "sklearn.metrics", "scipy.stats"]  # the last three are slow, and imported where scores are made
 
 
 class Executor(Protocol):
@@ -44,7 +45,7 @@ class LocalExecutor:
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         self._adapter_folder = adapter_folder
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["peftbench.run"])
+        self._context.set_forkserver_preload(PRELOADED)
         self._pool = ThreadPoolExecutor(1)
         self._process: multiprocessing.process.BaseProcess | None = None
         self._closed = threading.Event()
