@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -62,7 +62,7 @@ class DataSpec(Frozen):
     max_new_tokens: PositiveInt = 256
     shots: NonNegativeInt = 0  # solved training examples before the prompt of a generated answer; neither training nor nll sees them
     samples: PositiveInt = 1  # answers generated per example
-    temperature: float = Field(0.0, ge=0, validate_default=True)  # of generation; 0: greedy
+    temperature: Annotated[float, Field(ge=0, validate_default=True)] = 0.0  # of generation; 0: greedy
 
     @field_validator("temperature")
     @classmethod
