@@ -90,6 +90,7 @@ THING = """
         def __init__(self):
             self.size = 1
             self.parts = [self]
+            self._hidden = self.__length_hint__ = 5
     kept = Thing()
     def make(): return kept
     def same(x): return x is kept
@@ -104,6 +105,7 @@ THING = """
         "assert make() == make() and make() in [make()] and len({make(), make()}) == 1",
         "assert make() != 1 and make() is not None",
         "try: make().other\nexcept RuntimeError as error: assert 'AttributeError' in str(error)\nelse: assert False",
+        "assert getattr(make(), '_hidden', 1) == getattr(make(), '__length_hint__', 1) == 1",
         "try: make().__dict__['size']\nexcept KeyError: pass\nelse: assert False",
     ],
 )

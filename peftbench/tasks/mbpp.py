@@ -58,10 +58,5 @@ def passes(row: dict[str, Any], answer: str) -> bool:
     """Whether the answer passes the problem's tests."""
     tests = "\n".join([row["test_setup_code"], *row["test_list"]])
     setup = "import sys"  # which the tests of problem 596 expect of the solution
-    return execute(answer, tests, setup=setup, remote=_called(row["code"], tests), seconds=SECONDS).passed
-
-
-def _called(code: str, tests: str) -> list[str]:
-    """What of the reference's functions and classes the tests name: they take it from the solution."""
-    words = set(re.findall(r"\w+", tests))
-    return [name for name in re.findall(r"^(?:def|class) +(\w+)", code, re.MULTILINE) if name in words]
+    named = re.findall(r"^(?:def|class) +(\w+)", row["code"], re.MULTILINE)  # what tests take from a solution is what the reference has
+    return execute(answer, tests, setup=setup, remote=named, seconds=SECONDS).passed
