@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,9 +23,11 @@ def fake_conversion(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[Path]:
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_packages_are_found_but_not_imported(name: str) -> None:
+    package = PACKAGES[name]
     assert package_folder(name).is_dir()
-    assert package_version(name) == PACKAGES[name].version
-    assert PACKAGES[name].module not in sys.modules
+    assert package_version(name) == package.version
+    found = f"from peftbench.assets import package_folder; import sys; package_folder({name!r}); print({package.module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize("name", MODELS)
