@@ -212,12 +212,19 @@ def test_kill_9_and_again(small_encoder: str, tmp_path: Path, typed: Typed) -> N
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(small_encoder: str, tmp_path: Path) -> None:
     file, store = experiment(tmp_path, small_encoder, steps=1_000_000), tmp_path / "results"
-    process = command("run", file, "--store", store, start_new_session=True)
+    # A shell starts what it runs in the background with SIGINT ignored, and so would be what we start.
+    process = command(
+        "run", file, "--store", store, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
     while len(_children(process.pid)) < 3:  # forkserver, resource tracker, run
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    try:
+        _, errors = process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1] == "peftbench: interrupted; what is done is stored, the same command goes on from there"
     assert "Traceback" not in errors
