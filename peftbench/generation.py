@@ -1,18 +1,21 @@
-"""Answers of a language model: many prompts at once, greedy or drawn, each ending where it ends."""
+"""Answers of a language model: many at once, greedy or drawn, each ending where it ends and making room for the next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from peftbench.errors import InputError
 from peftbench.models import LanguageModel, by_length
 
 STOP_WINDOW = 24  # tokens at the end of an answer in which a stop string is looked for
-KEPT = 7 / 8  # part of a batch that may be left unfinished before the finished rows are dropped, which copies the cache
+FREED = 1 / 8  # part of the rows that must have finished before they are replaced, which copies the cache
+READ_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens of prompts that are read at once: more is no faster, and pads more
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Generated:
     answers: list[str]
     tokens: int  # generated, with those that ended an answer
     cut: int  # prompts that lost their start, since the window had no room for them and an answer
-    halvings: int  # times that a batch did not fit in memory
+    halvings: int  # times that memory was short
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,10 @@ class Drawing:
         rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
         return cls(temperature, torch.stack([torch.rand(tokens, generator=rng, dtype=torch.float64) for rng in rngs]))
 
-    def of(self, prompts: Sequence[int]) -> "Drawing":
-        """That of some of the prompts, in the given order."""
-        return Drawing(self.temperature, self.uniform[list(prompts)])
-
-    def draw(self, logits: Tensor, rows: Sequence[int], token: int) -> Tensor:
-        """The next token of each row of logits, (rows, vocabulary); `rows` names their prompts, `token` counts from 0."""
+    def draw(self, logits: Tensor, prompts: Sequence[int], places: Sequence[int]) -> Tensor:
+        """The next token of each row of logits, (rows, vocabulary): whose prompt it is, and which of its tokens, from 0."""
         reached = (logits.float() / self.temperature).softmax(-1).cpu().double().cumsum(-1)
-        goal = self.uniform[list(rows), token, None] * reached[:, -1:]  # what rounding leaves below 1 is nobody's
+        goal = self.uniform[list(prompts), list(places), None] * reached[:, -1:]  # what rounding leaves below 1 is nobody's
         return torch.searchsorted(reached, goal, right=True).clamp(max=logits.shape[-1] - 1).squeeze(-1).to(logits.device)
 
 
@@ -79,6 +78,128 @@ class End:
         return self.closing[token]
 
 
+@dataclass(frozen=True)
+class Running:
+    """Answers in progress, one a row. What a row has read stands at its right end."""
+
+    prompts: list[int]  # whose each row is
+    token: Tensor  # (rows,), what is read next
+    mask: Tensor  # (rows, width), of what has been read
+    cache: DynamicCache  # keys and values, (rows, heads, width, size) in each layer
+
+    def only(self, rows: list[int]) -> "Running":
+        """Some of the rows. The cache is the same object, changed."""
+        kept = torch.tensor(rows, device=self.mask.device)
+        self.cache.batch_select_indices(kept)
+        return Running([self.prompts[row] for row in rows], self.token[kept], self.mask[kept], self.cache)
+
+    def trimmed(self) -> "Running":
+        """Without the columns that are padding in every row. The cache is the same object, changed."""
+        start = self.mask.shape[1] - int(self.mask.sum(1).max())
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
+            layer.keys, layer.values = (states[:, :, start:] for states in _states(layer))
+        return Running(self.prompts, self.token, self.mask[:, start:], self.cache)
+
+
+class Work:
+    """Answers that are to be generated. Prompts are read as others' answers end, so that no short answer waits for a long one."""
+
+    def __init__(self, model: LanguageModel, prompts: list[list[int]], max_new_tokens: int, end: End, drawing: Drawing | None) -> None:
+        self.model = model
+        self.prompts = prompts
+        self.max_new_tokens = max_new_tokens
+        self.end = end
+        self.drawing = drawing
+        self.new: list[list[int]] = [[] for _ in prompts]
+        self.unfinished = set(range(len(prompts)))
+        self.in_use = (0, 0)  # rows and tokens that were last wanted at once
+        self.joins = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.net.config).layers)  # others have a window
+
+    @torch.inference_mode()
+    def finish(self, tokens: int) -> None:
+        """Generate what is unfinished, with about `tokens` tokens in progress, to come ones and padding included; one row at least."""
+        waiting = sorted(self.unfinished, key=lambda i: len(self.prompts[i]))  # the longest is read first
+        for prompt in waiting:
+            self.new[prompt] = []
+        running: Running | None = None
+        while waiting or running:
+            if running:
+                running = self._unfinished(running)
+            busy = len(running.prompts) if running else 0
+            if waiting and (self.joins or not busy):
+                longest = self.max_new_tokens + max(len(self.prompts[i]) for i in [*(running.prompts if running else []), waiting[-1]])
+                free = max(tokens // longest, 1) - busy
+                if not busy or free > FREED * busy:
+                    taken = [waiting.pop() for _ in range(min(free, len(waiting)))]
+                    self.in_use = (busy + len(taken), (busy + len(taken)) * longest)
+                    running = self._joined([*([running] if running else []), *self._read(taken)])
+            if running:
+                running = self._step(running)
+
+    def _unfinished(self, running: Running) -> Running | None:
+        """The rows without the finished ones, as soon as those are many."""
+        alive = [row for row, prompt in enumerate(running.prompts) if prompt in self.unfinished]
+        if not alive:
+            return None
+        if len(alive) > (1 - FREED) * len(running.prompts):
+            return running
+        left = running.only(alive)
+        return left.trimmed() if self.joins else left
+
+    def _read(self, chosen: list[int]) -> list[Running]:
+        """The prompts, with the first token of each answer, those of like length together."""
+        budget = READ_TOKENS[self.model.device.type] if self.joins else sum(len(self.prompts[i]) for i in chosen) * len(chosen)
+        groups = [[chosen[i] for i in batch] for batch in by_length([len(self.prompts[i]) for i in chosen], budget)]
+        found = []
+        for group in groups:
+            ids, mask = self.model.pad_rows([self.prompts[i] for i in group], left=True)
+            cache = DynamicCache(config=self.model.net.config)
+            found.append(Running(group, self._next(group, self.model.inputs(ids, mask), cache), mask, cache))
+        return found
+
+    def _step(self, running: Running) -> Running:
+        reads = [[prompt in self.unfinished] for prompt in running.prompts]  # a finished row stays where it is, within the window
+        mask = torch.cat([running.mask, torch.tensor(reads, dtype=running.mask.dtype, device=running.mask.device)], 1)
+        inputs = {"input_ids": running.token[:, None], "attention_mask": mask}
+        if "position_ids" in self.model.accepted:
+            inputs["position_ids"] = mask.sum(-1, keepdim=True) - 1
+        return Running(running.prompts, self._next(running.prompts, inputs, running.cache), mask, running.cache)
+
+    def _next(self, prompts: list[int], inputs: dict[str, Tensor], cache: DynamicCache) -> Tensor:
+        """The next token of each row, (rows,), noted where its answer is unfinished."""
+        last = {"logits_to_keep": 1} if "logits_to_keep" in self.model.accepted else {}
+        logits = self.model.net(**inputs, **last, past_key_values=cache, use_cache=True).logits[:, -1]  # (rows, vocabulary)
+        if self.drawing is None:
+            token = logits.argmax(-1)
+        else:
+            token = self.drawing.draw(logits, prompts, [min(len(self.new[i]), self.max_new_tokens - 1) for i in prompts])
+        for prompt, value in zip(prompts, token.tolist(), strict=True):
+            if prompt in self.unfinished:
+                self.new[prompt].append(value)
+                if len(self.new[prompt]) == self.max_new_tokens or self.end.reached(self.new[prompt]):
+                    self.unfinished.remove(prompt)
+        return token
+
+    def _joined(self, parts: list[Running]) -> Running:
+        """All rows in one."""
+        if len(parts) == 1:
+            return parts[0]
+        width = max(part.mask.shape[1] for part in parts)
+        cache = DynamicCache(config=self.model.net.config)
+        for i, layers in enumerate(zip(*(part.cache.layers for part in parts), strict=True)):
+            keys, values = (
+                [F.pad(states, (0, 0, width - states.shape[2], 0)) for states in pair] for pair in zip(*map(_states, layers), strict=True)
+            )
+            cache.update(torch.cat(keys), torch.cat(values), i)
+        return Running(
+            [prompt for part in parts for prompt in part.prompts],
+            torch.cat([part.token for part in parts]),
+            torch.cat([F.pad(part.mask, (width - part.mask.shape[1], 0)) for part in parts]),
+            cache,
+        )
+
+
 def generate(
     model: LanguageModel,
     prompts: Sequence[str],
@@ -90,8 +211,8 @@ def generate(
 ) -> Generated:
     """Answers, each cut before its first stop string; greedy at temperature 0, else drawn, with one seed per prompt.
 
-    Prompts of like length share a batch of at most `batch_tokens` tokens, answers and padding included. A batch that does not fit in memory
-    is halved, as are those that wait. Raises InputError where the model's window has no room for an answer.
+    About `batch_tokens` tokens are in progress, answers to come and padding included; half as many where memory is short.
+    Raises InputError where the model's window has no room for an answer.
     """
     room = None if model.window is None else model.window - max_new_tokens
     if room is not None and room < 1:
@@ -99,24 +220,18 @@ def generate(
     whole: list[list[int]] = [model.tokenizer(prompt)["input_ids"] for prompt in prompts]
     encoded = [tokens if room is None else tokens[-room:] for tokens in whole]
     drawing = Drawing.seeded(temperature, max_new_tokens, seeds) if temperature and prompts else None
-    end, new, halvings = End(model, stops), dict[int, list[int]](), 0
-    waiting = by_length([len(tokens) + max_new_tokens for tokens in encoded], batch_tokens)
-    while waiting:
-        chosen = waiting.pop()  # the longest first
+    work, halvings = Work(model, encoded, max_new_tokens, End(model, stops), drawing), 0
+    while work.unfinished:
         try:
-            found = _batch(model, [encoded[i] for i in chosen], max_new_tokens, end, drawing and drawing.of(chosen))
+            work.finish(batch_tokens)
         except (RuntimeError, MemoryError) as error:
-            if len(chosen) == 1 or not lacks_memory(error):
+            rows, tokens = work.in_use
+            if rows == 1 or not lacks_memory(error):
                 raise
-            found = None
-        if found is None:  # only here is the memory that the error held free again
-            halvings += 1
-            waiting = [half for batch in [*waiting, chosen] for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]) if half]
-        else:
-            new |= zip(chosen, found, strict=True)
+            batch_tokens, halvings = tokens // 2, halvings + 1
     return Generated(
-        answers=[_cut(model.text(new[i]), stops) for i in range(len(prompts))],
-        tokens=sum(map(len, new.values())),
+        answers=[_cut(model.text(tokens), stops) for tokens in work.new],
+        tokens=sum(map(len, work.new)),
         cut=sum(len(tokens) < len(all_tokens) for tokens, all_tokens in zip(encoded, whole, strict=True)),
         halvings=halvings,
     )
@@ -129,37 +244,8 @@ def lacks_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-@torch.inference_mode()
-def _batch(model: LanguageModel, prompts: list[list[int]], max_new_tokens: int, end: End, drawing: Drawing | None) -> list[list[int]]:
-    """New tokens of each prompt."""
-    ids, mask = model.pad_rows(prompts, left=True)
-    inputs = model.inputs(ids, mask)
-    cache = DynamicCache(config=model.net.config)
-    rows = list(range(len(prompts)))  # which prompt each row of the batch belongs to
-    unfinished = set(rows)
-    new: list[list[int]] = [[] for _ in prompts]
-    last = {"logits_to_keep": 1} if "logits_to_keep" in model.accepted else {}
-    for step in range(max_new_tokens):
-        logits = model.net(**inputs, **last, past_key_values=cache, use_cache=True).logits[:, -1]  # (rows, vocabulary)
-        token = logits.argmax(-1) if drawing is None else drawing.draw(logits, rows, step)  # (rows,)
-        for prompt, value in zip(rows, token.tolist(), strict=True):
-            if prompt in unfinished:
-                new[prompt].append(value)
-                if end.reached(new[prompt]):
-                    unfinished.remove(prompt)
-        if not unfinished:
-            break
-        if len(unfinished) <= KEPT * len(rows):
-            alive = [row for row, prompt in enumerate(rows) if prompt in unfinished]
-            kept = torch.tensor(alive, device=model.device)
-            cache.batch_select_indices(kept)
-            token, mask = token[kept], mask[kept]
-            rows = [rows[row] for row in alive]
-        mask = F.pad(mask, (0, 1), value=1)
-        inputs = {"input_ids": token[:, None], "attention_mask": mask}
-        if "position_ids" in model.accepted:
-            inputs["position_ids"] = mask.sum(-1, keepdim=True) - 1
-    return new
+def _states(layer: Any) -> tuple[Tensor, Tensor]:
+    return layer.keys, layer.values
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:

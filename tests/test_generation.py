@@ -7,10 +7,11 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
+import transformers
 from hypothesis import strategies
 
 from peftbench import evaluate as evaluate_module
-from peftbench import tasks
+from peftbench import generation, tasks
 from peftbench.errors import InputError
 from peftbench.evaluate import Loaded, evaluate
 from peftbench.generation import Drawing, End, Generated, generate
@@ -21,19 +22,34 @@ from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec, validated
 from peftbench.tasks._base import few_shot, sample
 
 TEXTS = ["a", "one two three", "the quick brown fox jumps over the lazy dog again and again", "4 + 5 ="]
+TWELVE = [f"{text} {i}" for text, i in itertools.product(TEXTS, range(3))]
 MANY, ONE = 10_000, 1  # tokens in a batch: all prompts share one, or each has its own
+
+
+def language_model(folder: str) -> LanguageModel:
+    """With large weights, so that all that stands before decides the next token; as initialised, a small model repeats the last."""
+    loaded = load(folder, "generation", 1, device=torch.device("cpu"), dtype=torch.float32, max_length=64)
+    assert isinstance(loaded, LanguageModel)
+    loaded.net.eval()
+    rng = torch.Generator().manual_seed(0)
+    layers = loaded.net.base_model.h if hasattr(loaded.net.base_model, "h") else loaded.net.base_model.layers
+    for weight in layers.parameters():
+        if weight.dim() == 2:
+            weight.data.normal_(0, 1, generator=rng)
+    return loaded
+
+
+def saved(kind: type, config: transformers.PretrainedConfig, folder: Path, tokenizer: str) -> LanguageModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        kind(config).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    return language_model(str(folder))
 
 
 @pytest.fixture(scope="module")
 def model(small_decoder: str) -> LanguageModel:
-    loaded = load(small_decoder, "generation", 1, device=torch.device("cpu"), dtype=torch.float32, max_length=64)
-    assert isinstance(loaded, LanguageModel)
-    loaded.net.eval()
-    rng = torch.Generator().manual_seed(0)
-    for weight in loaded.net.model.layers.parameters():
-        if weight.dim() == 2:  # large, so that all that stands before decides the next token; as initialised, it repeats the last
-            weight.data.normal_(0, 1, generator=rng)
-    return loaded
+    return language_model(small_decoder)
 
 
 def spec(model: str, task: str = "gsm_symbolic", train: int = 10, seed: int = 0, eval_every: int | None = None, **data: Any) -> RunSpec:
@@ -72,9 +88,83 @@ def test_an_answer_ends_before_its_first_stop(model: LanguageModel) -> None:
     together = generate(model, TEXTS, 12, stops, MANY)  # rows leave the batch one by one
     assert together == generate(model, TEXTS, 12, stops, ONE)
     assert together.tokens < whole.tokens
-    twelve = [f"{text} {i}" for text, i in itertools.product(TEXTS, range(3))]
-    stop = generate(model, twelve[5:6], 12, (), MANY).answers[0][12:16]
-    assert generate(model, twelve, 12, [stop], MANY) == generate(model, twelve, 12, [stop], ONE)  # one of twelve stays, finished
+    stop = generate(model, TWELVE[5:6], 12, (), MANY).answers[0][12:16]
+    assert generate(model, TWELVE, 12, [stop], MANY) == generate(model, TWELVE, 12, [stop], ONE)  # one of twelve stays, finished
+
+
+def stops_of(whole: Generated) -> list[str]:
+    """Stops that make answers of many lengths of these."""
+    return [answer[3 * i :][:3] for i, answer in enumerate(whole.answers) if i % 3]
+
+
+def watched(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Rows and columns of everything that the network reads from now on."""
+    shapes: list[tuple[int, int]] = []
+    forward = model.net.forward
+
+    def recorded(input_ids: torch.Tensor, **inputs: Any) -> Any:
+        shapes.append((input_ids.shape[0], input_ids.shape[1]))
+        return forward(input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(model.net, "forward", recorded)
+    return shapes
+
+
+def read_and_going_on(shapes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """How many prompts were read at each time but the first, and how many answers went on after that."""
+    runs = [(step, [rows for rows, _ in group]) for step, group in itertools.groupby(shapes, lambda shape: shape[1] == 1)]
+    return [(sum(read), after[0]) for (step, read), (_, after) in itertools.pairwise(runs[1:]) if not step]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("tokens", [60, 100, 200])
+@pytest.mark.parametrize("read", [1, 20, MANY])
+def test_prompts_are_read_as_answers_end(
+    model: LanguageModel, temperature: float, tokens: int, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops = stops_of(generate(model, TWELVE, 12, (), ONE, temperature, range(12)))
+    expected = generate(model, TWELVE, 12, stops, ONE, temperature, range(12))
+    shapes = watched(model, monkeypatch)
+    monkeypatch.setitem(generation.READ_TOKENS, "cpu", read)
+    assert generate(model, TWELVE, 12, stops, tokens, temperature, range(12)) == expected
+    assert any(rows > fresh for fresh, rows in read_and_going_on(shapes))  # prompts that were read go on beside older answers
+    assert all(rows == 1 or rows * width <= read for rows, width in shapes if width > 1)
+    assert max(rows for rows, width in shapes if width == 1) * (4 + 12) <= tokens  # the shortest prompt has four tokens
+
+
+def test_finished_rows_stay_within_the_window(tmp_path: Path, small_decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = transformers.GPT2Config(vocab_size=49152, n_embd=32, n_layer=2, n_head=4, n_positions=24, bos_token_id=1, eos_token_id=2)
+    model = saved(transformers.GPT2LMHeadModel, config, tmp_path, small_decoder)
+    expected = generate(model, TWELVE, 12, (), ONE)
+    stops = stops_of(expected)
+    expected = generate(model, TWELVE, 12, stops, ONE)
+    monkeypatch.setattr(generation, "FREED", 0.6)  # many stay, finished, beside what is read later
+    shapes = watched(model, monkeypatch)
+    assert generate(model, TWELVE, 12, stops, 150) == expected
+    assert any(rows > fresh for fresh, rows in read_and_going_on(shapes))
+
+
+def test_answers_of_a_model_with_a_window_are_not_joined(tmp_path: Path, small_decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = transformers.MistralConfig(
+        vocab_size=49152,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+        eos_token_id=2,
+    )
+    model = saved(transformers.MistralForCausalLM, config, tmp_path, small_decoder)
+    stops = stops_of(generate(model, TWELVE, 12, (), ONE))
+    expected = generate(model, TWELVE, 12, stops, ONE)
+    shapes = watched(model, monkeypatch)
+    monkeypatch.setitem(generation.READ_TOKENS, "cpu", 1)
+    assert generate(model, TWELVE, 12, stops, 200) == expected
+    assert len(read_and_going_on(shapes)) > 0
+    assert all(rows <= read for read, rows in read_and_going_on(shapes))
+    assert shapes[0][0] > 1  # all at once
+    assert generate(model, TWELVE, 12, stops, MANY) == expected
 
 
 @pytest.mark.parametrize("stop", ["\nclass ", "\n#", "x", " ", "\n\n"])
@@ -150,14 +240,14 @@ def test_drawing_inverts_the_distribution(logits: list[float], temperature: floa
     ends = probability.cumsum(-1)
     uniform = (ends - probability / 2)[:, None]  # the middle of each token's part of [0, 1]
     rows = range(len(logits))
-    drawn = Drawing(temperature, uniform).draw(torch.tensor(logits).expand(len(logits), -1), rows, 0)
+    drawn = Drawing(temperature, uniform).draw(torch.tensor(logits).expand(len(logits), -1), rows, [0] * len(logits))
     assert drawn.tolist() == [*rows]
 
 
 def test_what_has_no_probability_is_never_drawn() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
     for uniform in (0.0, 0.5, 1 - 2**-53):
-        assert Drawing(1.0, torch.tensor([[uniform]], dtype=torch.float64)).draw(logits, [0], 0).tolist() == [1]
+        assert Drawing(1.0, torch.tensor([[uniform]], dtype=torch.float64)).draw(logits, [0], [0]).tolist() == [1]
 
 
 def test_drawn_answers_follow_their_seeds_alone(model: LanguageModel) -> None:
