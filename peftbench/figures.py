@@ -31,6 +31,7 @@ COLOURS: dict[str, str] = dict(zip(METHODS, ("#000000", "#7f7f7f", "#0072b2", "#
 MARKERS: dict[str, str] = dict(zip(METHODS, ("s", "X", "o", "^", "D", "v", "P"), strict=True))
 OTHER_COLOUR, OTHER_MARKER = "#cc79a7", "*"
 NAMES = {"trained_params": "trained parameters", "peak_bytes": "peak memory of a training step", "nll": "nll per token"}
+TITLE = 42  # characters of a title's line: a longer one would take its width from the axes
 PANEL = (3.5, 2.9)  # inches, a column of a paper
 MOST_LABELS = 12  # in a panel with more arms only the best of each method and those on the front are named
 DISTANCES = (5, 8, 12, 18, 26, 36, 48)  # of labels from their points, in typographic points
@@ -71,7 +72,8 @@ def pareto(runs: pd.DataFrame, x: X, y: Y = "metric") -> Figure:
     differing = {name for name in BLOCK if len({about[name] for about in abouts}) > 1}
     for axes, members, about in zip(panels, blocks, abouts, strict=False):
         _draw(axes, members, x, y)
-        axes.set_title(", ".join([about["task"], *described(about, differing)]), fontsize=9, loc="left")
+        title = ", ".join([about["task"], *described(about, differing)])
+        axes.set_title(textwrap.fill(title, TITLE), fontsize=8, loc="left")
     for axes in panels[len(blocks) :]:
         axes.remove()
     notes = [*described(abouts[0], {*BLOCK} - differing), "line: the best that costs at most so much"]

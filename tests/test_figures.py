@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from peftbench.errors import InputError
 from peftbench.figures import COLOURS, MARKERS, XS, YS, overlaps, pareto, pareto_front, round_ticks, save
 from peftbench.frame import METHODS, frame
+from peftbench.spec import DataSpec
 from peftbench.store import Store
 from peftbench.tables import EMPTY
 
@@ -212,3 +213,15 @@ def test_the_layers_after_the_store_need_no_torch(module: str) -> None:
     heavy = "{'torch', 'transformers', 'peftbench.methods', 'matplotlib.pyplot'}"
     code = f"import sys, peftbench.{module}; print(*sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_a_long_title_takes_no_width_from_the_axes() -> None:
+    data = {"reviews": {"test": 400, "train": 4000, "max_length": 128}, "gsm": {"test": 12, "train": 400, "max_length": 384, "generate": 8}}
+    runs = frame(
+        records.record(spec=records.spec(task=task, method=method, model=f"a-model-with-a-name-{task}", data=DataSpec(**what)))
+        for task, what in data.items()
+        for method in ("lora", "vera")
+    )
+    figure = pareto(runs, "trained_params")
+    figure.draw_without_rendering()
+    assert all(axes.get_position().width > 0.3 for axes in figure.axes)
