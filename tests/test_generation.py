@@ -135,12 +135,13 @@ def test_prompts_are_read_as_answers_end(
 def test_finished_rows_stay_within_the_window(tmp_path: Path, small_decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = transformers.GPT2Config(vocab_size=49152, n_embd=32, n_layer=2, n_head=4, n_positions=24, bos_token_id=1, eos_token_id=2)
     model = saved(transformers.GPT2LMHeadModel, config, tmp_path, small_decoder)
-    expected = generate(model, TWELVE, 12, (), ONE)
-    stops = stops_of(expected)
-    expected = generate(model, TWELVE, 12, stops, ONE)
-    monkeypatch.setattr(generation, "FREED", 0.6)  # many stay, finished, beside what is read later
+    texts = [f"{TEXTS[2]} {i}" for i in range(12)]  # all fill the room that an answer leaves
+    stops = [answer[4:10] for answer in generate(model, texts, 12, (), ONE).answers[8:]]  # of six that are read first, four end early
+    expected = generate(model, texts, 12, stops, ONE)
+    assert expected.cut == 12
+    monkeypatch.setattr(generation, "FREED", 0.6)  # the other two stay, finished, beside four that are read later
     shapes = watched(model, monkeypatch)
-    assert generate(model, TWELVE, 12, stops, 150) == expected
+    assert generate(model, texts, 12, stops, 150) == expected
     assert any(rows > fresh for fresh, rows in read_and_going_on(shapes))
 
 
@@ -334,6 +335,23 @@ def test_shots_are_solved_training_examples_before_the_prompt(
     plain = evaluate(model, task, Loaded(examples, [model.encode(example) for example in examples]), wanted.data, 0)
     assert found.metrics["nll"] == plain.metrics["nll"]
     assert few_shot([], examples[0]) == examples[0].text
+
+
+def test_a_run_passes_shots_on_and_records_what_was_cut(small_decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def recorded(model: LanguageModel, prompts: list[str], *rest: Any) -> Generated:
+        seen.extend(prompts)
+        return Generated([""] * len(prompts), tokens=0, cut=2, halvings=1)
+
+    monkeypatch.setattr(evaluate_module, "generate", recorded)
+    wanted = spec(small_decoder, shots=2)
+    record = run(wanted).record
+    assert record.data is not None
+    assert (record.data.counts["test_prompts_cut"], record.data.counts["test_batches_halved"]) == (2, 1)
+    task = tasks.TASKS["gsm_symbolic"]()
+    assert seen == [few_shot(_shots(task, wanted), example) for example in sample(task.examples("test"), 4)[:3]]
+    assert seen[0].count("Question:") == 3
 
 
 def test_more_shots_than_training_examples_are_refused(small_decoder: str) -> None:
