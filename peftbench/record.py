@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from peftbench.spec import Frozen, RunSpec
 
 SCHEMA = 1
-Status = Literal["done", "diverged", "out-of-memory", "timed-out", "failed"]
+Status = Literal["done", "pruned", "diverged", "out-of-memory", "timed-out", "failed"]
 
 
 class Point(Frozen):

@@ -24,6 +24,7 @@ from pydantic import (
 from peftbench.errors import InputError, unknown
 
 Split = Literal["valid", "test"]
+Sampler = Literal["tpe", "random", "grid"]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -78,6 +79,14 @@ class LimitSpec(Frozen):
     seconds: PositiveInt = 7200
 
 
+class Study(Frozen):
+    """The search that a run belongs to: as its trial, or with settings that it found (`trial` is None)."""
+
+    name: str
+    trials: PositiveInt  # that each arm was given
+    trial: NonNegativeInt | None = None
+
+
 class RunSpec(Frozen):
     """One run, complete: every default and version is filled in, so that equal specs mean equal runs."""
 
@@ -92,11 +101,12 @@ class RunSpec(Frozen):
     seed: NonNegativeInt
     split: Split
     limits: LimitSpec
+    study: Study | None = None  # where the settings come from, which changes no run
 
     @property
     def run_id(self) -> str:
-        """16 hexadecimal digits: SHA-256 of the canonical JSON of all fields."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """16 hexadecimal digits: SHA-256 of the canonical JSON of all fields but `study`."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"study"}), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -115,6 +125,7 @@ class Override(Frozen):
 
     train: dict[str, Any] = {}
     args: dict[str, Any] = {}
+    study: Study | None = None  # the search that found the values
 
 
 class Arm(Frozen):
@@ -124,6 +135,18 @@ class Arm(Frozen):
     args: dict[str, Any] = {}
     train: dict[str, Any] = {}
     on: dict[str, Override] = {}
+    space: dict[str, Any] = {}  # in a search: replaces the method's range or values of a dotted key; false leaves it as it is
+    sampler: Sampler | None = None  # in a search: another than the file's
+
+
+class Search(Frozen):
+    """How an experiment is tuned: by `peftbench search`, on `valid`, each arm with as many trials as any other."""
+
+    trials: PositiveInt  # for each arm on each task; a trial is a run for each of the experiment's seeds
+    sampler: Sampler = "tpe"
+    pruner: Literal["halving", "none"] = "halving"  # ends trials early that are not among the best at a fraction of their steps
+    seed: NonNegativeInt = 0  # of the sampler
+    test_seeds: PositiveInt = 5  # how many fresh seeds the tuned file asks for
 
 
 class Experiment(Frozen):
@@ -138,6 +161,7 @@ class Experiment(Frozen):
     train: dict[str, Any] = {}
     data: dict[str, Any] = {}
     limits: dict[str, Any] = {}
+    search: Search | None = None
 
 
 class MethodType(Protocol):
@@ -287,6 +311,7 @@ def expand(
                 seed=seed,
                 split=experiment.split,
                 limits=limits,
+                study=on.study,
             )
             if spec.run_id in specs:
                 raise InputError(f"arm {arm.method!r} on {where}, seed {seed}: the same run stands in the experiment twice")
