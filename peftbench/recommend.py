@@ -86,23 +86,29 @@ def recommend(runs: pd.DataFrame, model: str, task: str, memory_gib: float, samp
             f"of {len(fitting)} arms for {model} on {task} that fit, none scores above the frozen model "
             f"({best[0]['primary']} {_mean(floor):.4f})"
         )
-    return _answer(unknown(""), best, fitting)
+    return _answer(unknown(""), best, fitting, floor)
 
 
-def _answer(question: Recommendation, best: Sequence[dict[str, Any]], fitting: Sequence[Sequence[dict[str, Any]]]) -> Recommendation:
-    """The recommendation of the best of the arms that fit."""
+def _answer(
+    question: Recommendation,
+    best: Sequence[dict[str, Any]],
+    fitting: Sequence[Sequence[dict[str, Any]]],
+    floor: Sequence[dict[str, Any]] | None,
+) -> Recommendation:
+    """The recommendation of the best of the arms that fit, seen against the frozen model where that ran."""
     first = best[0]
     low, high = _interval([row["metric"] for row in best]) or (None, None)
     alike = [arm for arm in fitting if _peak(arm) < _peak(best) and _alike(arm, best)]
     leaner = min(alike, key=_peak, default=None)
     weak = f"weak evidence: only {len(best)} seed{'s' if len(best) > 1 else ''}; " if len(best) < FEW_SEEDS else ""
+    doubt = "it cannot be told from the frozen model; " if floor and _alike(floor, best, least=1) else ""
     kept = json.loads(first["data"])["train"]
     return Recommendation(
         question.model,
         question.task,
         question.memory_gib,
         question.samples,
-        reason=f"{weak}best mean of the {len(fitting)} arm{'s' if len(fitting) > 1 else ''} measured that fit, so its mean is optimistic",
+        reason=f"{weak}{doubt}the best of {len(fitting)} arm{'s' if len(fitting) > 1 else ''} measured that fit, so its mean is optimistic",
         method=first["method"],
         args=first["args"],
         lr=first["train.lr"],
@@ -209,9 +215,9 @@ def _interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
-def _alike(arm: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]]) -> bool:
-    """Whether two arms cannot be told apart over at least FEW_SEEDS shared seeds."""
+def _alike(arm: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]], least: int = FEW_SEEDS) -> bool:
+    """Whether two arms cannot be told apart by the interval of their difference, over at least so many shared seeds."""
     scores = {row["seed"]: row["metric"] for row in best}
-    limits = _interval([scores[row["seed"]] - row["metric"] for row in arm if row["seed"] in scores])
-    shared = sum(row["seed"] in scores for row in arm)
-    return shared >= FEW_SEEDS and limits is not None and limits[0] <= 0 <= limits[1]
+    differences = [scores[row["seed"]] - row["metric"] for row in arm if row["seed"] in scores]
+    limits = _interval(differences)
+    return len(differences) >= least and (limits is None or limits[0] <= 0 <= limits[1])

@@ -71,6 +71,12 @@ def test_only_finished_test_runs_count(changed: dict[str, Any]) -> None:
     assert ask([records.record(method="lora", seed=seed, **changed) for seed in range(3)]).method is None
 
 
+def test_a_failed_run_takes_nothing_from_its_arm() -> None:
+    lora = arm("lora", [0.8, 0.81])
+    found = ask(lora, [records.record(method="lora", seed=2, status="failed")])
+    assert found.run_ids == tuple(record.run_id for record in lora)
+
+
 def test_an_arm_whose_memory_is_unknown_is_not_recommended() -> None:
     unmeasured = [record.model_copy(update={"cost": None}) for record in arm("full", [0.9, 0.9])]
     assert ask(unmeasured, arm("lora", [0.8, 0.8])).method == "lora"
@@ -82,7 +88,10 @@ def test_training_that_does_not_pay_is_not_recommended() -> None:
     found = ask(floor, arm("lora", [0.8, 0.8]))
     assert found.method is None
     assert "frozen" in found.reason
-    assert ask(floor, arm("lora", [0.81, 0.8])).method == "lora"
+    assert (found := ask(floor, arm("lora", [0.81, 0.8]))).method == "lora"
+    assert found.arms == 1
+    assert "cannot be told from the frozen model" in found.reason
+    assert "cannot be told" not in ask(floor, arm("lora", [0.9, 0.91])).reason
     assert ask(floor).method is None
 
 
