@@ -37,6 +37,7 @@ PEAKS = [f"{name}.{phase}" for name in ("cuda_allocated_bytes", "cuda_reserved_b
 SPREADS = ["step_seconds", "latency.base", "latency.adapted", "latency.merged"]  # the median; beside it .iqr and .n
 MEASURED = [*COSTS, *PARTS, *PEAKS, *(f"{name}{part}" for name in SPREADS for part in ("", ".iqr", ".n"))]
 IDENTITY = [*BLOCK, "method", "method_version", "label", "arm", "args", "seed", "run_id", "status", "error", "primary", "fingerprint"]
+STUDY = ["study", "trials", "trial"]  # the search that found the settings, the trials it gave each arm, and which trial a run itself is
 TRAIN = [f"train.{key}" for key in TrainSpec.model_fields]
 
 
@@ -49,14 +50,16 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row per run, ordered by block, method, arm and seed.
 
     Costs are flat, in bytes and seconds; `metric` is the primary metric; `arm` is the identity of an arm (method, version, args, train)
-    and `label` its shortest name among the arms of its method on the same model, task and split. What is unknown is NaN.
+    and `label` its shortest name among the arms of its method on the same model, task and split; `predictions` is how many rows of them the
+    run left. What is unknown is NaN.
     """
     found = sorted(((record.spec, _row(record)) for record in records), key=lambda pair: _place(*pair))
     labels = _labels(found)
     rows = [row | {"label": labels[spec.model, spec.task, spec.split, spec.method, row["arm"]]} for spec, row in found]
     metrics = sorted({key for row in rows for key in row if key.startswith("metric.")})
-    numbers = ["seconds", "metric", "nll", *metrics, *MEASURED, "train.clip", "train.eval_every"]
-    made = pd.DataFrame(rows, columns=[*IDENTITY, "started", "seconds", "metric", "nll", *metrics, *MEASURED, *TRAIN])
+    numbers = ["trials", "trial", "seconds", "predictions", "metric", "nll", *metrics, *MEASURED, "train.clip", "train.eval_every"]
+    names = [*IDENTITY, *STUDY, "started", "seconds", "predictions", "metric", "nll", *metrics, *MEASURED, *TRAIN]
+    made = pd.DataFrame(rows, columns=names)
     return made.astype(dict.fromkeys(numbers, float) | {"started": "datetime64[us, UTC]"})
 
 
@@ -64,12 +67,13 @@ def arms(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per arm of each block, in the order of `runs`: means over the seeds that are done, and how many of the runs those are.
 
     `metric.std` and `nll.std` are standard deviations over seeds (NaN for one seed). A mean is NaN where a done run lacks the value.
+    `trials` is the most that a search spent on the arm's settings, NaN if none did.
     """
     unique = distinct(runs)
     unique = unique.assign(done=unique["status"] == "done")
     grouped = unique.groupby(ARM, sort=False)
     named = unique.drop_duplicates(ARM).set_index(ARM)[["method", "method_version", "label", "args", "primary", *TRAIN]]
-    counts = pd.DataFrame({"runs": grouped.size(), "seeds": grouped["done"].sum()})
+    counts = pd.DataFrame({"runs": grouped.size(), "seeds": grouped["done"].sum(), "trials": grouped["trials"].max()})
     done = unique[unique["done"]].groupby(ARM, sort=False)
     values = ["metric", "nll", *(name for name in runs.columns if name.startswith("metric.")), *MEASURED]
     means = pd.DataFrame({name: done[name].mean(skipna=False) for name in values})
@@ -105,7 +109,11 @@ def _row(record: Record) -> dict[str, Any]:
         "status": record.status,
         "error": record.error,
         "started": record.started,
+        "study": spec.study and spec.study.name,
+        "trials": spec.study and spec.study.trials,
+        "trial": None if spec.study is None else spec.study.trial,
         "seconds": record.seconds,
+        "predictions": record.predictions and record.predictions.rows,
         "primary": record.primary,
         "metric": record.metrics.get(record.primary),
         "nll": record.metrics.get("nll"),

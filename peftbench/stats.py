@@ -1,0 +1,198 @@
+"""Frames to estimates: what each arm reaches with its interval, how arms differ, and which of that is more than chance."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import trim_mean
+
+from peftbench.frame import ARM, BLOCK, distinct
+from peftbench.inference import Array, example_weights, half_width, holm, improvement, interval, p_value, sign_flip, sign_test
+from peftbench.scored import MEAN, Scored, scored
+
+Predictions = Callable[[str], pd.DataFrame]
+VALUES = {"metric": ("", 1.0), "nll": ("nll.", -1.0)}  # column of the frame: prefix of the estimates, sign that makes positive better
+ESTIMATES = ["mean", "median", "iqm", "low", "high", "over"]
+DIFFERENCES = ["difference", "low", "high", "p", "p_holm", "p_flip", "improvement", "over"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A value of an arm: one number per seed, and where predictions give it again, by example."""
+
+    seeds: tuple[int, ...]
+    values: Array  # (S,)
+    scored: Scored | None
+
+    @property
+    def over(self) -> str | None:
+        """What an interval can cover."""
+        several, known = len(self.seeds) > 1, self.scored is not None
+        return "seeds and examples" if several and known else "seeds" if several else "examples" if known else None
+
+
+def intervals(runs: pd.DataFrame, predictions: Predictions | None, rng: np.random.Generator) -> pd.DataFrame:
+    """One row per arm that has a run that is done, in the order of `runs`: the columns of frame.ARM, method, label, n (seeds), and mean,
+    median and iqm (interquartile mean) over seeds with the mean's 95 % interval, low to high; the same of nll after `nll.`.
+
+    `over` says what the interval covers: seeds and examples, seeds (no predictions, or none that give the metric again), examples (one
+    seed: nothing is said about other seeds), or None, and then there is no interval. A value that a run lacks makes all of them NaN.
+    predictions: of a run id, as Store.predictions; asked only of runs that have some.
+    """
+    rows: list[dict[str, Any]] = []
+    for head, members in _arms(runs):
+        tables = _tables(members, predictions)
+        row = head | {"n": len(members)}
+        for name, (prefix, _) in VALUES.items():
+            row |= {f"{prefix}{key}": value for key, value in _estimate(_evidence(members, name, tables), rng).items()}
+        rows.append(row)
+    return _table(rows, ["n", *(f"{prefix}{name}" for prefix, _ in VALUES.values() for name in ESTIMATES)])
+
+
+def differences(runs: pd.DataFrame, reference: str, predictions: Predictions | None, rng: np.random.Generator) -> pd.DataFrame:
+    """How much better each arm is than the reference of its block, over shared seeds and shared examples: a row per arm with done runs.
+
+    reference: a label, or a method, whose first arm in the block it then is; blocks without it give no rows. Columns: those of frame.ARM,
+    method, label, reference (its label), n (shared seeds), difference (positive is better, for nll too), low and high of its 95 %
+    interval, p (the paired test of `inference`; one seed and scores per example: the exact sign test over examples), p_holm (corrected
+    over the block), p_flip (exact sign-flip test of the seeds, which needs six of them to fall below 5 %), improvement (how probable it is
+    that a run beats one of the reference's), over (as in `intervals`); the same of nll after `nll.`.
+    """
+    rows: list[dict[str, Any]] = []
+    for block in _blocks(runs):
+        chosen = _reference([head for head, _ in block], reference)
+        if chosen is None:
+            continue
+        loaded = [(head, members, _tables(members, predictions)) for head, members in block]
+        found = [head | {"reference": block[chosen][0]["label"]} for i, (head, _, _) in enumerate(loaded) if i != chosen]
+        for name, (prefix, sign) in VALUES.items():
+            evidence = [_evidence(members, name, tables) for _, members, tables in loaded]
+            others = [each for i, each in enumerate(evidence) if i != chosen]
+            for row, cells in zip(found, compared(others, evidence[chosen], sign, rng), strict=True):
+                row["n"] = cells.pop("n")
+                row |= {f"{prefix}{key}": value for key, value in cells.items()}
+        rows += found
+    return _table(rows, ["reference", "n", *(f"{prefix}{name}" for prefix, _ in VALUES.values() for name in DIFFERENCES)])
+
+
+def compared(others: Sequence[Evidence], reference: Evidence, sign: float, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """The DIFFERENCES, and n, of each of `others` against a reference, corrected as one family."""
+    rows = [_difference(other, reference, sign, rng) for other in others]
+    for row, p in zip(rows, holm(np.array([row["p"] for row in rows])), strict=True):
+        row["p_holm"] = float(p)
+    return rows
+
+
+def performance_profile(runs: pd.DataFrame, thresholds: Sequence[float]) -> pd.DataFrame:
+    """Which part of a label's runs reach at least a metric, each task counting the same (arXiv:2108.13264): a row per threshold, a column
+    per label. Runs of several devices, models or splits should not be mixed; a label that lacks a task of the others is left out."""
+    done = distinct(runs).query("status == 'done'").dropna(subset=["metric"])
+    tasks = done["task"].nunique()
+    shares: dict[str, Array] = {}
+    for label, members in done.groupby("label", sort=False):
+        groups = [group["metric"].to_numpy(float) for _, group in members.groupby("task")]
+        if len(groups) == tasks:
+            parts = [(group[:, None] >= np.array(thresholds)).mean(0) for group in groups]
+            shares[str(label)] = np.mean(parts, axis=0)
+    return pd.DataFrame(shares, index=pd.Index(thresholds, name="threshold"))
+
+
+def _estimate(evidence: Evidence, rng: np.random.Generator) -> dict[str, Any]:
+    values = evidence.values
+    mean = float(values.mean())
+    each = evidence.scored.each() if evidence.scored else None
+    half = float(half_width(values, each, both=False))
+    low, high = mean - half, mean + half
+    if evidence.scored and each is not None and np.isfinite(half):
+        draws = np.concatenate([evidence.scored.resampled(weights) for weights in example_weights(each.shape[1], rng)])  # (B, S)
+        low, high = interval(mean, half, _reseeded(draws, rng))
+        low, high = max(low, evidence.scored.kind.low), min(high, evidence.scored.kind.high)
+    over = evidence.over if np.isfinite(half) else None
+    cells = {"mean": mean, "median": float(np.median(values)), "iqm": float(trim_mean(values, 0.25)), "low": low, "high": high}
+    return cells | {"over": over}
+
+
+def _difference(other: Evidence, reference: Evidence, sign: float, rng: np.random.Generator) -> dict[str, Any]:
+    seeds = [seed for seed in other.seeds if seed in set(reference.seeds)]
+    mine, theirs = [other.seeds.index(seed) for seed in seeds], [reference.seeds.index(seed) for seed in seeds]
+    row: dict[str, Any] = dict.fromkeys(DIFFERENCES, np.nan) | {"n": len(seeds), "over": None}
+    if not seeds:
+        return row
+    x, y = other.values[mine], reference.values[theirs]
+    pair: tuple[Scored, Scored] | None = None
+    if other.scored and reference.scored:
+        ids = other.scored.ids
+        ids = ids if ids.equals(reference.scored.ids) else ids.intersection(reference.scored.ids, sort=False)
+        if len(ids):
+            pair = other.scored.at(mine, ids), reference.scored.at(theirs, ids)
+            x, y = pair[0].values(), pair[1].values()
+    d = sign * (x - y)
+    mean = float(d.mean())
+    row |= {"difference": mean, "improvement": improvement(sign * x, sign * y) if np.isfinite(mean) else np.nan}
+    each = sign * (pair[0].each() - pair[1].each()) if pair else None
+    half = float(half_width(d, each, both=True))
+    if not np.isfinite(half) or not np.isfinite(mean):
+        return row
+    low, high = mean - half, mean + half
+    if pair and each is not None:
+        chunks = example_weights(each.shape[1], rng)
+        draws = np.concatenate([sign * (pair[0].resampled(w) - pair[1].resampled(w)) for w in chunks])  # (B, S)
+        low, high = interval(mean, half, _reseeded(draws, rng))
+    exact = len(seeds) == 1 and pair is not None and pair[0].kind is MEAN
+    p = sign_test(each) if exact and each is not None else float(p_value(d, each))
+    over = Evidence(tuple(seeds), d, pair[0] if pair else None).over
+    return row | {"low": low, "high": high, "p": p, "p_flip": sign_flip(d), "over": over}
+
+
+def _reseeded(draws: Array, rng: np.random.Generator) -> Array:
+    """Means over resampled seeds of values on resampled examples: (B, S) -> (B,), undefined ones left out."""
+    chosen = rng.integers(0, draws.shape[1], draws.shape)
+    means = np.take_along_axis(draws, chosen, 1).mean(1)
+    return means[np.isfinite(means)] if np.isfinite(means).any() else np.zeros(1)
+
+
+def _blocks(runs: pd.DataFrame) -> Iterator[list[tuple[dict[str, Any], pd.DataFrame]]]:
+    """The arms of each block that have done runs: (columns that name it, its done runs by seed)."""
+    done = distinct(runs).query("status == 'done'")
+    for _, block in done.groupby(BLOCK, sort=False):
+        arms = []
+        for _, members in block.groupby("arm", sort=False):
+            first = members.iloc[0]
+            arms.append(({str(name): first[name] for name in [*ARM, "method", "label"]}, members.sort_values("seed")))
+        yield arms
+
+
+def _arms(runs: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    for block in _blocks(runs):
+        yield from block
+
+
+def _reference(heads: Sequence[dict[str, Any]], name: str) -> int | None:
+    """The place of the arm with that label, else of the first arm of that method."""
+    for key in ("label", "method"):
+        for i, head in enumerate(heads):
+            if head[key] == name:
+                return i
+    return None
+
+
+def _tables(members: pd.DataFrame, predictions: Predictions | None) -> list[pd.DataFrame] | None:
+    """The predictions of each run; None unless all are there."""
+    if predictions is None or bool(members["predictions"].isna().to_numpy().any()):
+        return None
+    return [predictions(run_id) for run_id in members["run_id"]]
+
+
+def _evidence(members: pd.DataFrame, name: str, tables: Sequence[pd.DataFrame] | None) -> Evidence:
+    values = members[name].to_numpy(float)
+    known = tables is not None and np.isfinite(values).all()
+    metric = "nll" if name == "nll" else str(members["primary"].iloc[0])
+    return Evidence(tuple(members["seed"].astype(int)), values, scored(metric, values, tables) if known and tables is not None else None)
+
+
+def _table(rows: list[dict[str, Any]], names: list[str]) -> pd.DataFrame:
+    words = {"reference", *(name for name in names if name.endswith("over"))}
+    made = pd.DataFrame(rows, columns=[*ARM, "method", "label", *names])
+    return made.astype({name: int if name == "n" else float for name in names if name not in words})
