@@ -41,6 +41,7 @@ class Recommendation:
     high: float | None = None
     seeds: int = 0
     arms: int = 0  # among how many it is the best
+    trials: int | None = None  # the most that a search spent on the settings; None: they were not tuned
     trained_on: int | None = None  # training examples at most; None: all of the task's
     where: str = ""  # device and software
     leaner: str | None = None  # the arm with the least peak that cannot be told from this one and needs less memory
@@ -103,6 +104,7 @@ def _answer(
     weak = f"weak evidence: only {len(best)} seed{'s' if len(best) > 1 else ''}; " if len(best) < FEW_SEEDS else ""
     doubt = "it cannot be told from the frozen model; " if floor and _alike(floor, best, least=1) else ""
     kept = json.loads(first["data"])["train"]
+    trials = max((int(row["trials"]) for row in best if not math.isnan(row["trials"])), default=None)
     return Recommendation(
         question.model,
         question.task,
@@ -122,6 +124,7 @@ def _answer(
         high=high,
         seeds=len(best),
         arms=len(fitting),
+        trials=trials,
         trained_on=kept,
         where=f"{first['device']}: {first['device_name']}; {first['stack']}",
         leaner=f"{leaner[0]['label']} ({size(_peak(leaner))})" if leaner else None,
@@ -139,11 +142,12 @@ def render(found: Recommendation) -> str:
     settings = [f"rank {args['rank']}"] if "rank" in args else []
     settings += [f"learning rate {found.lr:g} (head {found.head_lr:g})", f"batch {found.batch_size}", f"{found.steps} steps"]
     others = ", ".join(f"{name} {value}" for name, value in args.items() if name != "rank")
+    tuned = "not tuned" if found.trials is None else f"tuned with {found.trials} trials"
     interval = "" if found.low is None else f", {CONFIDENCE:.0%} interval {found.low:.4f} to {found.high:.4f}"
     assert found.peak_bytes is not None
     lines = [
         f"{question}: {found.method}",
-        f"  settings  {', '.join(settings)}{f'; {others}' if others else ''}",
+        f"  settings  {', '.join(settings)}{f'; {others}' if others else ''}; {tuned}",
         f"  memory    peak of a training step {size(found.peak_bytes)}; with {HEADROOM - 1:.0%} headroom it fits",
         f"  expect    {found.metric} {found.mean:.4f}{interval}, {found.seeds} seed{'s' if found.seeds > 1 else ''}",
         f"  evidence  {found.reason}; {'all' if found.trained_on is None else found.trained_on} training examples; {found.where}",

@@ -11,7 +11,7 @@ from scipy import stats as distributions
 from peftbench.frame import frame
 from peftbench.recommend import GIB, HEADROOM, NEARBY, Recommendation, recommend, render
 from peftbench.record import CudaPeaks, Record
-from peftbench.spec import DataSpec
+from peftbench.spec import DataSpec, Study
 
 
 def arm(method: str, scores: list[float], peak: float = 100e6, reserved: int | None = None, **changed: Any) -> list[Record]:
@@ -138,6 +138,14 @@ def test_one_seed_is_weak_evidence_without_an_interval() -> None:
     assert "weak" in found.reason
     assert "weak" not in ask(arm("lora", [0.8, 0.81, 0.82])).reason
     assert "interval" not in render(found)
+
+
+def test_tuning_effort_is_said() -> None:
+    tuned = ask(arm("lora", [0.8, 0.82], study=Study(name="tuned", trials=16)))
+    assert tuned.trials == 16
+    assert "tuned with 16 trials" in render(tuned)
+    assert ask(arm("lora", [0.8, 0.82])).trials is None
+    assert "not tuned" in render(ask(arm("lora", [0.8, 0.82])))
 
 
 def test_words_hold_what_was_found() -> None:
