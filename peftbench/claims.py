@@ -115,8 +115,9 @@ def _lack(candidates: Sequence[Pair], ours: str, theirs: str, need: int = 1) -> 
         )
     if need == MIN_SEEDS:
         return Words(
-            f"in no block with enough seeds do {ours} and {theirs} score above the frozen model as the rule asks",
-            f"种子足够的分组中,{zh} 与 {theirs} 未按规则要求胜过冻结模型",
+            f"in no block with enough seeds do {ours} and {theirs} score above the frozen model as the rule asks and differ by a known "
+            "interval",
+            f"种子足够的分组中,{zh} 与 {theirs} 未按规则要求胜过冻结模型,或其差异没有可知的区间",
         )
     return Words("the records lack the numbers", "记录中缺少所需数值")
 
