@@ -1,0 +1,104 @@
+"""A sheet of panels, one for each block of runs that may be compared: layout, titles, the notes below, and short names of arms."""
+
+import json
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from peftbench.figures._style import GREY, PANEL
+from peftbench.frame import BLOCK, TRAIN
+from peftbench.tables import described
+
+TITLE = 42  # characters of a title's line: a longer one would take its width from the axes
+NOTE = 78  # characters of a note's line under one column
+
+
+def final(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that answer the question: those on the test split, or all if there are none (a search has seen `valid` only)."""
+    tested = runs.query("split == 'test'")
+    return runs if tested.empty else tested
+
+
+def blocks(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each block, in their order."""
+    return [members for _, members in rows.groupby(BLOCK, sort=False)]
+
+
+def sheet(parts: Sequence[pd.DataFrame], heights: Sequence[float] = (PANEL[1],), columns: int = 2) -> tuple[Figure, list[list[Axes]]]:
+    """A figure and, for each block, its axes from top to bottom, which are as high as `heights` in inches say; at most `columns` blocks
+    stand side by side. Titles say in what the blocks differ."""
+    columns = min(len(parts), columns)
+    rows = math.ceil(len(parts) / columns)
+    figure = Figure(figsize=(PANEL[0] * columns, sum(heights) * rows + 0.3), layout="constrained", dpi=200)
+    FigureCanvasAgg(figure)  # measures text; no pyplot, no window
+    grid = figure.subplots(rows * len(heights), columns, squeeze=False, height_ratios=[*heights] * rows)
+    grid = grid.reshape(rows, len(heights), columns).swapaxes(1, 2).reshape(-1, len(heights))  # (panels, axes of a panel)
+    abouts = [_about(members) for members in parts]
+    for panel, about in zip(grid, abouts, strict=False):
+        title = ", ".join([about["task"], *described(about, _differing(abouts))])
+        panel[0].set_title(textwrap.fill(title, TITLE), fontsize=8, loc="left")
+    for axes in grid[len(parts) :].flat:
+        axes.remove()
+    return figure, [list(panel) for panel in grid[: len(parts)]]
+
+
+def annotate(figure: Figure, parts: Sequence[pd.DataFrame], notes: Sequence[str], columns: int = 2) -> None:
+    """Write under the panels what all blocks have in common, and the notes."""
+    abouts = [_about(members) for members in parts]
+    common = described(abouts[0], {*BLOCK} - _differing(abouts))
+    text = textwrap.fill("; ".join([*common, *(note for note in notes if note)]), NOTE * min(len(parts), columns))
+    figure.supxlabel(text, fontsize=6, color=GREY, x=0.01, ha="left")
+
+
+def not_drawn(what: Sequence[str], tasks: Sequence[str], why: str = "") -> str:
+    """A note on what is missing; nothing if nothing is."""
+    counts: dict[str, int] = {}
+    for label, task in zip(what, tasks, strict=True):
+        counts[f"{label} ({task})"] = counts.get(f"{label} ({task})", 0) + 1
+    if not counts:
+        return ""
+    shown = [name if number == 1 else f"{name} x{number}" for name, number in counts.items()]
+    more = [f"and {len(shown) - 12} more"] if len(shown) > 12 else []
+    return f"not drawn{why}: {', '.join([*shown[:12], *more])}"
+
+
+def short_names(rows: pd.DataFrame) -> list[str]:
+    """Names for rows of one panel: the method, with the arguments and training settings in which the rows of that method differ."""
+    names = [""] * len(rows)
+    settings = [json.loads(row["args"]) | {key.removeprefix("train."): row[key] for key in TRAIN if key in row} for row in _dicts(rows)]
+    methods = list(rows["method"])
+    for method in dict.fromkeys(methods):
+        places = [i for i, other in enumerate(methods) if other == method]
+        keys = dict.fromkeys(key for i in places for key in settings[i])
+        differing = [key for key in keys if len({_text(settings[i].get(key)) for i in places}) > 1]
+        for i in places:
+            told = [f"{key}={_text(settings[i][key])}" for key in differing if settings[i].get(key) is not None]
+            names[i] = f"{method} ({', '.join(told)})" if told else method
+    return names
+
+
+def _dicts(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float | np.floating):
+        return f"{value:.3g}"
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _about(members: pd.DataFrame) -> dict[str, Any]:
+    return dict(members[BLOCK].iloc[0])
+
+
+def _differing(abouts: Sequence[dict[str, Any]]) -> set[str]:
+    return {name for name in BLOCK if len({about[name] for about in abouts}) > 1}
