@@ -45,38 +45,39 @@ def variances(values: Array, each: Array | None) -> tuple[Array, Array]:
         else:
             a = found[0][0]
             total = ((each - each.mean((-1, -2), keepdims=True)) ** 2).sum((-1, -2))
-            left = np.maximum(total - n * seeds * (seeds - 1) * a - seeds * n * (n - 1) * b, 0)  # sums of squares add up
-            e = np.maximum(b - left / ((seeds - 1) * (n - 1)) / (seeds * n), 0)
+            rest = np.maximum(total - n * seeds * (seeds - 1) * a - seeds * n * (n - 1) * b, 0)  # sums of squares add up
+            c = rest / ((seeds - 1) * (n - 1)) / (seeds * n)
+            a = np.where(a > 1e-9 * c, a, c)  # few right answers out of few make equal means by chance; A is C or more on average
+            e = np.maximum(b - c, 0)
             with np.errstate(invalid="ignore"):  # 0 / 0 where nothing varies
                 df = (a + e) ** 2 / (a**2 / (seeds - 1) + e**2 / (n - 1))
-            found.append((a + e, np.where(a + e > 0, df, seeds - 1.0)))
+            found = [(a, found[0][1]), (a + e, np.where(a + e > 0, df, seeds - 1.0))]
     if not found:
         empty = np.empty((*values.shape[:-1], 0))
         return empty, empty
     return np.stack([v for v, _ in found], -1), np.stack([d for _, d in found], -1)
 
 
-def half_width(values: Array, each: Array | None, *, both: bool) -> Array:
-    """Half of the 95 % interval of the mean: (...). NaN if neither several seeds nor examples are there.
+def half_width(values: Array, each: Array | None) -> Array:
+    """Half of the 95 % interval of the mean: (...), the wider one of seeds alone and of seeds and examples.
 
-    both: the wider one of seeds alone and of seeds and examples, as `p_value` has it; else that of seeds and examples.
+    NaN where nothing tells how wide it is: one seed and no examples, or values that do not vary at all.
     """
     v, df = variances(values, each)
-    if not v.shape[-1]:
-        return np.full(values.shape[:-1], np.nan)
     halves = stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(v)
-    return halves.max(-1) if both else halves[..., -1]
+    widest = halves.max(-1, initial=0)
+    return np.where(widest > 0, widest, np.nan)
 
 
 def p_value(values: Array, each: Array | None) -> Array:
-    """Two-sided p of a mean of 0: (...), the larger of those of seeds alone and of seeds and examples; NaN if there is neither."""
+    """Two-sided p of a mean of 0: (...), the larger of those of seeds alone and of seeds and examples. 1 where the mean is 0; NaN where
+    nothing tells, as in `half_width`."""
     v, df = variances(values, each)
-    if not v.shape[-1]:
-        return np.full(values.shape[:-1], np.nan)
     mean = np.abs(values.mean(-1, keepdims=True))
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(mean == 0, 0.0, mean / np.sqrt(v))
-    return (2 * stats.t.sf(t, df)).max(-1)
+        p = (2 * stats.t.sf(mean / np.sqrt(v), df)).max(-1, initial=0, where=v > 0)
+    p = np.where((v > 0).any(-1), p, np.nan)
+    return np.where((mean[..., 0] == 0) & (v.shape[-1] > 0), 1.0, p)
 
 
 def sign_test(differences: Array) -> float:

@@ -54,8 +54,8 @@ class Scored:
 
     def at(self, seeds: Sequence[int], ids: pd.Index) -> "Scored":
         """The part of some seeds (their places) and ids."""
-        places = self.ids.get_indexer(ids)
-        return Scored(self.kind, ids, self.features[list(seeds)][:, places])
+        chosen = self.features[list(seeds)]
+        return Scored(self.kind, ids, chosen if ids.equals(self.ids) else chosen[:, self.ids.get_indexer(ids)])
 
     def values(self) -> Array:
         """One value per seed: (S,)."""
@@ -65,6 +65,8 @@ class Scored:
         """(S, N): what each example stands for, with a seed's value as mean over examples. A mean's are the scores themselves; another
         metric's are the jackknife's pseudo-values, centred."""
         n = len(self.ids)
+        if self.kind is MEAN:
+            return self.features[..., 0]
         if n < 2:
             return np.repeat(self.values()[:, None], n, 1)
         sums = self.features.sum(1, keepdims=True)
@@ -84,37 +86,38 @@ def scored(name: str, recorded: Array, tables: Sequence[pd.DataFrame]) -> Scored
     recorded: (S,), tables: each seed's predictions. Examples that not all seeds have scored are left out, after the check.
     """
     kind = KINDS.get(name, MEAN)
-    found = [_features(kind, table) for table in tables]
-    for features, value in zip(found, recorded, strict=True):
-        if features is None or features.empty:
+    known: list[tuple[pd.Index, Array]] = []
+    for table, value in zip(tables, recorded, strict=True):
+        found = _features(kind, table)
+        if found is None or not np.isclose(kind.value(found[1].sum(0)), value, rtol=1e-6, atol=1e-7):
             return None
-        if not np.isclose(kind.value(features.to_numpy(float).sum(0)), value, rtol=1e-6, atol=1e-7):
-            return None
-    known = [features for features in found if features is not None]
-    if not known:
-        return None
-    ids = known[0].index
-    for features in known[1:]:
-        ids = ids if ids.equals(features.index) else ids.intersection(features.index, sort=False)
-    return Scored(kind, ids, np.stack([features.loc[ids].to_numpy(float) for features in known])) if len(ids) else None
+        known.append(found)
+    ids = known[0][0]
+    for others, _ in known[1:]:
+        ids = ids if ids.equals(others) else ids.intersection(others, sort=False)
+    aligned = [features if ids.equals(own) else features[own.get_indexer(ids)] for own, features in known]
+    return Scored(kind, ids, np.stack(aligned)) if len(ids) else None
 
 
-def _features(kind: Kind, table: pd.DataFrame) -> pd.DataFrame | None:
-    """A run's features by example (N, k); None where the predictions lack what the metric needs."""
-    if kind is MEAN:
-        asked = table.dropna(subset=["score"])  # several answers to an example are one score, their mean
-        means = asked.pivot_table(values="score", index="id", aggfunc="mean", sort=False)
-        return means.assign(one=1.0)
-    first = table.drop_duplicates("id")  # an example's answers share its nll; only generated ones are several
-    ids = pd.Index(first["id"])
+def _features(kind: Kind, table: pd.DataFrame) -> tuple[pd.Index, Array] | None:
+    """A run's ids (N,) and their features (N, k); None where the predictions lack what the metric needs."""
+    codes, unique = pd.factorize(table["id"].to_numpy())
+    ids = pd.Index(unique)
+    if kind is MEAN:  # several answers to an example are one score, their mean
+        score = table["score"].to_numpy(float)
+        asked = ~np.isnan(score)
+        answers = np.bincount(codes[asked], minlength=len(ids))
+        sums = np.bincount(codes[asked], score[asked], minlength=len(ids))[answers > 0]
+        return (ids[answers > 0], np.c_[sums / answers[answers > 0], np.ones(len(sums))]) if asked.any() else None
+    first = np.unique(codes, return_index=True)[1]  # an example's answers share its nll; only generated ones are several
     if kind is NLL:
-        return pd.DataFrame({"nll": first["nll"].to_numpy(), "count": first["count"].to_numpy()}, ids)
+        return ids, table[["nll", "count"]].to_numpy(float)[first]
     try:
-        x, y = first["answer"].to_numpy(float), first["target"].to_numpy(float)
+        x, y = table["answer"].to_numpy(float)[first], table["target"].to_numpy(float)[first]
     except (TypeError, ValueError):  # texts
         return None
     if kind is MATTHEWS:
-        cells = {"tp": (x == 1) & (y == 1), "tn": (x == 0) & (y == 0), "fp": (x == 1) & (y == 0), "fn": (x == 0) & (y == 1)}
-        return pd.DataFrame(cells, ids, dtype=float)
+        cells = [(x == 1) & (y == 1), (x == 0) & (y == 0), (x == 1) & (y == 0), (x == 0) & (y == 1)]
+        return ids, np.stack(cells, 1).astype(float)
     x, y = x - x.mean(), y - y.mean()
-    return pd.DataFrame({"one": np.ones(len(x)), "x": x, "y": y, "xx": x * x, "yy": y * y, "xy": x * y}, ids)
+    return ids, np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], 1)

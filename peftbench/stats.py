@@ -38,7 +38,8 @@ def intervals(runs: pd.DataFrame, predictions: Predictions | None, rng: np.rando
     median and iqm (interquartile mean) over seeds with the mean's 95 % interval, low to high; the same of nll after `nll.`.
 
     `over` says what the interval covers: seeds and examples, seeds (no predictions, or none that give the metric again), examples (one
-    seed: nothing is said about other seeds), or None, and then there is no interval. A value that a run lacks makes all of them NaN.
+    seed: nothing is said about other seeds), or None: no interval, since one number alone, or numbers that do not vary, do not tell how
+    sure they are. A value that a run lacks makes all of them NaN.
     predictions: of a run id, as Store.predictions; asked only of runs that have some.
     """
     rows: list[dict[str, Any]] = []
@@ -103,7 +104,7 @@ def _estimate(evidence: Evidence, rng: np.random.Generator) -> dict[str, Any]:
     values = evidence.values
     mean = float(values.mean())
     each = evidence.scored.each() if evidence.scored else None
-    half = float(half_width(values, each, both=False))
+    half = float(half_width(values, each))
     low, high = mean - half, mean + half
     if evidence.scored and each is not None and np.isfinite(half):
         draws = np.concatenate([evidence.scored.resampled(weights) for weights in example_weights(each.shape[1], rng)])  # (B, S)
@@ -130,20 +131,22 @@ def _difference(other: Evidence, reference: Evidence, sign: float, rng: np.rando
             x, y = pair[0].values(), pair[1].values()
     d = sign * (x - y)
     mean = float(d.mean())
-    row |= {"difference": mean, "improvement": improvement(sign * x, sign * y) if np.isfinite(mean) else np.nan}
+    if not np.isfinite(mean):
+        return row
+    row |= {"difference": mean, "improvement": improvement(sign * x, sign * y)}
     each = sign * (pair[0].each() - pair[1].each()) if pair else None
-    half = float(half_width(d, each, both=True))
-    if not np.isfinite(half) or not np.isfinite(mean):
+    half = float(half_width(d, each))
+    exact = len(seeds) == 1 and pair is not None and pair[0].kind is MEAN
+    p = sign_test(each) if exact and each is not None else float(p_value(d, each))
+    row |= {"p": p, "p_flip": sign_flip(d)}
+    if not np.isfinite(half):
         return row
     low, high = mean - half, mean + half
     if pair and each is not None:
         chunks = example_weights(each.shape[1], rng)
         draws = np.concatenate([sign * (pair[0].resampled(w) - pair[1].resampled(w)) for w in chunks])  # (B, S)
         low, high = interval(mean, half, _reseeded(draws, rng))
-    exact = len(seeds) == 1 and pair is not None and pair[0].kind is MEAN
-    p = sign_test(each) if exact and each is not None else float(p_value(d, each))
-    over = Evidence(tuple(seeds), d, pair[0] if pair else None).over
-    return row | {"low": low, "high": high, "p": p, "p_flip": sign_flip(d), "over": over}
+    return row | {"low": low, "high": high, "over": Evidence(tuple(seeds), d, pair[0] if pair else None).over}
 
 
 def _reseeded(draws: Array, rng: np.random.Generator) -> Array:
