@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import trim_mean
 
 from peftbench.frame import ARM, BLOCK, distinct
-from peftbench.inference import Array, example_weights, half_width, holm, improvement, interval, p_value, sign_flip, sign_test
+from peftbench.inference import LEVEL, Array, example_weights, half_width, holm, improvement, interval, p_value, sign_flip, sign_test
 from peftbench.scored import MEAN, Scored, scored
 
 Predictions = Callable[[str], pd.DataFrame]
@@ -33,6 +33,56 @@ class Evidence:
         return "seeds and examples" if several and known else "seeds" if several else "examples" if known else None
 
 
+@dataclass(frozen=True)
+class Arm:
+    """An arm that has runs that are done: the columns of frame.ARM, method and label; its values."""
+
+    about: dict[str, Any]
+    metric: Evidence
+    nll: Evidence
+
+    def value(self, name: str) -> Evidence:
+        return self.metric if name == "metric" else self.nll
+
+
+def gather(runs: pd.DataFrame, predictions: Predictions | None) -> Iterator[list[Arm]]:
+    """The arms of each block, in the order of `runs`. Predictions are read once a run, and only where all runs of an arm have them."""
+    done = distinct(runs).query("status == 'done'")
+    names, values = [*ARM, "method", "label"], ["seed", "metric", "nll", "primary", "predictions", "run_id"]
+    blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], list[tuple[Any, ...]]]] = {}
+    for row in done[[*names, *values]].itertuples(index=False, name=None):
+        about = row[: len(names)]
+        blocks.setdefault(row[: len(BLOCK)], {}).setdefault(about, []).append(row[len(names) :])
+    for block in blocks.values():
+        arms: list[Arm] = []
+        for about, members in block.items():
+            members.sort(key=lambda member: member[0])
+            whole = predictions is not None and not any(pd.isna(rows) for *_, rows, _ in members)
+            tables = [predictions(run_id) for *_, run_id in members] if predictions and whole else None
+            metric = _evidence(members, tables, 1, members[0][3])
+            arms.append(Arm(dict(zip(names, about, strict=True)), metric, _evidence(members, tables, 2, "nll")))
+        yield arms
+
+
+def first(block: Sequence[Arm], name: str) -> Arm | None:
+    """The arm with that label, else the first of that method."""
+    return next((arm for key in ("label", "method") for arm in block if arm.about[key] == name), None)
+
+
+def best(evidence: Sequence[Evidence], sign: float) -> int | None:
+    """Which value is the best by more than chance: in a paired test against every other, after Holm's correction; None if there is none.
+
+    The rule asks every test to reject at 5 %, so that a tie of the best two is taken for a difference in at most 5 % of cases.
+    """
+    means = [sign * float(each.values.mean()) for each in evidence]
+    known = [i for i, mean in enumerate(means) if np.isfinite(mean)]
+    if len(known) < 2:
+        return None
+    top = max(known, key=means.__getitem__)
+    others = compared([evidence[i] for i in known if i != top], evidence[top], sign, None)
+    return top if all(row["difference"] < 0 and row["p_holm"] <= 1 - LEVEL for row in others) else None
+
+
 def intervals(runs: pd.DataFrame, predictions: Predictions | None, rng: np.random.Generator) -> pd.DataFrame:
     """One row per arm that has a run that is done, in the order of `runs`: the columns of frame.ARM, method, label, n (seeds), and mean,
     median and iqm (interquartile mean) over seeds with the mean's 95 % interval, low to high; the same of nll after `nll.`.
@@ -43,11 +93,10 @@ def intervals(runs: pd.DataFrame, predictions: Predictions | None, rng: np.rando
     predictions: of a run id, as Store.predictions; asked only of runs that have some.
     """
     rows: list[dict[str, Any]] = []
-    for head, members in _arms(runs):
-        tables = _tables(members, predictions)
-        row = head | {"n": len(members)}
+    for arm in (arm for block in gather(runs, predictions) for arm in block):
+        row = arm.about | {"n": len(arm.metric.seeds)}
         for name, (prefix, _) in VALUES.items():
-            row |= {f"{prefix}{key}": value for key, value in _estimate(_evidence(members, name, tables), rng).items()}
+            row |= {f"{prefix}{key}": value for key, value in estimate(arm.value(name), rng).items()}
         rows.append(row)
     return _table(rows, ["n", *(f"{prefix}{name}" for prefix, _ in VALUES.values() for name in ESTIMATES)])
 
@@ -62,24 +111,23 @@ def differences(runs: pd.DataFrame, reference: str, predictions: Predictions | N
     that a run beats one of the reference's), over (as in `intervals`); the same of nll after `nll.`.
     """
     rows: list[dict[str, Any]] = []
-    for block in _blocks(runs):
-        chosen = _reference([head for head, _ in block], reference)
+    for block in gather(runs, predictions):
+        chosen = first(block, reference)
         if chosen is None:
             continue
-        loaded = [(head, members, _tables(members, predictions)) for head, members in block]
-        found = [head | {"reference": block[chosen][0]["label"]} for i, (head, _, _) in enumerate(loaded) if i != chosen]
+        others = [arm for arm in block if arm is not chosen]
+        found: list[dict[str, Any]] = [arm.about | {"reference": chosen.about["label"]} for arm in others]
         for name, (prefix, sign) in VALUES.items():
-            evidence = [_evidence(members, name, tables) for _, members, tables in loaded]
-            others = [each for i, each in enumerate(evidence) if i != chosen]
-            for row, cells in zip(found, compared(others, evidence[chosen], sign, rng), strict=True):
-                row["n"] = cells.pop("n")
-                row |= {f"{prefix}{key}": value for key, value in cells.items()}
+            cells = compared([arm.value(name) for arm in others], chosen.value(name), sign, rng)
+            for row, each in zip(found, cells, strict=True):
+                row["n"] = each.pop("n")
+                row |= {f"{prefix}{key}": value for key, value in each.items()}
         rows += found
     return _table(rows, ["reference", "n", *(f"{prefix}{name}" for prefix, _ in VALUES.values() for name in DIFFERENCES)])
 
 
-def compared(others: Sequence[Evidence], reference: Evidence, sign: float, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """The DIFFERENCES, and n, of each of `others` against a reference, corrected as one family."""
+def compared(others: Sequence[Evidence], reference: Evidence, sign: float, rng: np.random.Generator | None) -> list[dict[str, Any]]:
+    """The DIFFERENCES, and n, of each of `others` against a reference, corrected as one family. Without rng, intervals are symmetric."""
     rows = [_difference(other, reference, sign, rng) for other in others]
     for row, p in zip(rows, holm(np.array([row["p"] for row in rows])), strict=True):
         row["p_holm"] = float(p)
@@ -100,22 +148,24 @@ def performance_profile(runs: pd.DataFrame, thresholds: Sequence[float]) -> pd.D
     return pd.DataFrame(shares, index=pd.Index(thresholds, name="threshold"))
 
 
-def _estimate(evidence: Evidence, rng: np.random.Generator) -> dict[str, Any]:
+def estimate(evidence: Evidence, rng: np.random.Generator | None) -> dict[str, Any]:
+    """The ESTIMATES of an arm's value. Without rng, the interval is symmetric."""
     values = evidence.values
     mean = float(values.mean())
     each = evidence.scored.each() if evidence.scored else None
     half = float(half_width(values, each))
     low, high = mean - half, mean + half
-    if evidence.scored and each is not None and np.isfinite(half):
+    if evidence.scored and each is not None and rng and np.isfinite(half):
         draws = np.concatenate([evidence.scored.resampled(weights) for weights in example_weights(each.shape[1], rng)])  # (B, S)
         low, high = interval(mean, half, _reseeded(draws, rng))
+    if evidence.scored:
         low, high = max(low, evidence.scored.kind.low), min(high, evidence.scored.kind.high)
     over = evidence.over if np.isfinite(half) else None
     cells = {"mean": mean, "median": float(np.median(values)), "iqm": float(trim_mean(values, 0.25)), "low": low, "high": high}
     return cells | {"over": over}
 
 
-def _difference(other: Evidence, reference: Evidence, sign: float, rng: np.random.Generator) -> dict[str, Any]:
+def _difference(other: Evidence, reference: Evidence, sign: float, rng: np.random.Generator | None) -> dict[str, Any]:
     seeds = [seed for seed in other.seeds if seed in set(reference.seeds)]
     mine, theirs = [other.seeds.index(seed) for seed in seeds], [reference.seeds.index(seed) for seed in seeds]
     row: dict[str, Any] = dict.fromkeys(DIFFERENCES, np.nan) | {"n": len(seeds), "over": None}
@@ -142,7 +192,7 @@ def _difference(other: Evidence, reference: Evidence, sign: float, rng: np.rando
     if not np.isfinite(half):
         return row
     low, high = mean - half, mean + half
-    if pair and each is not None:
+    if pair and each is not None and rng:
         chunks = example_weights(each.shape[1], rng)
         draws = np.concatenate([sign * (pair[0].resampled(w) - pair[1].resampled(w)) for w in chunks])  # (B, S)
         low, high = interval(mean, half, _reseeded(draws, rng))
@@ -156,43 +206,10 @@ def _reseeded(draws: Array, rng: np.random.Generator) -> Array:
     return means[np.isfinite(means)] if np.isfinite(means).any() else np.zeros(1)
 
 
-def _blocks(runs: pd.DataFrame) -> Iterator[list[tuple[dict[str, Any], pd.DataFrame]]]:
-    """The arms of each block that have done runs: (columns that name it, its done runs by seed)."""
-    done = distinct(runs).query("status == 'done'")
-    for _, block in done.groupby(BLOCK, sort=False):
-        arms = []
-        for _, members in block.groupby("arm", sort=False):
-            first = members.iloc[0]
-            arms.append(({str(name): first[name] for name in [*ARM, "method", "label"]}, members.sort_values("seed")))
-        yield arms
-
-
-def _arms(runs: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    for block in _blocks(runs):
-        yield from block
-
-
-def _reference(heads: Sequence[dict[str, Any]], name: str) -> int | None:
-    """The place of the arm with that label, else of the first arm of that method."""
-    for key in ("label", "method"):
-        for i, head in enumerate(heads):
-            if head[key] == name:
-                return i
-    return None
-
-
-def _tables(members: pd.DataFrame, predictions: Predictions | None) -> list[pd.DataFrame] | None:
-    """The predictions of each run; None unless all are there."""
-    if predictions is None or bool(members["predictions"].isna().to_numpy().any()):
-        return None
-    return [predictions(run_id) for run_id in members["run_id"]]
-
-
-def _evidence(members: pd.DataFrame, name: str, tables: Sequence[pd.DataFrame] | None) -> Evidence:
-    values = members[name].to_numpy(float)
-    known = tables is not None and np.isfinite(values).all()
-    metric = "nll" if name == "nll" else str(members["primary"].iloc[0])
-    return Evidence(tuple(members["seed"].astype(int)), values, scored(metric, values, tables) if known and tables is not None else None)
+def _evidence(members: Sequence[tuple[Any, ...]], tables: Sequence[pd.DataFrame] | None, place: int, metric: str) -> Evidence:
+    values = np.array([row[place] for row in members], float)
+    found = scored(metric, values, tables) if tables is not None and np.isfinite(values).all() else None
+    return Evidence(tuple(int(row[0]) for row in members), values, found)
 
 
 def _table(rows: list[dict[str, Any]], names: list[str]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from peftbench.frame import ARM, frame
 from peftbench.inference import Array, half_width, holm, improvement, interval, p_value, sign_flip, sign_test, variances
 from peftbench.record import Predictions, Record
 from peftbench.scored import MATTHEWS, scored
-from peftbench.stats import differences, intervals, performance_profile
+from peftbench.stats import Evidence, best, differences, intervals, performance_profile
 
 Tables = dict[str, pd.DataFrame]
 
@@ -171,6 +171,34 @@ def test_an_interval_is_as_wide_as_told_and_leans_as_the_resamples_do() -> None:
     assert high - low == pytest.approx(1)
     assert -low == pytest.approx(0.975 / (0.975 + 2.69), abs=0.02)
     assert interval(1.0, 0.5, np.ones(9)) == (0.5, 1.5)
+
+
+def test_seeds_that_agree_by_chance_are_not_certain() -> None:
+    """Two seeds whose means are equal, as few right answers out of few often are: what examples say against each other counts."""
+    d = np.zeros((2, 50))
+    d[0, :20], d[0, 20:30], d[1, 20:40], d[1, 40:] = 1, -1, 1, -1
+    c = variances(d.mean(1), d)[0]
+    assert d.mean(1).std() == 0
+    assert p_value(d.mean(1), d) > 0.1
+    assert half_width(d.mean(1), d) > 12 * np.sqrt(c[0])
+    assert c[0] > 0
+
+
+@pytest.mark.parametrize(("gap", "low", "high"), [(0.0, 0.02, 0.06), (2.0, 0.6, 1.0)])
+def test_the_best_of_several_is_named_only_by_more_than_chance(gap: float, low: float, high: float) -> None:
+    random, named = rng(2), []
+    for _ in range(1500):
+        values = random.normal(0, 1, (4, 5)) + np.array([[0.0], [gap], [-5], [-5]])
+        found = best([Evidence(tuple(range(5)), each, None) for each in values], 1.0)
+        assert found in (None, int(values.mean(1).argmax()))
+        named.append(found is not None)
+    assert low <= np.mean(named) <= high
+    scores = np.arange(5) / 10
+    assert best([Evidence(tuple(range(5)), scores, None)], 1.0) is None
+    lower = [Evidence(tuple(range(5)), scores + gain, None) for gain in (np.array([0.1, 0.11, 0.12, 0.1, 0.11]), 0.0)]
+    assert best(lower, 1.0) == 0
+    assert best(lower, -1.0) == 1
+    assert best([*lower, Evidence((0,), np.array([np.nan]), None)], 1.0) == 0
 
 
 # -- predictions -----------------------------------------------------------------------------------------------------
