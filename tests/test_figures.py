@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from peftbench.errors import InputError
-from peftbench.figures import COLOURS, MARKERS, XS, YS, overlaps, pareto, pareto_front, round_ticks, save
+from peftbench.figures import COLOURS, MARKERS, XS, YS, NothingToDraw, overlaps, pareto, pareto_front, round_ticks, save
 from peftbench.frame import METHODS, frame
 from peftbench.spec import DataSpec
 from peftbench.store import Store
@@ -170,9 +169,9 @@ def test_devices_have_panels_of_their_own() -> None:
 
 def test_what_is_not_drawn_is_named(figures: dict[tuple[str, str], Figure]) -> None:
     assert "not drawn: galore (reviews)" in figures["peak_bytes", "nll"].get_supxlabel().replace("\n", " ")
-    with pytest.raises(InputError, match="nothing to draw"):
+    with pytest.raises(NothingToDraw, match="nothing to draw"):
         pareto(frame([records.record(status="failed")]), "peak_bytes")
-    with pytest.raises(InputError, match="nothing to draw"):
+    with pytest.raises(NothingToDraw, match="nothing to draw"):
         pareto(frame([]), "peak_bytes")
 
 
@@ -195,7 +194,9 @@ def test_the_script_draws_four_figures(tmp_path: Path, monkeypatch: pytest.Monke
         runpy.run_path(str(SCRIPT), run_name="__main__")
     names = {f"pareto_{y}_{x}.{kind}" for x in XS for y in YS for kind in ("pdf", "png")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == names
-    assert {Path(line).name for line in capsys.readouterr().out.splitlines()} == names
+    told = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert {Path(path).name for paths in told.values() for path in paths.split()} == names
+    assert set(told) == {name.partition(".")[0] for name in names}
 
 
 def test_the_script_tells_of_an_empty_and_of_a_damaged_store(tmp_path: Path) -> None:

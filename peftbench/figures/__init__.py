@@ -1,7 +1,37 @@
 """Frames as figures: pure functions that return a matplotlib Figure, and one that saves it so that equal figures are equal files."""
 
 from peftbench.figures._labels import overlaps
+from peftbench.figures._sheet import few_arms, final, short_names
 from peftbench.figures._style import COLOURS, MARKERS, NothingToDraw, save
+from peftbench.figures.differences import differences
+from peftbench.figures.few_samples import few_samples
+from peftbench.figures.gap import gap, gaps
+from peftbench.figures.lr import lr_sensitivity
+from peftbench.figures.memory import memory
 from peftbench.figures.pareto import XS, YS, pareto, pareto_front, round_ticks
+from peftbench.figures.plus import lora_plus_ratio
+from peftbench.figures.training import training
 
-__all__ = ["COLOURS", "MARKERS", "XS", "YS", "NothingToDraw", "overlaps", "pareto", "pareto_front", "round_ticks", "save"]
+__all__ = [
+    "COLOURS",
+    "MARKERS",
+    "XS",
+    "YS",
+    "NothingToDraw",
+    "differences",
+    "few_arms",
+    "few_samples",
+    "final",
+    "gap",
+    "gaps",
+    "lora_plus_ratio",
+    "lr_sensitivity",
+    "memory",
+    "overlaps",
+    "pareto",
+    "pareto_front",
+    "round_ticks",
+    "save",
+    "short_names",
+    "training",
+]

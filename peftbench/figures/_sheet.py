@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from peftbench.figures._style import GREY, PANEL
-from peftbench.frame import BLOCK, TRAIN
+from peftbench.curves import RUN
+from peftbench.figures._style import GREY, PANEL, SMALL, ink
+from peftbench.frame import BLOCK, TRAIN, arms
 from peftbench.tables import described
 
 TITLE = 42  # characters of a title's line: a longer one would take its width from the axes
+NAME = 26  # characters of a row's name
 NOTE = 78  # characters of a note's line under one column
 
 
@@ -49,12 +53,56 @@ def sheet(parts: Sequence[pd.DataFrame], heights: Sequence[float] = (PANEL[1],),
     return figure, [list(panel) for panel in grid[: len(parts)]]
 
 
-def annotate(figure: Figure, parts: Sequence[pd.DataFrame], notes: Sequence[str], columns: int = 2) -> None:
-    """Write under the panels what all blocks have in common, and the notes."""
+def annotate(figure: Figure, parts: Sequence[pd.DataFrame], notes: Sequence[str], columns: int = 2, data: bool = True) -> None:
+    """Write under the panels what all blocks have in common (how much data only if `data`), and the notes."""
     abouts = [_about(members) for members in parts]
-    common = described(abouts[0], {*BLOCK} - _differing(abouts))
+    common = described(abouts[0], {*BLOCK} - _differing(abouts) - (set() if data else {"data"}))
     text = textwrap.fill("; ".join([*common, *(note for note in notes if note)]), NOTE * min(len(parts), columns))
     figure.supxlabel(text, fontsize=6, color=GREY, x=0.01, ha="left")
+
+
+def few_arms(runs: pd.DataFrame, most: int = 14) -> tuple[pd.DataFrame, str]:
+    """The runs, where a block has more than `most` arms only those of each method's arm with the lowest mean nll, and a note on it."""
+    kept: list[pd.DataFrame] = []
+    cut = False
+    for members in blocks(runs):
+        if len(set(members["arm"])) > most:
+            best = list(arms(members).sort_values("nll", kind="stable").drop_duplicates("method")["arm"])
+            members, cut = members.loc[members["arm"].isin(best)], True
+        kept.append(members)
+    note = f"of more than {most} arms, each method's with the lowest nll, which flatters it: chosen on the same examples" if cut else ""
+    return pd.concat(kept) if kept else runs, note
+
+
+def row_axis(axes: Axes, names: Sequence[str], methods: Sequence[str]) -> list[int]:
+    """Make a vertical axis of named rows, the first on top, each name in its method's ink; returns the rows' places."""
+    places = list(range(len(names)))
+    axes.set_yticks(places, [textwrap.fill(name, NAME) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    for text, method in zip(axes.get_yticklabels(), methods, strict=True):
+        text.set_color(ink(method))
+    return places
+
+
+def legend(axes: Axes, handles: Sequence[Artist]) -> None:
+    """Turn axes below a panel into its legend."""
+    axes.axis("off")
+    axes.legend(
+        handles=handles,
+        loc="upper center",
+        ncols=legend_columns([str(handle.get_label()) for handle in handles]),
+        fontsize=SMALL - 1,
+        frameon=False,
+        borderaxespad=0,
+        handlelength=2.4 if isinstance(handles[0], Line2D) else 1,
+        columnspacing=1,
+    )
+
+
+def legend_columns(names: Sequence[str]) -> int:
+    """How many names stand side by side."""
+    longest = max(map(len, names))
+    return 5 if len(names) == 5 and longest < 12 else 4 if longest < 12 else 2 if longest < 32 else 1
 
 
 def not_drawn(what: Sequence[str], tasks: Sequence[str], why: str = "") -> str:
@@ -67,6 +115,12 @@ def not_drawn(what: Sequence[str], tasks: Sequence[str], why: str = "") -> str:
     shown = [name if number == 1 else f"{name} x{number}" for name, number in counts.items()]
     more = [f"and {len(shown) - 12} more"] if len(shown) > 12 else []
     return f"not drawn{why}: {', '.join([*shown[:12], *more])}"
+
+
+def without(runs: pd.DataFrame, drawn: pd.DataFrame) -> pd.DataFrame:
+    """The runs that are not among those drawn."""
+    shown = set(drawn[RUN].itertuples(index=False, name=None))
+    return runs.loc[[run not in shown for run in runs[RUN].itertuples(index=False, name=None)]]
 
 
 def short_names(rows: pd.DataFrame) -> list[str]:
