@@ -81,6 +81,11 @@ def arms(runs: pd.DataFrame) -> pd.DataFrame:
     return named.join(counts).join(means).join(spread).reset_index()
 
 
+def settled(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs that are evidence, and the trials of searches, which are not: they were made to choose."""
+    return runs.query("trial.isna()"), runs.query("trial.notna()")
+
+
 def distinct(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs without repetitions of one arm and seed (under another time limit): a run that is done is kept before one that is not."""
     done_first = runs.assign(done=runs["status"] == "done").sort_values("done", ascending=False, kind="stable")

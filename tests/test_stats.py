@@ -93,6 +93,9 @@ def test_where_nothing_tells_there_is_no_answer() -> None:
     assert np.isnan(p_value(np.array([0.3]), None))
     assert np.isnan(p_value(np.array([0.3, 0.3]), None))
     assert np.isnan(half_width(np.array([0.3, 0.3]), None))
+    rounded = np.array([0.81, 0.72, 0.73]) - np.array([0.71, 0.62, 0.63])
+    assert rounded.var() > 0
+    assert np.isnan(p_value(rounded, None))
     assert p_value(np.zeros(3), np.zeros((3, 9))) == 1
 
 
