@@ -2,7 +2,7 @@
 
 from peftbench.figures._labels import overlaps
 from peftbench.figures._sheet import few_arms, final, short_names
-from peftbench.figures._style import COLOURS, MARKERS, NothingToDraw, save
+from peftbench.figures._style import COLOURS, MARKERS, OTHER_COLOUR, OTHER_MARKER, NothingToDraw, save
 from peftbench.figures.differences import differences
 from peftbench.figures.few_samples import few_samples
 from peftbench.figures.gap import gap, gaps
@@ -15,6 +15,8 @@ from peftbench.figures.training import training
 __all__ = [
     "COLOURS",
     "MARKERS",
+    "OTHER_COLOUR",
+    "OTHER_MARKER",
     "XS",
     "YS",
     "NothingToDraw",
