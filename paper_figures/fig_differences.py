@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from peftbench import stats
-from peftbench.figures import YS, differences, few_arms, final
+from peftbench.figures import YS, differences, few_arms, final, tuning
 from peftbench.figures.script import Results, script
 
 REFERENCE = "lora"
@@ -21,7 +21,10 @@ def figures(results: Results) -> dict[str, Callable[[], Figure]]:
     def found() -> pd.DataFrame:
         return stats.differences(runs, REFERENCE, results.store.predictions, results.rng)
 
-    return {f"differences_{y}": partial(lambda y: differences(found(), runs, y, note), y) for y in YS}
+    return {
+        f"differences_{y}": partial(lambda y: differences(found(), runs, y, "; ".join(filter(None, [note, tuning(results.runs)]))), y)
+        for y in YS
+    }
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def test_without_costs_there_is_no_memory_to_draw() -> None:
 
 def test_rows_are_named_by_what_differs_within_a_method() -> None:
     found = [records.record(args={"rank": 4}, train={"lr": 1e-3}), records.record(args={"rank": 8}), records.record(method="vera")]
-    assert short_names(frame(found)) == ["lora (rank=4, lr=0.001)", "lora (rank=8, lr=0.0003)", "vera"]
+    assert short_names(frame(found)) == ["lora (rank=4)", "lora (rank=8)", "vera"]
+    more = [*found, records.record(args={"rank": 4}, train={"lr": 1e-4})]
+    assert short_names(frame(more)) == ["lora (rank=4, lr=0.0001)", "lora (rank=4, lr=0.001)", "lora (rank=8, lr=0.0003)", "vera"]
 
 
 @pytest.mark.parametrize("y", YS)
@@ -62,7 +64,7 @@ def test_differences_are_those_of_the_statistics(y: str) -> None:
     figure = differences(found, runs, y)
     prefix = "nll." if y == "nll" else ""
     for axes, (_, members) in zip([axes for axes in figure.axes if axes.axison], found.groupby("task"), strict=True):
-        assert [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()] == members["label"].tolist()
+        assert [label.get_text() for label in axes.get_yticklabels()] == members["label"].tolist()
         points = [line for line in axes.lines if line.get_marker() != "None"]
         assert [line.get_xdata()[0] for line in points] == members[f"{prefix}difference"].tolist()
         bars = [tuple(line.get_xdata()) for line in axes.lines if line.get_marker() == "None" and len(set(line.get_ydata())) == 1]
@@ -72,7 +74,7 @@ def test_differences_are_those_of_the_statistics(y: str) -> None:
         assert {line.get_color() for line in points} == {COLOURS[method] for method in METHODS}
     assert any(filled)
     assert "not drawn: galore (reviews)" in notes(figure)
-    assert "lora (alpha=16)" not in notes(figure)  # the reference, which is drawn as the line at 0
+    assert "compared with reviews: lora (alpha=16), sst2: lora (alpha=16)" in notes(figure)
 
 
 def test_a_difference_without_an_interval_is_a_point_and_said() -> None:
@@ -127,8 +129,10 @@ def test_few_samples_needs_two_sizes() -> None:
 
 def test_only_the_test_split_is_drawn_where_there_is_one() -> None:
     found = [records.record(), records.record(split="valid", method="vera")]
-    assert [label.get_text() for label in memory(frame(found)).axes[0].get_yticklabels()] == ["lora"]
-    assert [label.get_text() for label in memory(frame(found[1:])).axes[0].get_yticklabels()] == ["vera"]
+    for kept, name, note in ((found, "lora", "1 run on the valid split, which tuned the others, not drawn"), (found[1:], "vera", "")):
+        figure = memory(frame(kept))
+        assert [label.get_text() for axes in figure.axes if axes.axison for label in axes.get_yticklabels()] == [name]
+        assert note in notes(figure)
 
 
 def draw_all(store: Path, out: Path) -> "subprocess.CompletedProcess[str]":

@@ -1,7 +1,7 @@
 """Frames as figures: pure functions that return a matplotlib Figure, and one that saves it so that equal figures are equal files."""
 
 from peftbench.figures._labels import overlaps
-from peftbench.figures._sheet import few_arms, final, short_names
+from peftbench.figures._sheet import few_arms, final, short_names, tuning
 from peftbench.figures._style import COLOURS, MARKERS, OTHER_COLOUR, OTHER_MARKER, NothingToDraw, save
 from peftbench.figures.differences import differences
 from peftbench.figures.few_samples import few_samples
@@ -36,4 +36,5 @@ __all__ = [
     "save",
     "short_names",
     "training",
+    "tuning",
 ]

@@ -30,6 +30,12 @@ def final(runs: pd.DataFrame) -> pd.DataFrame:
     return runs if tested.empty else tested
 
 
+def tuning(runs: pd.DataFrame) -> str:
+    """A note on the runs that `final` leaves out."""
+    count = len(runs) - len(final(runs))
+    return f"{count} run{'s' if count > 1 else ''} on the valid split, which tuned the others, not drawn" if count else ""
+
+
 def blocks(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows of each block, in their order."""
     return [members for _, members in rows.groupby(BLOCK, sort=False)]
@@ -72,6 +78,12 @@ def few_arms(runs: pd.DataFrame, most: int = 14) -> tuple[pd.DataFrame, str]:
         kept.append(members)
     note = f"of more than {most} arms, each method's with the lowest nll, which flatters it: chosen on the same examples" if cut else ""
     return pd.concat(kept) if kept else runs, note
+
+
+def rows_height(names: Sequence[Sequence[str]], around: float) -> float:
+    """How high, in inches, panels with these rows of names must be, with `around` for the axis below and the title."""
+    lines = max(len(textwrap.wrap(name, NAME)) for each in names for name in each)
+    return max(map(len, names)) * (0.21 if lines == 1 else 0.12 * lines + 0.04) + around
 
 
 def row_axis(axes: Axes, names: Sequence[str], methods: Sequence[str]) -> list[int]:
@@ -124,17 +136,20 @@ def without(runs: pd.DataFrame, drawn: pd.DataFrame) -> pd.DataFrame:
 
 
 def short_names(rows: pd.DataFrame) -> list[str]:
-    """Names for rows of one panel: the method, with the arguments and training settings in which the rows of that method differ."""
+    """Names for rows of one panel, as short as tells them apart: the method, with as many of the arguments, then of the training settings
+    in which the rows of that method differ as are needed."""
     names = [""] * len(rows)
-    settings = [json.loads(row["args"]) | {key.removeprefix("train."): row[key] for key in TRAIN if key in row} for row in _dicts(rows)]
+    settings = [json.loads(row["args"]) | {key.removeprefix("train."): row[key] for key in TRAIN} for row in _dicts(rows)]
     methods = list(rows["method"])
     for method in dict.fromkeys(methods):
         places = [i for i, other in enumerate(methods) if other == method]
-        keys = dict.fromkeys(key for i in places for key in settings[i])
-        differing = [key for key in keys if len({_text(settings[i].get(key)) for i in places}) > 1]
+        told: dict[int, tuple[str, ...]] = dict.fromkeys(places, ())
+        for key in dict.fromkeys(key for i in places for key in settings[i]):
+            more = {i: (*told[i], f"{key}={text}") if (text := _text(settings[i].get(key))) else told[i] for i in places}
+            if len(set(more.values())) > len(set(told.values())):
+                told = more
         for i in places:
-            told = [f"{key}={_text(settings[i][key])}" for key in differing if settings[i].get(key) is not None]
-            names[i] = f"{method} ({', '.join(told)})" if told else method
+            names[i] = f"{method} ({', '.join(told[i])})" if told[i] else method
     return names
 
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from peftbench.curves import RUN
-from peftbench.figures._sheet import annotate, blocks, final, legend, legend_columns, not_drawn, sheet, short_names, without
+from peftbench.figures._sheet import annotate, blocks, final, legend, legend_columns, not_drawn, sheet, short_names, tuning, without
 from peftbench.figures._style import DASHES, NothingToDraw, axis_name, style, tidy
 from peftbench.figures.pareto import Y, round_ticks
 from peftbench.frame import TRAIN, distinct
@@ -42,6 +42,7 @@ def few_samples(runs: pd.DataFrame, counts: pd.DataFrame, y: Y = "metric") -> Fi
     notes = [
         "means over seeds; bars: smallest to largest" if len(set(drawn["seed"])) > 1 else "one seed",
         "one training setting for each method and size, not the same at all of them" if _settings_change(parts) else "",
+        tuning(runs),
         not_drawn(list(missing["label"]), list(missing["task"])),
     ]
     annotate(figure, parts, notes, data=False)

@@ -4,9 +4,23 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from peftbench.curves import RUN, final_loss
-from peftbench.figures._sheet import annotate, blocks, few_arms, final, legend, not_drawn, row_axis, sheet, short_names, without
+from peftbench.figures._sheet import (
+    annotate,
+    blocks,
+    few_arms,
+    final,
+    legend,
+    not_drawn,
+    row_axis,
+    rows_height,
+    sheet,
+    short_names,
+    tuning,
+    without,
+)
 from peftbench.figures._style import GREY, SMALL, NothingToDraw, style, tidy
 from peftbench.frame import ARM, distinct
 
@@ -26,7 +40,8 @@ def gap(runs: pd.DataFrame, points: pd.DataFrame) -> Figure:
     if drawn.empty:
         raise NothingToDraw("there is nothing to draw: no run that is done has both a training curve and an nll")
     parts = blocks(drawn)
-    figure, panels = sheet(parts, [0.21 * max(len(set(members["arm"])) for members in parts) + 0.8, 0.25])
+    names = [short_names(members.drop_duplicates(ARM)) for members in parts]
+    figure, panels = sheet(parts, [rows_height(names, 0.8), 0.25])
     for (axes, below), members in zip(panels, parts, strict=True):
         _dumbbells(axes, members)
         look = {"color": GREY, "linestyle": "none", "markersize": 5}
@@ -39,6 +54,7 @@ def gap(runs: pd.DataFrame, points: pd.DataFrame) -> Figure:
         "training loss as seen while training: dropout is on and the model still changes",
         "means over seeds; at the right the gap, in brackets its smallest and largest" if several else "one seed; at the right the gap",
         note,
+        tuning(runs),
         not_drawn(list(missing["label"]), list(missing["task"])),
     ]
     annotate(figure, parts, notes)
@@ -60,7 +76,8 @@ def _dumbbells(axes: Axes, members: pd.DataFrame) -> None:
         text = f"{runs['gap'].mean():+z.3f}"
         if len(runs) > 1:
             text += f" [{runs['gap'].min():+z.3f}, {runs['gap'].max():+z.3f}]"
-        axes.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL - 1)
+        axes.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL - 1.5)
     tidy(axes, "nll per token")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     room = 0.05 * (high - low) or 0.05
     axes.set_xlim(low - room, high + room)

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from peftbench.figures._sheet import annotate, blocks, final, legend, not_drawn, row_axis, sheet, short_names
+from peftbench.figures._sheet import annotate, blocks, final, legend, not_drawn, row_axis, rows_height, sheet, short_names, tuning
 from peftbench.figures._style import SMALL, NothingToDraw, tidy
 from peftbench.frame import BLOCK, PARTS, arms
 
@@ -29,7 +29,7 @@ def memory(runs: pd.DataFrame) -> Figure:
         Patch(facecolor=shade, hatch=hatch, edgecolor="white", linewidth=0, label=part.removeprefix("peak."))
         for shade, hatch, part in zip(SHADES, HATCHES, PARTS, strict=True)
     ]
-    figure, panels = sheet(parts, [0.21 * max(map(len, parts)) + 0.75, 0.4])
+    figure, panels = sheet(parts, [rows_height([short_names(members) for members in parts], 0.75), 0.25])
     for (axes, below), members in zip(panels, parts, strict=True):
         _bars(axes, members)
         legend(below, handles)
@@ -37,6 +37,7 @@ def memory(runs: pd.DataFrame) -> Figure:
     several = bool((drawn["seeds"] > 1).any())
     notes = [
         "live tensor bytes at the peak of one training step on the largest batch" + (", means over seeds" if several else ""),
+        tuning(runs),
         not_drawn(list(missing["label"]), list(missing["task"])),
     ]
     annotate(figure, parts, notes)

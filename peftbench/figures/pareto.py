@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from peftbench.figures._labels import label
-from peftbench.figures._sheet import annotate, blocks, final, not_drawn, sheet
+from peftbench.figures._sheet import annotate, blocks, final, not_drawn, sheet, tuning
 from peftbench.figures._style import POINT, NothingToDraw, axis_name, ink, style, tidy
 from peftbench.frame import arms
 from peftbench.tables import human, size
@@ -56,6 +56,7 @@ def pareto(runs: pd.DataFrame, x: X, y: Y = "metric") -> Figure:
         "line: the best that costs at most so much",
         "bars: standard deviation over seeds" if any(drawn[f"{y}.std"].notna()) else "",
         "axis linear up to the mark after 0" if 0 in set(drawn[x]) else "",
+        tuning(runs),
         not_drawn(list(missing["label"]), list(missing["task"])),
     ]
     annotate(figure, parts, notes)

@@ -9,7 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from peftbench.curves import RUN, smoothed
-from peftbench.figures._sheet import annotate, blocks, few_arms, final, legend, legend_columns, not_drawn, sheet, short_names, without
+from peftbench.figures._sheet import (
+    annotate,
+    blocks,
+    few_arms,
+    final,
+    legend,
+    legend_columns,
+    not_drawn,
+    sheet,
+    short_names,
+    tuning,
+    without,
+)
 from peftbench.figures._style import DASHES, NothingToDraw, style, tidy
 from peftbench.frame import BLOCK, distinct
 
@@ -41,6 +53,7 @@ def training(runs: pd.DataFrame, points: pd.DataFrame, window: int | None = None
         "lines: means over seeds; bands: smallest to largest" if len(set(drawn["seed"])) > 1 else "one seed",
         "" if valid else "no loss on the valid split was taken while training",
         note,
+        tuning(runs),
         not_drawn(list(missing["label"]), list(missing["task"])),
     ]
     annotate(figure, parts, notes)
