@@ -60,7 +60,7 @@ def page(
     records: those that `runs` is the frame of. table: tables.comparison of `runs`, where its intervals should cover test examples too;
     by default they cover seeds. closing: the article's closing table, as a sheet.
     """
-    sheet = (table := table or comparison(runs)).sheet("en")
+    table = table or comparison(runs)
     blocks = _blocks(runs, table)
     keys = _keys(runs, blocks)
     packed, cut = _pack(runs, records)
@@ -100,8 +100,8 @@ def page(
         verdicts=[_claim(verdict) for verdict in verdicts],
         tally=Counter(verdict.verdict for verdict in verdicts),
         closing=closing,
-        nothing=sheet.empty,
-        left_out=sheet.notes,
+        table=table,
+        nothing=table.sheet("en").empty,
         links=MOST_LINKS,
         cut=cut,
         none=NONE,

@@ -1,0 +1,294 @@
+"""The page: what it shows is what the records say, and nothing in a record is more than text."""
+
+import base64
+import gzip
+import hashlib
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import records as made
+
+from peftbench import report
+from peftbench.claims import Verdict
+from peftbench.errors import InputError
+from peftbench.frame import frame
+from peftbench.record import Record
+from peftbench.spec import Study
+from peftbench.tables import closing
+
+NASTY = "boom <script>alert(1)</script> </script><!-- <b> & \" ' {{ 7 * 7 }}"
+
+
+@dataclass
+class Parsed(HTMLParser):
+    """What a browser would make of the page: its elements, its visible text, and the rows of its tables."""
+
+    html: str
+    elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    inside: list[str] = field(default_factory=list)  # contents of <script>, in order
+    style: str = ""
+    text: str = ""
+    tables: list[list[list[tuple[str | None, str]]]] = field(default_factory=list)  # (data-v, text) by table, row and cell
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.html)
+        self.close()
+        self.tables = [[row for row in table if row] for table in self.tables]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "script":
+            self.inside.append("")
+        elif tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append((dict(attrs).get("data-v"), ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem == "script":
+            self.inside[-1] += data
+        elif self.cdata_elem == "style":
+            self.style += data
+        else:
+            self.text += data
+            if self.tables and self.tables[-1] and self.tables[-1][-1]:
+                value, text = self.tables[-1][-1][-1]
+                self.tables[-1][-1][-1] = (value, text + data.strip())
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "table":
+            self.tables[-1].append([])  # what follows belongs to no cell
+
+    def script(self, name: str) -> Any:
+        """The data in the script element of that id."""
+        attributes = [given for tag, given in self.elements if tag == "script"]
+        return json.loads(next(inside for given, inside in zip(attributes, self.inside, strict=True) if given.get("id") == name))
+
+
+def parsed(records: list[Record], **given: Any) -> Parsed:
+    return Parsed(report.page(frame(records), records, **given))
+
+
+def unpacked(page: Parsed) -> list[dict[str, Any]]:
+    lines = [line for chunk in page.script("packed") for line in gzip.decompress(base64.b64decode(chunk)).decode().split("\n")]
+    return [json.loads(line) for line in lines]
+
+
+def verdict(**changed: Any) -> Verdict:
+    values: dict[str, Any] = {
+        "claim": "L1",
+        "text": "LoRA trains fewer parameters",
+        "verdict": "supported",
+        "effect": 98.5,
+        "low": 98.0,
+        "high": 99.0,
+        "unit": "%",
+        "rule": "at least 90 % fewer",
+        "reason": "counted",
+        "run_ids": (),
+    }
+    return Verdict(**values | changed)
+
+
+def test_nothing_in_a_record_or_a_verdict_is_markup() -> None:
+    records = [made.record(), made.record(method=f"m{NASTY}", task=NASTY, model=f"{NASTY}\u2028", status="failed", error=NASTY)]
+    page = parsed(records, verdicts=[verdict(text=NASTY, reason=NASTY, rule=NASTY, unit=NASTY)])
+    plain = parsed([made.record(), made.record(method="galore", task="t", model="m", status="failed", error="e")], verdicts=[verdict()])
+    tags = [tag for tag, _ in page.elements]
+    assert tags == [tag for tag, _ in plain.elements], "no element comes from a record"
+    assert "alert(1)" not in page.inside[-1], "the script is the same for all records"
+    assert page.inside[-1] == plain.inside[-1]
+    assert page.text.count("boom <script>alert(1)</script>") >= 5, "and it is there, as text"
+    assert "{{ 7 * 7 }}" in page.text
+    for data in page.inside[:-1]:
+        assert not set("<>&\u2028") & set(data)
+    shown = page.script("data")
+    assert NASTY in shown["runs"]["error"]
+    assert NASTY in {block["task"] for block in shown["blocks"]}
+    assert NASTY in {record["error"] for record in unpacked(page)}
+
+
+def test_the_page_needs_nothing_else_and_allows_nothing_else() -> None:
+    page = parsed(list(made.study()))
+    policy = next(given["content"] for _, given in page.elements if given.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+
+    def named(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    assert dict(part.split(" ", 1) for part in policy.split("; ")) == {
+        "default-src": "'none'",
+        "script-src": named(page.inside[-1]),
+        "style-src": named(page.style),
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    for tag, given in page.elements:
+        assert not {"src", "srcset", "action", "style", "onclick"} & set(given), tag
+        assert (given.get("href") or "#").startswith(("#", "data:")), tag
+
+
+def test_every_record_is_there_in_the_order_of_the_list() -> None:
+    records = list(made.study(seeds=5))  # more than a chunk
+    page = parsed(records)
+    assert len(page.script("packed")) == 2
+    found = unpacked(page)
+    assert [record["run_id"] for record in found] == page.script("data")["runs"]["run_id"]
+    assert sorted(found, key=lambda record: record["run_id"]) == sorted(
+        (record.model_dump(mode="json") for record in records), key=lambda record: record["run_id"]
+    )
+
+
+def test_tables_say_what_the_records_say() -> None:
+    page = parsed(list(made.study()))
+    scores: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    peaks: dict[tuple[str, str], int] = {}
+    for record in unpacked(page):
+        if record["status"] == "done":
+            args = record["spec"]["args"]
+            label = record["spec"]["method"]
+            if label == "lora":
+                label += " (alpha=16)" if args["alpha"] == 16 else " (alpha=48)"
+            scores[record["spec"]["task"], label].append(record["metrics"][record["primary"]])
+            peaks[record["spec"]["task"], label] = record["cost"]["peak_bytes"]
+    tasks = ["gsm", "reviews", "sst2"]
+    assert len(page.tables) == 3
+    seen = set()
+    for task, (header, *rows) in zip(tasks, page.tables, strict=True):
+        names = [text for _, text in header]
+        assert names[:2] == ["method", "accuracy↑"]
+        for cells in rows:
+            key = task, cells[0][1]
+            if key not in scores:
+                assert cells[1] == (None, "–")
+                continue
+            seen.add(key)
+            assert float(cells[1][0] or "nan") == pytest.approx(fmean(scores[key]), abs=1e-12)
+            assert cells[1][1].startswith(f"{fmean(scores[key]):.4f}")
+            assert cells[names.index("peak MiB")][1] == f"{peaks[key] / 2**20:,.1f}"
+    assert seen == set(scores)
+
+
+def test_dots_lie_where_the_seeds_do() -> None:
+    assert report._place(0.5, (0.5, 0.9)) == 15
+    assert report._place(0.9, (0.5, 0.9)) == 85
+    assert report._place(0.7, (0.5, 0.9)) == 50
+    assert report._place(0.5, (0.5, 0.5)) == 50
+    assert (report._place(-9, (0.5, 0.9)), report._place(9, (0.5, 0.9))) == (0, 100)
+
+
+def test_trials_of_a_search_are_in_the_list_only() -> None:
+    trial = made.record(seed=7, split="valid", study=Study(name="tuning", trials=8, trial=3))
+    page = parsed([made.record(), trial])
+    assert len(page.tables) == 1
+    assert "Trials of searches (tuning), 1 in all, are left out" in page.text
+    shown = page.script("data")
+    assert (len(shown["arms"]), len(shown["blocks"])) == (1, 2)
+    assert dict(zip(shown["runs"]["run_id"], shown["runs"]["trial"], strict=True))[trial.run_id] == 3
+    alone = parsed([trial])
+    assert not alone.tables
+    assert "all 1 runs in the store are trials" in alone.text
+
+
+def test_devices_have_tables_of_their_own() -> None:
+    other = made.record(environment=made.environment(device_name="Another"))
+    page = parsed([made.record(), other])
+    assert len(page.tables) == 2
+    assert {block["device"] for block in page.script("data")["blocks"]} == {"cpu: AMD EPYC, 2 threads", "cpu: Another"}
+
+
+def test_test_scores_come_before_others() -> None:
+    page = parsed([made.record(split="valid"), made.record(task="zzz")])
+    assert [block["split"] for block in page.script("data")["blocks"]] == ["test", "valid"]
+    assert len(page.script("data")["arms"]) == 2
+
+
+def test_an_empty_store_is_told() -> None:
+    page = parsed([])
+    assert "the store holds no records yet" in page.text
+    assert not page.inside
+    assert not page.tables
+
+
+def test_failures_only() -> None:
+    page = parsed([made.record(status="out-of-memory", error="more than there is")])
+    assert "more than there is" in page.text
+    assert page.tables[0][1][1] == (None, "–")
+
+
+def test_claims_unfold_to_their_evidence() -> None:
+    ids = tuple(f"{i:016x}" for i in range(report.MOST_LINKS + 5))
+    page = parsed(
+        [made.record()], verdicts=[verdict(run_ids=ids), verdict(claim="L2", verdict="undecided", effect=None, low=None, high=None)]
+    )
+    assert "1 supported, 0 refuted, 1 undecided" in " ".join(page.text.split())
+    assert "98.5 % 95 % interval 98 to 99" in " ".join(page.text.split())
+    links = [given["href"] for tag, given in page.elements if tag == "a" and (given["href"] or "").startswith("#run-")]
+    assert links == [f"#run-{name}" for name in ids[: report.MOST_LINKS]]
+    assert "and 5 more" in page.text
+    assert page.script("claims-data") == [list(ids), []]
+
+
+def test_the_closing_table_is_told() -> None:
+    records = list(made.study())
+    sheet = closing(frame(records), peft=lambda: None).sheet("en")
+    page = parsed(records, closing=sheet)
+    assert [text for _, text in page.tables[0][0]] == sheet.sections[0].header
+    assert [[text for _, text in row] for row in page.tables[0][1:]] == sheet.sections[0].rows
+    assert len(page.tables) == 3 + len(sheet.sections)
+
+
+def test_curves_are_cut_only_where_they_would_be_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = list(made.study())
+    whole = parsed(records)
+    assert all(record["curve"] for record in unpacked(whole))
+    assert "lack their training curves" not in whole.text
+    monkeypatch.setattr(report, "MOST_PACKED", 1000)
+    cut = parsed(records)
+    assert "lack their training curves" in cut.text
+    assert [record | {"curve": []} for record in unpacked(whole)] == [record | {"curve": []} for record in unpacked(cut)]
+    assert not any("curve" in record for record in unpacked(cut))
+
+
+def test_equal_results_make_equal_pages() -> None:
+    records = list(made.study())
+    assert report.page(frame(records), records) == report.page(frame(records), records[::-1])
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    report.write(path, "one")
+    report.write(path, "two ±")
+    assert path.read_text(encoding="utf-8") == "two ±"
+    with pytest.raises(InputError, match=r"nowhere/report\.html: cannot be written: No such file"):
+        report.write(tmp_path / "nowhere" / "report.html", "three")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        report.write(tmp_path / "folder", "three")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["folder", "report.html"]
+
+
+@pytest.mark.slow
+def test_twenty_thousand_records_make_a_page() -> None:
+    base = [made.record(method=method, task=f"task{task}") for task in range(20) for method in made.ARGS]
+    records = []
+    for record in base:
+        for seed in range(143):
+            spec = record.spec.model_copy(update={"seed": seed})
+            records.append(record.model_copy(update={"spec": spec, "run_id": spec.run_id}))
+    assert len(records) > 20_000
+    started = time.monotonic()
+    html = report.page(frame(records), records)
+    assert time.monotonic() - started < 30
+    assert len(html) < 50e6
