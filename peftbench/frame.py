@@ -39,6 +39,7 @@ MEASURED = [*COSTS, *PARTS, *PEAKS, *(f"{name}{part}" for name in SPREADS for pa
 IDENTITY = [*BLOCK, "method", "method_version", "label", "arm", "args", "seed", "run_id", "status", "error", "primary", "fingerprint"]
 STUDY = ["study", "trials", "trial"]  # the search that found the settings, the trials it gave each arm, and which trial a run itself is
 TRAIN = [f"train.{key}" for key in TrainSpec.model_fields]
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # made once: json.dumps would make one for every value
 
 
 def order(method: str) -> tuple[int, str]:
@@ -156,7 +157,7 @@ def _spread(name: str, spread: Spread | None) -> dict[str, float | None]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return CANONICAL.encode(value)
 
 
 def _place(spec: RunSpec, row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import trim_mean
 
 from peftbench.frame import ARM, BLOCK, distinct
 from peftbench.inference import LEVEL, Array, example_weights, half_width, holm, improvement, interval, p_value, sign_flip, sign_test
 from peftbench.scored import MEAN, Scored, scored
+from peftbench.store import device_folder
 
 Predictions = Callable[[str], pd.DataFrame]
 VALUES = {"metric": ("", 1.0), "nll": ("nll.", -1.0)}  # column of the frame: prefix of the estimates, sign that makes positive better
@@ -48,6 +48,9 @@ class Arm:
 def gather(runs: pd.DataFrame, predictions: Predictions | None) -> Iterator[list[Arm]]:
     """The arms of each block, in the order of `runs`. Predictions are read once a run, and only where all runs of an arm have them."""
     done = distinct(runs).query("status == 'done'")
+    several = set(done.loc[done["run_id"].duplicated(), "run_id"])  # done on several devices: a store wants to know on which
+    places = zip(done["device"], done["device_name"], done["run_id"], strict=True)
+    done = done.assign(run_id=[f"{device_folder(*at)}/{run_id}" if run_id in several else run_id for *at, run_id in places])
     names, values = [*ARM, "method", "label"], ["seed", "metric", "nll", "primary", "predictions", "run_id"]
     blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], list[tuple[Any, ...]]]] = {}
     for row in done[[*names, *values]].itertuples(index=False, name=None):
@@ -90,7 +93,8 @@ def intervals(runs: pd.DataFrame, predictions: Predictions | None, rng: np.rando
     `over` says what the interval covers: seeds and examples, seeds (no predictions, or none that give the metric again), examples (one
     seed: nothing is said about other seeds), or None: no interval, since one number alone, or numbers that do not vary, do not tell how
     sure they are. A value that a run lacks makes all of them NaN.
-    predictions: of a run id, as Store.predictions; asked only of runs that have some.
+    predictions: of a run, as Store.predictions: by its id, or by `<device folder>/<id>` where several devices have done it; it is asked
+    only for runs that left some.
     """
     rows: list[dict[str, Any]] = []
     for arm in (arm for block in gather(runs, predictions) for arm in block):
@@ -161,8 +165,10 @@ def estimate(evidence: Evidence, rng: np.random.Generator | None) -> dict[str, A
     if evidence.scored:
         low, high = max(low, evidence.scored.kind.low), min(high, evidence.scored.kind.high)
     over = evidence.over if np.isfinite(half) else None
-    cells = {"mean": mean, "median": float(np.median(values)), "iqm": float(trim_mean(values, 0.25)), "low": low, "high": high}
-    return cells | {"over": over}
+    ordered, cut = np.sort(values), len(values) // 4
+    middle = ordered[cut : len(values) - cut]
+    cells = {"mean": mean, "median": float(np.median(values)), "iqm": float(middle.mean())}
+    return cells | {"low": low, "high": high, "over": over}
 
 
 def _difference(other: Evidence, reference: Evidence, sign: float, rng: np.random.Generator | None) -> dict[str, Any]:

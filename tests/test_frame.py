@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import records
 
-from peftbench.frame import ARM, BLOCK, METHODS, TRAIN, arms, distinct, frame, order
-from peftbench.record import Record
-from peftbench.spec import DataSpec, LimitSpec
+from peftbench.frame import ARM, BLOCK, METHODS, TRAIN, arms, distinct, frame, order, settled
+from peftbench.record import Predictions, Record
+from peftbench.spec import DataSpec, LimitSpec, Study
 
 
 def labels(*found: Record) -> set[str]:
@@ -41,6 +41,28 @@ def test_one_row_per_run_with_its_own_values() -> None:
             assert pd.isna(row["step_seconds"])
         else:
             assert row["step_seconds.iqr"] == record.cost.step_seconds.iqr
+
+
+def test_a_search_s_trials_are_told_from_runs_with_what_it_found() -> None:
+    tuned, trial = Study(name="glue", trials=20), Study(name="glue", trials=20, trial=0)
+    made = Predictions(rows=7, sha256="")
+    found = [
+        records.record(study=tuned, predictions=made),
+        records.record(seed=1, study=trial, status="pruned"),
+        records.record(method="vera"),
+    ]
+    table = frame(found)
+    columns = (
+        table[["study", "trials", "trial", "predictions"]]
+        .astype(object)
+        .where(table[["study", "trials", "trial", "predictions"]].notna(), None)
+    )
+    assert columns.values.tolist() == [["glue", 20, None, 7], ["glue", 20, 0, None], [None, None, None, None]]
+    kept, trials = settled(table)
+    assert kept["method"].tolist() == ["lora", "vera"]
+    assert trials["seed"].tolist() == [1]
+    assert arms(kept)["trials"].fillna(-1).tolist() == [20, -1]
+    assert all(part.empty for part in settled(frame([])))
 
 
 def test_every_number_of_the_cost_has_a_column() -> None:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from peftbench.inference import Array, half_width, holm, improvement, interval, 
 from peftbench.record import Predictions, Record
 from peftbench.scored import MATTHEWS, scored
 from peftbench.stats import Evidence, best, differences, intervals, performance_profile
+from peftbench.store import Store
 
 Tables = dict[str, pd.DataFrame]
 
@@ -297,6 +299,14 @@ def test_one_seed_s_interval_covers_examples_only() -> None:
     assert (alone["mean"] == table["mean"]).all()
 
 
+def test_an_interval_ends_where_the_metric_does() -> None:
+    found, tables = study(2, 40, better=3.0)
+    full = intervals(frame(found), tables.__getitem__, rng()).iloc[0]
+    assert full["mean"] > 0.9
+    assert full["high"] == 1
+    assert full["low"] < full["mean"]
+
+
 def test_predictions_that_are_not_those_of_the_record_are_not_used() -> None:
     found, tables = study(3, 100)
     wrong = {key: table.assign(score=1 - table["score"]) for key, table in tables.items()}
@@ -380,6 +390,20 @@ def test_different_devices_are_never_compared() -> None:
     assert list(table["device"]) == ["cpu", "cuda"]
     assert list(table["method"]) == ["full", "full"]
     assert differences(frame(found[:2] + found[6:]), "lora", None, rng()).empty
+
+
+def test_predictions_are_those_of_the_run_s_device(tmp_path: Path) -> None:
+    found, tables = study(2, 50)
+    store = Store(tmp_path / "results")
+    for record in found[:4]:
+        store.write(record, tables[record.run_id])
+        other = tables[record.run_id].assign(nll=lambda table: table["nll"] + 1)
+        store.write(run(other, method=record.spec.method, seed=record.spec.seed, device="cuda"), other)
+    alone = run(tables[found[4].run_id], method="vera", seed=0)
+    store.write(alone, tables[found[4].run_id])
+    table = intervals(frame(store.read_all()), store.predictions, rng())
+    assert list(table["nll.over"]) == ["seeds and examples"] * 2 + ["examples"] + ["seeds and examples"] * 2
+    assert table["nll.mean"][3] == pytest.approx(table["nll.mean"][0] + 1)
 
 
 def test_a_store_s_method_against_itself(monkeypatch: pytest.MonkeyPatch) -> None:

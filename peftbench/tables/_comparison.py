@@ -83,7 +83,7 @@ def by_block(rows: pd.DataFrame) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
 
 
 def left_out_note(trials: int, studies: Iterable[str], lang: Lang) -> list[str]:
-    return [say("{0} runs are trials of searches ({1}) and are left out", lang, trials, ", ".join(studies))] if trials else []
+    return [say("left out, as trials of searches ({1}): {0}", lang, trials, ", ".join(studies))] if trials else []
 
 
 def _intervals(runs: pd.DataFrame, predictions: Predictions | None, rng: np.random.Generator | None) -> dict[tuple[Any, ...], Any]:

@@ -70,7 +70,7 @@ def costs(runs: pd.DataFrame) -> Costs:
         speed = {run["seed"]: run["tokens_per_second"] for run in reference}
         for arm in members:
             own = of[arm["arm"]]
-            arm["relative"] = [run["tokens_per_second"] / speed[run["seed"]] for run in own if run["seed"] in speed]
+            arm["relative"] = [run["tokens_per_second"] / speed[run["seed"]] for run in own if speed.get(run["seed"])]
             arm |= {name: [_ratio(run, name) for run in own] for name in ("adapted", "merged")}
         blocks.append((dict(zip(BLOCK, key, strict=True)), members))
     return Costs(tuple(blocks), len(trials), tuple(dict.fromkeys(trials["study"])))
