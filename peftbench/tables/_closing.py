@@ -142,7 +142,7 @@ def _measure(
     known = {method: float(each.values.mean()) for method, each in zip(present, evidence, strict=True)}
     top = [method for method, mean in known.items() if mean == max(known.values())]  # none if one is NaN
     if len(known) > 1 and len(top) == 1:
-        techniques[top[0]].highest[task] = best(evidence, 1.0) == list(known).index(top[0])
+        techniques[top[0]].highest[task] = best(evidence, 1.0) is not None
     lora = present.get(REFERENCE)
     if lora is None:
         return
