@@ -35,6 +35,7 @@ function changed() {
 filters.addEventListener("change", changed);
 filters.addEventListener("reset", () => setTimeout(changed)); // after the browser has emptied the fields
 filters.addEventListener("submit", (event) => event.preventDefault());
+$("#no-script").hidden = true;
 for (const node of $$(".needs-script")) node.classList.remove("needs-script");
 
 // Values in words, as the tables write them.

@@ -109,7 +109,7 @@ function laidOut(value, indent = "") {
 function goTo() {
   const id = decodeURIComponent(location.hash).match(/^#run-([0-9a-f]+)$/)?.[1];
   if (!id || !RUNS.run_id.includes(id)) return;
-  filters.reset();
+  for (const name of NAMES) filters.elements[name].value = "";
   status.value = "";
   find.value = id;
   changed();
