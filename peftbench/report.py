@@ -34,7 +34,7 @@ SCRIPTS = ("base.js", "tables.js", "plot.js", "runs.js", "print.js")
 CHUNK = 100  # records that are packed together, and unpacked when one of them is looked at
 MOST_PACKED = 32_000_000  # bytes of packed records; with more than that, training curves are left in the store
 MOST_ERROR = 300  # characters of an error in a list; its run's record has all of it
-MOST_LINKS = 60  # runs of a claim that are listed before a button has to be pressed
+MOST_LINKS = 24  # runs of a claim that are listed before a button has to be pressed
 
 # What the plot can lay out from left to right, and how it writes a value: the names of frame.COSTS, in words.
 COSTS = {
@@ -104,7 +104,7 @@ def page(
         nothing=table.sheet("en").empty,
         links=MOST_LINKS,
         cut=cut,
-        none=NONE,
+        dash=NONE,
     )
 
 

@@ -180,6 +180,12 @@ def test_tables_say_what_the_records_say() -> None:
     assert seen == set(scores)
 
 
+def test_the_legend_explains_the_dash() -> None:
+    page = parsed([made.record()])
+    assert "–there is no such number" in page.text
+    assert "None" not in page.text
+
+
 def test_dots_lie_where_the_seeds_do() -> None:
     assert report._place(0.5, (0.5, 0.9)) == 15
     assert report._place(0.9, (0.5, 0.9)) == 85

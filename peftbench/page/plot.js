@@ -27,6 +27,13 @@ $("#more-panels").addEventListener("click", () => {
   drawPanels();
 });
 
+const ruler = document.createElement("canvas").getContext("2d");
+/** How wide a text is drawn, in pixels: a mark's name, or a tick's number. */
+function widthOf(text, font) {
+  ruler.font = `${font} ${getComputedStyle(document.body).fontFamily}`;
+  return ruler.measureText(text).width;
+}
+
 let lastWidth = 0;
 new ResizeObserver(([entry]) => {
   const width = Math.round(entry.contentRect.width);
@@ -130,11 +137,12 @@ function panel(block, width) {
   let lastEnd = -Infinity; // of the tick's text before, which must not run into the next
   for (const tick of xs.ticks) {
     const text = tick === 0 ? "0" : WORDS[unit](tick).replace(/\.0+(?= |$)|(\.\d*?)0+(?= |$)/, "$1");
-    const at = xs.at(tick);
+    const [at, half] = [xs.at(tick), widthOf(text, "12px") / 2 + 1];
+    const middle = Math.min(at, width - half);
     image.append(draw("path", { class: "grid", d: `M${at} ${bottom}v5` }));
-    if (at - text.length * 3.3 < lastEnd || at + text.length * 3.3 > width) continue;
-    lastEnd = at + text.length * 3.3 + 8;
-    image.append(draw("text", { class: "tick", x: at, y: bottom + 18, "text-anchor": "middle" }, text));
+    if (middle - half < lastEnd) continue;
+    lastEnd = middle + half + 8;
+    image.append(draw("text", { class: "tick", x: middle, y: bottom + 18, "text-anchor": "middle" }, text));
   }
   image.append(
     draw("path", { class: "axis", d: xs.gap ? `M${left} ${bottom}H${xs.gap - 3}M${xs.gap + 3} ${bottom}H${right}m${xs.gap - right - 6} 5l6-10m0 10l6-10` : `M${left} ${bottom}H${right}` }),
@@ -195,25 +203,32 @@ function rove(marks) {
   });
 }
 
-/** Labels, each where it hides least: no other label, no mark, nothing outside. */
+/** Labels, each where it hides least and is nearest to its own mark; a thin line leads from one that stands further off. */
 function names(named, points, left, right, top, bottom) {
   const boxes = points.map((p) => [p.px - 7, p.py - 7, p.px + 7, p.py + 7]);
   const bars = points.filter((p) => p.ends.length).map((p) => [p.px - 1, Math.min(...p.at), p.px + 1, Math.max(...p.at)]);
+  const inside = [left + 2, top - 12, right + 12, bottom - 2];
   const overlap = (a, b) => Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
-  return named.map((p) => {
-    const [w, h] = [p.arm.label.length * 6.6 + 2, 15];
+  const total = (box, others) => others.reduce((sum, other) => sum + overlap(box, other), 0);
+  const end = (box, p) => [Math.max(box[0], Math.min(box[2], p.px)), Math.max(box[1], Math.min(box[3], p.py))]; // the box's nearest point
+  const away = (box, p) => Math.hypot(end(box, p)[0] - p.px, end(box, p)[1] - p.py);
+  return [...named].sort((a, b) => a.py - b.py).flatMap((p) => {
+    const [w, h] = [widthOf(p.arm.label, "560 12.5px") + 4, 15];
     let [least, chosen] = [Infinity, null];
-    for (const distance of [10, 16, 24, 34]) {
+    for (const distance of [10, 16, 24, 34, 46]) {
       for (const [dx, dy] of [[1, 0], [-1, 0], [0, -1], [0, 1], [0.8, -0.7], [0.8, 0.7], [-0.8, -0.7], [-0.8, 0.7]]) {
         const x = p.px + dx * distance + (dx > 0.1 ? 0 : dx < -0.1 ? -w : -w / 2);
         const y = p.py + dy * distance + (dy > 0.1 ? 0 : dy < -0.1 ? -h : -h / 2);
         const box = [x, y, x + w, y + h];
-        const inside = overlap(box, [left + 2, top - 12, right + 12, bottom - 2]);
-        const cost = distance + 5 * (w * h - inside) + boxes.reduce((sum, other) => sum + overlap(box, other), 0) + bars.reduce((sum, other) => sum + 4 * overlap(box, other), 0);
+        const strange = points.filter((other) => other !== p && away(box, other) < away(box, p) + 3).length;
+        const cost = distance + 5 * (w * h - overlap(box, inside)) + total(box, boxes) + 4 * total(box, bars) + 150 * strange;
         if (cost < least) [least, chosen] = [cost, box];
       }
     }
     boxes.push(chosen);
-    return draw("text", { class: `name ${p.arm.colour}`, x: (chosen[0] + chosen[2]) / 2, y: chosen[1] + 11.5, "text-anchor": "middle" }, p.arm.label);
+    const middle = (chosen[0] + chosen[2]) / 2;
+    const text = draw("text", { class: `name ${p.arm.colour}`, x: middle, y: chosen[1] + 11.5, "text-anchor": "middle" }, p.arm.label);
+    const [x, y] = end(chosen, p);
+    return away(chosen, p) > 14 ? [draw("path", { class: `leader ${p.arm.colour}`, d: `M${p.px} ${p.py}L${x} ${y}` }), text] : [text];
   });
 }
