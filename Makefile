@@ -29,7 +29,7 @@ bench: .venv/ready
 	@$(MAKE) --no-print-directory figures
 
 figures: .venv/ready
-	$(BIN)/python paper_figures/fig_pareto.py
+	$(BIN)/python paper_figures/all.py
 
 test: .venv/ready-dev
 	$(BIN)/pytest -q

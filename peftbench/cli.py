@@ -27,10 +27,25 @@ class Format(StrEnum):
     json = "json"
 
 
+class Language(StrEnum):
+    en = "en"
+    zh = "zh"
+
+
+class Kind(StrEnum):
+    comparison = "comparison"
+    costs = "costs"
+    closing = "closing"
+
+
 class Listing(StrEnum):
     methods = "methods"
     tasks = "tasks"
     models = "models"
+
+
+FormatOption = Annotated[Format, typer.Option(help="How to print it.")]
+LanguageOption = Annotated[Language, typer.Option(help="In which language.")]
 
 
 @app.command("run", epilog="Example: peftbench run experiments/quick.toml --only method=lora,task=reviews --set train.steps=20")
@@ -50,6 +65,8 @@ def run_command(
     from peftbench.tasks import TASKS
 
     experiment = select(read_experiment(file), _only(only or []))
+    if experiment.search:
+        raise InputError(f"{file} is a search: `peftbench search {file}` carries it out")
     specs = expand(experiment, METHODS, TASKS, [_setting(text) for text in settings or []])
     statuses: frozenset[Status] = frozenset(_status(name) for name in retry or [])
     results = Store(store)
@@ -82,15 +99,80 @@ def run_command(
         raise typer.Exit(1)
 
 
-@app.command("table", epilog="Example: peftbench table --store results --format latex")
+@app.command("table", epilog="Example: peftbench table --kind costs --format latex")
 def table_command(
-    store: StoreOption = Path("results"), format: Annotated[Format, typer.Option(help="How to print it.")] = Format.md
+    store: StoreOption = Path("results"),
+    kind: Annotated[Kind, typer.Option(help="The comparison, what the methods cost, or the article's closing table.")] = Kind.comparison,
+    format: FormatOption = Format.md,
+    lang: LanguageOption = Language.en,
 ) -> None:
     """Compare the methods in the store, one table for each model, task and device."""
-    from peftbench.frame import frame
-    from peftbench.tables import comparison, render
+    import numpy as np
 
-    print(render(comparison(frame(Store(store).read_all())), format.value))
+    from peftbench import tables
+    from peftbench.frame import frame
+
+    results = Store(store)
+    runs, rng = frame(results.read_all()), np.random.default_rng(0)
+    match kind:
+        case Kind.comparison:
+            table = tables.comparison(runs, results.predictions, rng)
+        case Kind.costs:
+            table = tables.costs(runs)
+        case Kind.closing:
+            table = tables.closing(runs, results.predictions, rng)
+    print(tables.render(table, format.value, lang.value))
+
+
+@app.command("claims", epilog="Example: peftbench claims --store results --lang zh")
+def claims_command(store: StoreOption = Path("results"), format: FormatOption = Format.md, lang: LanguageOption = Language.en) -> None:
+    """Judge the article's claims by the runs in the store: supported, refuted or undecided, each with its rule."""
+    import numpy as np
+
+    from peftbench.claims import render, verdicts
+    from peftbench.frame import frame
+
+    results = Store(store)
+    records = list(results.read_all())
+    found = verdicts(frame(records), records, results.predictions, np.random.default_rng(0))
+    print(render(found, format.value, lang.value))
+
+
+@app.command("recommend", epilog="Example: peftbench recommend --model minilm-l6 --task rte --memory 8")
+def recommend_command(
+    model: Annotated[str, typer.Option(help="A model, named as in the store.")],
+    task: Annotated[str, typer.Option(help="A task.")],
+    memory: Annotated[float, typer.Option(min=0, help="How much memory there is for training, in GiB.")],
+    samples: Annotated[int | None, typer.Option(min=1, help="How many training examples there are.")] = None,
+    store: StoreOption = Path("results"),
+    format: Annotated[Format, typer.Option(help="md or json.")] = Format.md,
+) -> None:
+    """Say which method and settings did best in the store for a model, a task and a memory budget, and on what evidence."""
+    from peftbench.frame import frame
+    from peftbench.recommend import recommend, render
+
+    found = recommend(frame(Store(store).read_all()), model, task, memory, samples)
+    print(json.dumps(asdict(found), indent=2, allow_nan=False) if format is Format.json else render(found))
+
+
+@app.command("report", epilog="Example: peftbench report --store results --out report.html")
+def report_command(
+    store: StoreOption = Path("results"), out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html")
+) -> None:
+    """Write one page, which needs no network: the tables to sort and filter, the plot, the claims and every run's record."""
+    import numpy as np
+
+    from peftbench import claims, report, tables
+    from peftbench.frame import frame
+
+    results = Store(store)
+    records = list(results.read_all())
+    runs, rng = frame(records), np.random.default_rng(0)
+    found = claims.verdicts(runs, records, results.predictions, rng) if records else []
+    table = tables.comparison(runs, results.predictions, rng)
+    closing = tables.closing(runs, results.predictions, rng).sheet("en") if records else None
+    report.write(out, report.page(runs, records, found, table, closing))
+    print(f"{out}: {len(records)} runs" if records else f"{out}: {tables.EMPTY}")
 
 
 @app.command("show", epilog="Example: peftbench show 3f2a")

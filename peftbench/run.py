@@ -3,7 +3,7 @@
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,8 +64,15 @@ class Found:
     predictions: pd.DataFrame
 
 
-def run(spec: RunSpec, adapter_folder: Path | None = None) -> Outcome:
-    """Carry out `spec`. Divergence, lack of memory and failures are records with a status; nothing is raised but KeyboardInterrupt."""
+def _never(step: int, valid_nll: float) -> bool:
+    return False
+
+
+def run(spec: RunSpec, adapter_folder: Path | None = None, enough: Callable[[int, float], bool] = _never) -> Outcome:
+    """Carry out `spec`; `enough` sees every step with a valid nll and says whether to end there.
+
+    That, divergence, lack of memory and failures are records with a status; nothing is raised but KeyboardInterrupt.
+    """
     started, start = datetime.now(UTC), time.perf_counter()
     _prepare_process(spec.seed)
     device = measure.choose_device()
@@ -73,10 +80,14 @@ def run(spec: RunSpec, adapter_folder: Path | None = None) -> Outcome:
     found: Found | None = None
     status: Status = "done"
     problem: str | None = None
+    curve: tuple[Point, ...] = ()
     try:
-        found = _run(spec, device, adapter_folder)
+        found = _run(spec, device, adapter_folder, enough)
+        curve = found.curve
+    except train.PrunedError as error:
+        status, problem, curve = "pruned", str(error), error.curve
     except train.DivergenceError as error:
-        status, problem = "diverged", str(error)
+        status, problem, curve = "diverged", str(error), error.curve
     except (torch.OutOfMemoryError, MemoryError) as error:
         status, problem = "out-of-memory", _last_line(error)
     except InputError as error:
@@ -84,14 +95,14 @@ def run(spec: RunSpec, adapter_folder: Path | None = None) -> Outcome:
     except Exception as error:  # whatever a model, a task or a method can raise: the suite goes on, and the record says what it was
         status, problem = "out-of-memory" if lacks_memory(error) else "failed", _last_line(error)
         traceback.print_exc()
-    record = _record(spec, status, problem, started, time.perf_counter() - start, device, environment, found)
+    record = _record(spec, status, problem, started, time.perf_counter() - start, device, environment, curve, found)
     return Outcome(record, found.predictions if found else None)
 
 
 def ended(spec: RunSpec, status: Status, error: str, started: datetime, seconds: float) -> Record:
     """The record of a run whose process ended before it could write one."""
     device = measure.choose_device()
-    return _record(spec, status, error, started, seconds, device, measure.environment(device), None)
+    return _record(spec, status, error, started, seconds, device, measure.environment(device), (), None)
 
 
 def _record(
@@ -102,6 +113,7 @@ def _record(
     seconds: float,
     device: torch.device,
     environment: Environment,
+    curve: tuple[Point, ...],
     found: Found | None,
 ) -> Record:
     return Record(
@@ -115,7 +127,7 @@ def _record(
         spec=spec,
         primary=TASKS[spec.task].primary,
         metrics=found.metrics if found else {},
-        curve=found.curve if found else (),
+        curve=curve,
         cost=found.cost if found else None,
         data=found.data if found else None,
         environment=environment,
@@ -141,7 +153,7 @@ def _prepare_process(seed: int) -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None) -> Found:
+def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None, enough: Callable[[int, float], bool]) -> Found:
     task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
     limits: dict[Split, int | None] = {"train": spec.data.train, "valid": spec.data.valid, "test": spec.data.test}
     examples: dict[Split, list[Example]] = {split: _examples(task, split, limits[split], spec.task) for split in _splits(spec)}
@@ -165,7 +177,7 @@ def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None) -> Fo
     training = train.Training()
     if optimizer is not None:
         with cuda.phase("train"):
-            training = _train(spec, method, subject, optimizer, data, batches)
+            training = _train(spec, method, subject, optimizer, data, batches, enough)
 
     with cuda.phase("eval"):
         scored = evaluate(subject, task, data[spec.split], spec.data, spec.seed, shots)
@@ -236,6 +248,7 @@ def _train(
     optimizer: torch.optim.Optimizer,
     data: dict[str, Loaded],
     batches: list[list[int]],
+    enough: Callable[[int, float], bool],
 ) -> train.Training:
     items = data["train"].items
 
@@ -251,5 +264,6 @@ def _train(
         forward,
         update=lambda step: method.update(subject.net, optimizer, step),
         evaluate=lambda: likelihood(subject, data["valid"].items).mean,
+        enough=enough,
         device=subject.device,
     )

@@ -24,11 +24,14 @@ GRACE_SECONDS = 10  # what a run has to end after it was asked to
 PRELOADED = ["peftbench.run", "evaluate", "sklearn.metrics", "scipy.stats"]  # the last three are slow, and imported where scores are made
 
 
+Watch = Callable[[int, float], bool]  # (step, valid nll) -> whether the run may end there
+
+
 class Executor(Protocol):
     """Where runs take place."""
 
-    def submit(self, spec: RunSpec) -> Future[Outcome]:
-        """Begin a run; its outcome comes whatever happens to it."""
+    def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[Outcome]:
+        """Begin a run; its outcome comes whatever happens to it. `watch` is asked at every validation, from another thread."""
         ...
 
     def close(self) -> None:
@@ -50,8 +53,8 @@ class LocalExecutor:
         self._process: multiprocessing.process.BaseProcess | None = None
         self._closed = threading.Event()
 
-    def submit(self, spec: RunSpec) -> Future[Outcome]:
-        return self._pool.submit(self._run, spec)
+    def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[Outcome]:
+        return self._pool.submit(self._run, spec, watch)
 
     def close(self) -> None:
         self._closed.set()
@@ -59,27 +62,29 @@ class LocalExecutor:
             _end(self._process)
         self._pool.shutdown(cancel_futures=True)
 
-    def _run(self, spec: RunSpec) -> Outcome:
+    def _run(self, spec: RunSpec, watch: Watch | None) -> Outcome:
         started, start = datetime.now(UTC), time.perf_counter()
-        receiver, sender = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_work, args=(sender, spec, self._adapter_folder), daemon=False)
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, spec, self._adapter_folder, watch is not None), daemon=False)
         process.start()
         self._process = process
-        sender.close()
+        theirs.close()
         status: Status = "failed"
         error = ""
         try:
-            if receiver.poll(spec.limits.seconds):
-                outcome = receiver.recv()
-                process.join(GRACE_SECONDS)
-                return outcome
+            while ours.poll(max(0.0, start + spec.limits.seconds - time.perf_counter())):
+                message = ours.recv()
+                if isinstance(message, Outcome):
+                    process.join(GRACE_SECONDS)
+                    return message
+                ours.send(watch is not None and watch(*message))
             status, error = "timed-out", f"not done after {spec.limits.seconds} s"
         except EOFError:
             process.join(GRACE_SECONDS)
             error = _how_it_ended(process.exitcode)
         finally:
             _end(process)
-            receiver.close()
+            ours.close()
         return Outcome(ended(spec, status, error, started, time.perf_counter() - start), None)
 
 
@@ -100,7 +105,7 @@ def _end(process: multiprocessing.process.BaseProcess) -> None:
         process.join()
 
 
-def _work(sender: Connection, spec: RunSpec, adapter_folder: Path | None) -> None:
+def _work(parent_end: Connection, spec: RunSpec, adapter_folder: Path | None, watched: bool) -> None:
     """What the fresh process does. It ends with its parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     parent = multiprocessing.parent_process()
@@ -111,7 +116,14 @@ def _work(sender: Connection, spec: RunSpec, adapter_folder: Path | None) -> Non
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    sender.send(run(spec, adapter_folder))
+
+    def enough(step: int, valid_nll: float) -> bool:
+        if not watched:
+            return False
+        parent_end.send((step, valid_nll))
+        return parent_end.recv()
+
+    parent_end.send(run(spec, adapter_folder, enough))
 
 
 @dataclass(frozen=True)
@@ -125,9 +137,10 @@ class Progress:
 
 
 def pending(specs: Sequence[RunSpec], store: Store, folder: str, retry: frozenset[Status] = frozenset()) -> list[RunSpec]:
-    """The specs that the store has no record of from the device with this folder, or one with a status in `retry`."""
+    """The specs that the store has no record of from the device with this folder, or one with a status in `retry`, or that a search
+    ended early."""
     known = store.statuses(folder)
-    return [spec for spec in specs if spec.run_id not in known or known[spec.run_id] in retry]
+    return [spec for spec in specs if known.get(spec.run_id, "pruned") in {*retry, "pruned"}]
 
 
 def run_all(

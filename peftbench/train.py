@@ -17,8 +17,20 @@ WARM_UP = 2  # steps at the start whose time does not count: allocations, kernel
 POOL = 32  # batches that are sorted by length together
 
 
-class DivergenceError(Exception):
+class EndedError(Exception):
+    """Training has ended before its last step; `curve` is what there is."""
+
+    def __init__(self, message: str, curve: Sequence[Point]) -> None:
+        super().__init__(message)
+        self.curve = tuple(curve)
+
+
+class DivergenceError(EndedError):
     """The loss or the gradient is no longer finite."""
+
+
+class PrunedError(EndedError):
+    """Whoever watches the validation loss has seen enough."""
 
 
 class InvariantError(Exception):
@@ -89,13 +101,14 @@ def train(
     forward: Callable[[int], Step],
     update: Callable[[int], None],
     evaluate: Callable[[], float],
+    enough: Callable[[int, float], bool],
     device: torch.device,
 ) -> Training:
     """Take spec.steps steps.
 
     forward(step): the loss of that step's batch (steps count from 1); update(step): the optimizer's step; evaluate(): valid
-    nll, called every spec.eval_every steps. Raises DivergenceError, and InvariantError where what requires a gradient is not what the
-    optimizer was given.
+    nll, called every spec.eval_every steps; enough(step, valid nll): whether to stop there. Raises
+    DivergenceError, PrunedError, and InvariantError where what requires a gradient is not what the optimizer was given.
     """
     declared = {id(p) for group in optimizer.param_groups for p in group["params"]}
     parameters = list(net.parameters())
@@ -117,7 +130,7 @@ def train(
             nn.utils.clip_grads_with_norm_(trained, spec.clip, norm)
         loss = result.loss.item()
         if not math.isfinite(loss) or not math.isfinite(norm.item()):
-            raise DivergenceError(f"step {step} of {spec.steps}: loss {loss:.4g}, gradient norm {norm.item():.4g}")
+            raise DivergenceError(f"step {step} of {spec.steps}: loss {loss:.4g}, gradient norm {norm.item():.4g}", out.curve)
         update(step)
         optimizer.zero_grad(set_to_none=True)
         synchronize(device)
@@ -132,6 +145,8 @@ def train(
             valid = evaluate()
             net.train()
         out.curve.append(Point(step=step, train_loss=loss, valid_loss=valid, lr=optimizer.param_groups[0]["lr"]))
+        if valid is not None and enough(step, valid):
+            raise PrunedError(f"ended after step {step} of {spec.steps}: valid nll {valid:.4g}", out.curve)
     if {id(p) for p in optimizer.state} != declared:
         raise InvariantError("the optimizer's state is not that of the parameters it was given")
     return out

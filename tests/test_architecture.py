@@ -11,20 +11,9 @@ from peftbench.tasks import TASKS
 PACKAGE = Path(__file__).parent.parent / "peftbench"
 FILES = {str(path.relative_to(PACKAGE).with_suffix("")).replace("/", "."): path for path in sorted(PACKAGE.rglob("*.py"))}
 FIGURES = {name for name in FILES if name.startswith("figures.")}
-FREE_OF_TORCH = {
-    "errors",
-    "spec",
-    "record",
-    "store",
-    "frame",
-    "curves",
-    "sensitivity",
-    "ratio",
-    "stats",
-    "tables",
-    "claims",
-    "report",
-} & set(FILES) | FIGURES
+REPORTS = {"errors", "spec", "record", "store", "frame", "stats", "tables", "figures", "claims", "report", "recommend", "verdict"}
+REPORTS |= {"inference", "scored", "evidence", "rules", "shapes", "curves", "sensitivity", "ratio"}
+FREE_OF_TORCH = {name for name in FILES if name.partition(".")[0] in REPORTS}
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "peft"}
 OWNERS = {"optuna": {"search"}, "matplotlib": FIGURES, "typer": {"cli"}, "peft": set()}
 

@@ -15,17 +15,20 @@ from peftbench.spec import Frozen, validated
 
 @dataclass(frozen=True)
 class Range:
-    """One dimension of a search space: from `low` to `high`, both included."""
+    """One dimension of a search space: from `low` to `high`, both included; `least` and `most` are ends that widening may not pass."""
 
     low: float
     high: float
     log: bool = False
+    integer: bool = False
+    least: float | None = None
+    most: float | None = None
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise InputError(f"range {self.low} to {self.high}: the low end must lie below the high end")
+            raise InputError(f"range {self.low:g} to {self.high:g}: the low end must lie below the high end")
         if self.log and self.low <= 0:
-            raise InputError(f"range {self.low} to {self.high}: a logarithmic range must lie above 0")
+            raise InputError(f"range {self.low:g} to {self.high:g}: a logarithmic range must lie above 0")
 
 
 Space = Mapping[str, Range]  # dotted names as in `--set`: "train.lr", "args.ratio"

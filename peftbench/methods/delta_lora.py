@@ -97,7 +97,7 @@ class DeltaLoRA(AbstractMethod):
         "train.lr": Range(1e-4, 1e-2, log=True),
         "train.head_lr": Range(1e-4, 1e-2, log=True),
         "args.lambda": Range(0.25, 4, log=True),
-        "args.start_step": Range(0, 100),
+        "args.start_step": Range(0, 100, integer=True, least=0),
     }
 
     rank: Rank = 8

@@ -11,7 +11,12 @@ from peftbench.methods._lowrank import Alpha, Dropout, LowRank, Rank
 
 
 class LoRA(AbstractMethod):
-    """Low-rank adaptation."""
+    """Low-rank adaptation.
+
+    alpha is not searched: under Adam, alpha times c with B's learning rate divided by c trains identically (see the invariance in
+    tests/test_methods.py), so that lr and alpha together are lr and LoRA+'s ratio. In LoRA-FA alpha and lr are the same dimension, and in
+    Delta-LoRA (K = 0) alpha and lambda are.
+    """
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "arXiv:2106.09685"

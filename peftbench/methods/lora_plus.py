@@ -24,7 +24,7 @@ class LoRAPlus(AbstractMethod):
     space: ClassVar[Space] = {
         "train.lr": Range(1e-5, 1e-3, log=True),
         "train.head_lr": Range(1e-4, 1e-2, log=True),
-        "args.ratio": Range(1, 64, log=True),
+        "args.ratio": Range(1, 64, log=True, least=1),  # 1 is LoRA
     }
 
     rank: Rank = 8
