@@ -99,6 +99,61 @@ def run_command(
         raise typer.Exit(1)
 
 
+@app.command("search", epilog="Example: peftbench search experiments/loraplus_ratio.toml --workers 2")
+def search_command(
+    file: Annotated[Path, typer.Argument(help="An experiment file with a table [search].")],
+    store: StoreOption = Path("results"),
+    only: Annotated[list[str] | None, typer.Option(help="Search a part: method=, task=, model= or seed=, separated by commas.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="A journal file or an Optuna URL: sqlite:///FILE, postgresql://..., grpc://HOST:PORT. [STORE/studies.journal]"),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="How many trials at a time on this machine.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="The tuned experiment file to write. [tuned/NAME.toml beside FILE]")] = None,
+) -> None:
+    """Tune every arm with the same number of trials, and write an experiment file with what was found.
+
+    The same command again goes on where it was ended, by whatever means.
+    """
+    from peftbench import measure, search, suite, tuned
+    from peftbench.run import prepare
+    from peftbench.spaces import quests, trial_runs
+
+    experiment = select(read_experiment(file), _only(only or []))
+    wanted = quests(experiment)
+    prepare([spec for quest in wanted for spec in trial_runs(experiment, quest, {}, None)])
+    results = Store(store)
+    results.ensure_writable()
+    device = measure.choose_device()
+    place = storage or str(store / "studies.journal")
+    opened = search.open_storage(place)
+    tunings = search.prepare(file.stem, experiment, opened)
+    for quest in wanted:
+        if not quest.dimensions:
+            print(f"{quest.arm.method} on {quest.entry.name}: nothing to tune", flush=True)
+    print(f"{file}: {len(tunings)} studies in {place}", flush=True)
+    try:
+        found = search.search(
+            experiment,
+            opened,
+            tunings,
+            results,
+            device_folder(device.type, measure.device_name(device)),
+            [suite.LocalExecutor() for _ in range(workers)],
+            say=lambda line: print(line, flush=True),
+        )
+    except KeyboardInterrupt:
+        print("peftbench: interrupted; what is done is stored, the same command goes on from there", file=sys.stderr)
+        raise typer.Exit(130) from None
+    for each in found:
+        print(tuned.summary(each))
+    path = out or file.parent / "tuned" / file.name
+    tuned.write(path, tuned.experiment_file(experiment, str(file), found))
+    print(f"wrote {path}")
+    if any(each.values is None or {"fail", "failed", "timed-out"} & set(each.states) for each in found):
+        raise typer.Exit(1)
+
+
 @app.command("table", epilog="Example: peftbench table --kind costs --format latex")
 def table_command(
     store: StoreOption = Path("results"),
