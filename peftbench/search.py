@@ -182,7 +182,11 @@ class Worker:
         for number, place in sorted(waiting):
             tuning = self.tunings[place]
             trial = trials[tuning.name][number]
-            if self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+            try:
+                ours = self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue  # another worker was faster, and is done with it by now
+            if ours:
                 self.storage.set_trial_user_attr(trial._trial_id, "worker", _me())
                 return tuning, self.storage.get_trial(trial._trial_id)
         return None
@@ -218,7 +222,7 @@ class Worker:
             final = record.metrics["nll"]
             assert final is not None
             nll += final / len(specs)
-            trial.report(final, before + spec.train.steps)
+            _report(trial, before + spec.train.steps, final)
         self.storage.set_trial_state_values(frozen._trial_id, state, [nll] if state is TrialState.COMPLETE else None)
         settings = ", ".join(f"{key} {value:.3g}" for key, value in values.items())
         outcome = f"nll {nll:.4g}" if state is TrialState.COMPLETE else why
@@ -240,12 +244,16 @@ class Worker:
 
 def _watch(trial: Trial, before: int) -> Watch:
     def watch(step: int, nll: float) -> bool:
-        if math.isnan(nll):
-            return True
-        trial.report(nll, before + step)
+        _report(trial, before + step, nll)
         return trial.should_prune()
 
     return watch
+
+
+def _report(trial: Trial, step: int, nll: float) -> None:
+    """Tell the storage a validation, unless the trial's dead worker has: equal specs have equal curves."""
+    if step not in trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+        trial.report(nll, step)
 
 
 def _state(record: Record) -> TrialState:

@@ -144,6 +144,8 @@ def train(
         if spec.eval_every and step % spec.eval_every == 0 and step < spec.steps:
             valid = evaluate()
             net.train()
+            if not math.isfinite(valid):
+                raise DivergenceError(f"step {step} of {spec.steps}: valid nll {valid:.4g}", out.curve)
         out.curve.append(Point(step=step, train_loss=loss, valid_loss=valid, lr=optimizer.param_groups[0]["lr"]))
         if valid is not None and enough(step, valid):
             raise PrunedError(f"ended after step {step} of {spec.steps}: valid nll {valid:.4g}", out.curve)

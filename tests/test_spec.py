@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
+from peftbench.spaces import quests
 from peftbench.spec import RunSpec, expand, read_experiment, select
 from peftbench.tasks import TASKS
 
@@ -37,7 +38,11 @@ def specs(tmp_path: Path, text: str, **settings: Any) -> list[RunSpec]:
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_of_ours_is_valid(path: Path) -> None:
-    found = expand(read_experiment(path), METHODS, TASKS)
+    experiment = read_experiment(path)
+    if experiment.search:
+        assert quests(experiment)
+        return
+    found = expand(experiment, METHODS, TASKS)
     assert len({spec.run_id for spec in found}) == len(found) > 0
 
 
