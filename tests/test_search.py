@@ -19,6 +19,8 @@ from peftbench.methods import METHODS
 from peftbench.methods._base import Range
 from peftbench.record import Point
 from peftbench.run import Outcome
+from peftbench.search._dead import me, requeue_dead
+from peftbench.search._studies import study_name
 from peftbench.spaces import edges, fresh_seeds, quests, trial_runs, widened
 from peftbench.spec import Experiment, RunSpec, expand, read_experiment
 from peftbench.store import Store
@@ -183,8 +185,8 @@ def test_a_dead_workers_trial_is_tried_once_more_and_then_has_failed(tmp_path: P
     said: list[str] = []
     for _ in range(2):
         assert storage.set_trial_state_values(dead, TrialState.RUNNING)
-        storage.set_trial_user_attr(dead, "worker", search._me() | {"born": "at another time"})
-        search.requeue_dead(what, storage, tunings, said.append)
+        storage.set_trial_user_attr(dead, "worker", me() | {"born": "at another time"})
+        requeue_dead(what, storage, tunings, said.append)
     assert storage.get_trial(dead).state is TrialState.FAIL
     assert [line.rpartition(": ")[2] for line in said] == ["tried again", "failed"]
     found = carry_out(tmp_path, what)
@@ -197,10 +199,10 @@ def test_a_living_workers_trial_is_left_alone(tmp_path: Path) -> None:
     storage = search.open_storage(str(tmp_path / "studies.journal"))
     tunings = search.prepare("e", what, storage)
     mine, elsewhere = (trial._trial_id for trial in storage.get_all_trials(tunings[0].study_id)[:2])
-    for trial, worker in ((mine, search._me()), (elsewhere, {"host": "elsewhere", "pid": os.getpid(), "born": "long ago"})):
+    for trial, worker in ((mine, me()), (elsewhere, {"host": "elsewhere", "pid": os.getpid(), "born": "long ago"})):
         storage.set_trial_state_values(trial, TrialState.RUNNING)
         storage.set_trial_user_attr(trial, "worker", worker)
-    search.requeue_dead(what, storage, tunings, lambda line: None)
+    requeue_dead(what, storage, tunings, lambda line: None)
     assert {storage.get_trial(trial).state for trial in (mine, elsewhere)} == {TrialState.RUNNING}
 
 
@@ -345,7 +347,7 @@ def test_run_and_search_refuse_each_others_files(
 def test_what_a_study_is_called_changes_with_what_it_is(tmp_path: Path) -> None:
     def names(text: str) -> set[str]:
         what = experiment(tmp_path, text)
-        return {search.study_name("e", what, quest) for quest in quests(what)}
+        return {study_name("e", what, quest) for quest in quests(what)}
 
     assert names(FILE) == names(FILE)
     for change in (("steps = 27", "steps = 28"), ("trials = 9", "trials = 10"), ("seeds = [0, 1]", "seeds = [0]")):
