@@ -149,13 +149,23 @@ def trial_runs(experiment: Experiment, quest: Quest, values: Values, study: Stud
     return [spec if spec.train.eval_every else _validating(spec, max(1, math.ceil(spec.train.steps / VALIDATIONS))) for spec in specs]
 
 
+def starting_point(experiment: Experiment, quest: Quest) -> Values:
+    """The values that the arm has without any search, where its ranges hold them: every arm's first trial."""
+    spec = trial_runs(experiment, quest, {}, None)[0]
+    tables = {"train": spec.train.model_dump(), "args": spec.args}
+    values = {key: tables[key.partition(".")[0]][key.partition(".")[2]] for key in quest.dimensions}
+    ranges = {key: range for key, range in quest.dimensions.items() if isinstance(range, Range)}
+    return {key: values[key] for key, range in ranges.items() if values[key] is not None and range.low <= values[key] <= range.high}
+
+
 def _validating(spec: RunSpec, every: int) -> RunSpec:
     return spec.model_copy(update={"train": spec.train.model_copy(update={"eval_every": every})})
 
 
 def may_prune(search: Search, quest: Quest) -> bool:
-    """A grid is there to be looked at, so that its trials are never ended early."""
-    return search.pruner != "none" and quest.sampler != "grid"
+    """Whether trials may be ended early. A grid's never are: it is there to be looked at."""
+    chosen = search.pruner or ("halving" if TASKS[quest.entry.name].kind == "generation" else "none")
+    return chosen != "none" and quest.sampler != "grid"
 
 
 def edges(dimensions: Dimensions, best: Values) -> set[Side]:

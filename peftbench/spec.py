@@ -144,7 +144,8 @@ class Search(Frozen):
 
     trials: PositiveInt  # for each arm on each task; a trial is a run for each of the experiment's seeds
     sampler: Sampler = "tpe"
-    pruner: Literal["halving", "none"] = "halving"  # ends trials early that are not among the best at a fraction of their steps
+    pruner: Literal["halving", "none"] | None = None  # halving ends trials early that are not among the best at a fraction of their steps;
+    # None: halving for language models, and none where a new head is trained, whose first losses say too little (docs/log.md)
     seed: NonNegativeInt = 0  # of the sampler
     test_seeds: PositiveInt = 5  # how many fresh seeds the tuned file asks for
 

@@ -1,15 +1,19 @@
 """The search: equal budgets, resume, dead workers, several workers, widening, ending early, and the file that it writes."""
 
+import json
 import math
 import os
+import statistics
 import threading
 from collections import Counter
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
+from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 from records import record as make_record
 
@@ -20,8 +24,9 @@ from peftbench.methods._base import Range
 from peftbench.record import Point
 from peftbench.run import Outcome
 from peftbench.search._dead import me, requeue_dead
-from peftbench.search._studies import study_name
-from peftbench.spaces import edges, fresh_seeds, quests, trial_runs, widened
+from peftbench.search._replay import Replay, replay
+from peftbench.search._studies import halving, study_name
+from peftbench.spaces import edges, fresh_seeds, may_prune, quests, trial_runs, widened
 from peftbench.spec import Experiment, RunSpec, expand, read_experiment
 from peftbench.store import Store
 from peftbench.suite import Watch
@@ -33,7 +38,7 @@ model = "minilm-l6"
 task = ["reviews"]
 seeds = [0, 1]
 train = { steps = 27, batch_size = 4 }
-search = { trials = 9 }
+search = { trials = 9, pruner = "halving" }
 
 [[arm]]
 method = "lora"
@@ -150,7 +155,7 @@ def test_interrupted_anywhere_it_ends_as_if_it_had_not_been(tmp_path: Path, afte
 
 
 def test_runs_that_the_store_has_cost_nothing(tmp_path: Path) -> None:
-    what = experiment(tmp_path, FILE.replace("trials = 9", 'trials = 9, pruner = "none"'))
+    what = experiment(tmp_path, FILE.replace("halving", "none"))
     carry_out(tmp_path, what)
     other = Made()
     carry_out(tmp_path, what, other, journal="other.journal")  # as after the storage was lost
@@ -158,7 +163,7 @@ def test_runs_that_the_store_has_cost_nothing(tmp_path: Path) -> None:
 
 
 def test_several_workers_repeat_no_trial_and_lose_none(tmp_path: Path) -> None:
-    what = experiment(tmp_path, FILE.replace("trials = 9", 'trials = 20, pruner = "none"'))
+    what = experiment(tmp_path, FILE.replace("trials = 9", "trials = 20").replace("halving", "none"))
     made = [Made() for _ in range(4)]
     results = Store(tmp_path / "results")
 
@@ -207,7 +212,7 @@ def test_a_living_workers_trial_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_best_value_on_the_edge_widens_the_range_once_for_all_arms(tmp_path: Path) -> None:
-    text = FILE.replace("trials = 9", 'trials = 30, sampler = "random", pruner = "none"')
+    text = FILE.replace("trials = 9", 'trials = 30, sampler = "random"').replace("halving", "none")
     found = carry_out(tmp_path, experiment(tmp_path, text), Made(lambda spec, step: loss(spec, step, best=1.0)))
     lora, plus = (each.dimensions["train.lr"] for each in found)
     assert isinstance(lora, Range)
@@ -335,7 +340,7 @@ def test_run_and_search_refuse_each_others_files(
 ) -> None:
     experiment(tmp_path)
     plain = tmp_path / "plain.toml"
-    plain.write_text(FILE.replace("search = { trials = 9 }", ""))
+    plain.write_text(FILE.replace('search = { trials = 9, pruner = "halving" }', ""))
     for command, file, said in (("run", tmp_path / "e.toml", "peftbench search"), ("search", plain, "[search]")):
         monkeypatch.setattr("sys.argv", ["peftbench", command, str(file), "--store", str(tmp_path / "results")])
         with pytest.raises(SystemExit) as ended:
@@ -352,3 +357,43 @@ def test_what_a_study_is_called_changes_with_what_it_is(tmp_path: Path) -> None:
     assert names(FILE) == names(FILE)
     for change in (("steps = 27", "steps = 28"), ("trials = 9", "trials = 10"), ("seeds = [0, 1]", "seeds = [0]")):
         assert not names(FILE) & names(FILE.replace(*change))
+
+
+# Full-length trials on `valid`: SmolLM2-135M with LoRA on code (12 learning rates), MiniLM with LoRA+ on reviews (4 rates x 4 ratios).
+CURVES = json.loads((Path(__file__).parent / "curves.json").read_text())
+
+
+def replays(name: str, pruner: Any, orders: int = 60) -> list[Replay]:
+    """In many orders, the method's own learning rate first, as in every search."""
+    rng = np.random.default_rng(0)
+    first = next(i for i, trial in enumerate(CURVES[name]) if trial["lr"] == 1e-3)
+    curves = [[tuple(point) for point in trial["curve"]] for trial in CURVES[name]]
+    found = []
+    for _ in range(orders):
+        others = [i for i in rng.permutation(len(curves)) if i != first]
+        found.append(replay([curves[i] for i in (first, *others)], pruner(curves[0][0][0])))
+    return found
+
+
+def test_ending_trials_early_takes_a_third_of_the_steps_and_finds_as_good_a_learning_rate() -> None:
+    found = replays("language model", halving)
+    assert max(each.regret for each in found) <= 0.01
+    assert statistics.median(each.share for each in found) <= 0.35
+
+
+def test_without_a_pruner_a_replay_takes_everything_and_loses_nothing() -> None:
+    assert {(each.share, each.regret) for each in replays("language model", lambda rung: NopPruner(), orders=3)} == {(1.0, 0.0)}
+
+
+def test_a_new_heads_first_losses_say_too_little_so_that_its_trials_run_to_the_end(tmp_path: Path) -> None:
+    assert statistics.median(each.regret for each in replays("new head", halving)) > 0.01
+    what = experiment(tmp_path, FILE.replace(', pruner = "halving"', ""))
+    assert not any(may_prune(what.search, quest) for quest in quests(what) if what.search)
+    code = experiment(tmp_path, FILE.replace(', pruner = "halving"', "").replace("reviews", "humaneval"))
+    assert all(may_prune(code.search, quest) for quest in quests(code) if code.search and quest.dimensions)
+
+
+def test_every_arm_first_tries_the_settings_that_it_has(tmp_path: Path) -> None:
+    carry_out(tmp_path, experiment(tmp_path))
+    first = {name.split()[2]: members[0].params for name, members in trials(tmp_path).items()}
+    assert first == {"lora": {"train.lr": METHODS["lora"].lr}, "lora+": {"train.lr": METHODS["lora+"].lr, "args.ratio": 16.0}}

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftbench.errors import InputError
 from peftbench.methods._base import Range
-from peftbench.spaces import Dimensions, Quest, Side, Values, edges, may_prune, quests, trial_runs, widened
+from peftbench.spaces import Dimensions, Quest, Side, edges, may_prune, quests, starting_point, trial_runs, widened
 from peftbench.spec import Experiment, Search
 
 FIRST = 2 / 3  # of the trials see the ranges as they stand; the others see them widened where a best value lay on an edge
@@ -80,7 +80,7 @@ def prepare(stem: str, experiment: Experiment, storage: BaseStorage) -> list[Tun
         if not quest.dimensions:
             continue
         name = study_name(stem, experiment, quest)
-        points: list[Values] = quest.points() if quest.sampler == "grid" else [{}] * search.trials
+        points = quest.points() if quest.sampler == "grid" else [starting_point(experiment, quest), *[{}] * (search.trials - 1)]
         try:
             study = optuna.create_study(study_name=name, storage=storage, direction="minimize")
         except optuna.exceptions.DuplicatedStudyError:
