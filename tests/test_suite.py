@@ -179,6 +179,7 @@ def _wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_kill_9_and_again(small_encoder: str, tmp_path: Path, typed: Typed) -> None:
     """The suite is killed in its second run; no process is left, the store is whole, and the same command does only what is missing."""
     file, store = experiment(tmp_path, small_encoder, steps=2), tmp_path / "results"
