@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 import transformers
 
-from peftbench import adapters, measure, sandbox, train
+from peftbench import adapters, measure, sandbox, spectrum, train
 from peftbench.cost import cost
 from peftbench.errors import InputError
 from peftbench.evaluate import Loaded, evaluate, likelihood
@@ -171,6 +171,7 @@ def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None, enoug
     data = {split: Loaded(found, [subject.encode(example) for example in found]) for split, found in examples.items()}
     cuda = measure.CudaMeter(device)
 
+    before = spectrum.weights(subject.net) if method.keeps == "model" and spec.split == "test" else {}
     optimizer = attach(method, subject, spec)
     batches = train.plan([item.length for item in data["train"].items], spec.train.batch_size, spec.train.steps, spec.seed)
     torch.manual_seed(spec.seed)  # the same dropout masks follow, whatever loading drew
@@ -191,7 +192,7 @@ def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None, enoug
     counts |= {f"{split}_truncated": sum(item.truncated for item in part.items) for split, part in data.items()}
     counts |= {f"{spec.split}_{name}": number for name, number in scored.counts.items()}
     return Found(
-        metrics=scored.metrics,
+        metrics=scored.metrics | (spectrum.energies(before, subject.net) if before else {}),
         curve=tuple(curve),
         cost=costs,
         data=Data(source=task.source.name, revision=task.source.revision, fingerprint=fingerprint(examples), counts=counts),
