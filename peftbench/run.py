@@ -192,7 +192,7 @@ def _run(spec: RunSpec, device: torch.device, adapter_folder: Path | None, enoug
     counts |= {f"{split}_truncated": sum(item.truncated for item in part.items) for split, part in data.items()}
     counts |= {f"{spec.split}_{name}": number for name, number in scored.counts.items()}
     return Found(
-        metrics=scored.metrics | (spectrum.energies(before, subject.net) if before else {}),
+        metrics=scored.metrics | (spectrum.spectra(before, subject.net) if before else {}),
         curve=tuple(curve),
         cost=costs,
         data=Data(source=task.source.name, revision=task.source.revision, fingerprint=fingerprint(examples), counts=counts),

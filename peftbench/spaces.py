@@ -30,6 +30,10 @@ class Quest:
     sampler: Sampler
     dimensions: Dimensions
 
+    def __str__(self) -> str:
+        args = ", ".join(f"{key} {value}" for key, value in self.arm.args.items())
+        return f"{self.arm.method}{f' ({args})' if args else ''} on {self.entry.name}"
+
     def points(self) -> list[Values]:
         """The points of a grid, in order."""
         return [dict(zip(self.dimensions, point, strict=True)) for point in itertools.product(*self.dimensions.values())]  # type: ignore[arg-type]

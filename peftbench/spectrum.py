@@ -1,4 +1,4 @@
-"""How much of a weight, and of its change by training, lies in its first eight singular directions."""
+"""How much of a weight, and of its change by training, lies in its first singular directions, and their effective ranks."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from peftbench.methods._adapted import linear_layers
 
 LAYERS = 24  # at most, evenly spaced over the model
-DIRECTIONS = 8  # the rank that low-rank methods usually take
+DIRECTIONS = (1, 2, 4, 8, 16, 32, 64, 128)  # the ranks that low-rank methods take
 
 
 def weights(net: nn.Module) -> dict[str, Tensor]:
@@ -19,22 +19,33 @@ def weights(net: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def energies(before: Mapping[str, Tensor], net: nn.Module) -> dict[str, float | None]:
-    """Means over layers of the share of squared singular values in the first eight, of W and of its change W' - W."""
+def spectra(before: Mapping[str, Tensor], net: nn.Module) -> dict[str, float | None]:
+    """Means over layers, of W (`.weight`) and of its change W' - W (`.change`): `energy8`, the share of the first eight in all squared
+    singular values, likewise for the other DIRECTIONS, and `effective_rank`. All None where a matrix is zero: it has no directions."""
     changes = [net.get_submodule(name).weight.detach().cpu() - weight for name, weight in before.items()]  # type: ignore[union-attr]
-    return {f"energy{DIRECTIONS}.weight": _mean(list(before.values())), f"energy{DIRECTIONS}.change": _mean(changes)}
+    return _means(list(before.values()), "weight") | _means(changes, "change")
 
 
-def _mean(matrices: list[Tensor]) -> float | None:
-    """None where a matrix is zero: it has no directions."""
-    shares = [share(matrix) for matrix in matrices]
-    known = [value for value in shares if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(shares) else None
-
-
-def share(matrix: Tensor) -> float | None:
-    """The first eight squared singular values over all, of a matrix (m, n): eigenvalues of its smaller Gram matrix, in float64."""
+def squared_singular_values(matrix: Tensor) -> Tensor:
+    """Those of a matrix (m, n), descending, float64 (min(m, n),): the eigenvalues of its smaller Gram matrix."""
     wide = (matrix if matrix.shape[0] <= matrix.shape[1] else matrix.t()).double()
-    squared = torch.linalg.eigvalsh(wide @ wide.t())  # (min(m, n),), ascending
-    total = squared.sum()
-    return (squared[-DIRECTIONS:].sum() / total).item() if total > 0 else None
+    return torch.linalg.eigvalsh(wide @ wide.t()).clamp(min=0).flip(0)
+
+
+def energy(squared: Tensor, directions: int) -> Tensor:
+    """The share of the first `directions` squared singular values in all."""
+    return squared[:directions].sum() / squared.sum()
+
+
+def effective_rank(squared: Tensor) -> Tensor:
+    """The exponential of the entropy of the singular values' shares: k for k equal ones. Roy and Vetterli, EUSIPCO 2007."""
+    values = squared.sqrt()
+    return torch.special.entr(values / values.sum()).sum().exp()
+
+
+def _means(matrices: list[Tensor], of: str) -> dict[str, float | None]:
+    spectrum = [squared_singular_values(matrix) for matrix in matrices]
+    parts = {f"energy{directions}": [energy(squared, directions) for squared in spectrum] for directions in DIRECTIONS}
+    parts["effective_rank"] = [effective_rank(squared) for squared in spectrum]
+    zero = not all(squared.any() for squared in spectrum)
+    return {f"{name}.{of}": None if zero or not values else torch.stack(values).mean().item() for name, values in parts.items()}

@@ -21,8 +21,8 @@ from peftbench.spec import RunSpec
 from peftbench.store import Store
 
 GRACE_SECONDS = 10  # what a run has to end after it was asked to
-# How long an idle thread of torch's spins before it sleeps. By default it does for so long that two processes on the same cores stop each other;
-# asleep at once, small batches train no faster on two cores than on one.
+# How long an idle thread of torch's spins before it sleeps. By default so long that two processes on the same cores stop each other; not at
+# all, and small batches train no faster on two cores than on one.
 SPINS = "1000"
 PRELOADED = ["peftbench.run", "evaluate", "sklearn.metrics", "scipy.stats"]  # the last three are slow, and imported where scores are made
 

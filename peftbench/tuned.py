@@ -14,14 +14,13 @@ def summary(found: Found) -> str:
     """One study in a few words: best values, valid nll, edges, and the effort."""
     ended = ", ".join(f"{n} {status}" for status, n in sorted(found.states.items()))
     effort = f"{found.study.trials} trials ({ended}), {found.steps} of {found.full_steps} steps"
-    name = f"{found.quest.arm.method} on {found.quest.entry.name}"
     if found.values is None:
-        return f"{name}: no trial came to its end; {effort}"
+        return f"{found.quest}: no trial came to its end; {effort}"
     sides = {key: "high" if high else "low" for key, high in found.edges}
     values = ", ".join(
         f"{key} {value:.3g}{f' (edge: {sides[key]} end of its range)' if key in sides else ''}" for key, value in found.values.items()
     )
-    return f"{name}: {values}; valid nll {found.nll:.4g}, trial {(found.best or 0) + 1}; {effort}"
+    return f"{found.quest}: {values}; valid nll {found.nll:.4g}, trial {(found.best or 0) + 1}; {effort}"
 
 
 def experiment_file(experiment: Experiment, file: str, found: list[Found]) -> str:

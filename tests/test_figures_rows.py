@@ -148,7 +148,7 @@ def test_all_figures_are_drawn_or_skipped_with_a_reason(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     told = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     skipped = {name for name, what in told.items() if what.startswith("skipped: no ")}
-    assert skipped == {"few_samples_metric", "few_samples_nll", "lr_sensitivity", "loraplus_ratio"}
+    assert skipped == {"few_samples_metric", "few_samples_nll", "lr_sensitivity", "loraplus_ratio", "singular_values"}
     made = {f"{name}.{kind}" for name in set(told) - skipped for kind in ("pdf", "png")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == made
     assert {"curves", "differences_metric", "gap", "memory", "pareto_nll_peak_bytes"} <= set(told)

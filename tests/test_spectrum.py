@@ -3,32 +3,54 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from peftbench.spectrum import LAYERS, energies, share, weights
+from peftbench.spectrum import DIRECTIONS, LAYERS, effective_rank, energy, spectra, squared_singular_values, weights
 
 
-def test_the_share_is_that_of_numpys_singular_values() -> None:
-    matrix = torch.randn(30, 50, generator=torch.Generator().manual_seed(0))
-    squared = np.linalg.svd(matrix.double().numpy(), compute_uv=False) ** 2
-    assert share(matrix) == pytest.approx(squared[:8].sum() / squared.sum(), rel=1e-9)
-    assert share(matrix.t()) == pytest.approx(share(matrix), rel=1e-9)
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30), (1, 4)])
+def test_squared_singular_values_are_numpys(shape: tuple[int, int]) -> None:
+    matrix = normal(*shape)
+    expected = np.linalg.svd(matrix.double().numpy(), compute_uv=False) ** 2
+    assert squared_singular_values(matrix).numpy() == pytest.approx(expected, rel=1e-9)
+
+
+def test_energy_and_effective_rank_of_equal_singular_values() -> None:
+    squared = torch.tensor([4.0] * 6 + [0.0] * 10, dtype=torch.float64)
+    assert energy(squared, 3).item() == pytest.approx(0.5)
+    assert effective_rank(squared).item() == pytest.approx(6)
+    assert effective_rank(9 * squared).item() == pytest.approx(6)
+
+
+def test_the_effective_rank_is_least_for_one_direction_and_grows_as_they_even_out() -> None:
+    ranks = [effective_rank(torch.tensor([1.0, tail, tail], dtype=torch.float64)).item() for tail in (0.0, 0.1, 0.5, 1.0)]
+    assert ranks == sorted(ranks)
+    assert ranks[0] == pytest.approx(1)
+    assert ranks[-1] == pytest.approx(3)
 
 
 def test_a_change_of_low_rank_lies_in_its_first_directions_and_the_weight_does_not() -> None:
-    rng = torch.Generator().manual_seed(0)
     net = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
-    for layer in net:
-        assert isinstance(layer, nn.Linear)
+    layers = [layer for layer in net if isinstance(layer, nn.Linear)]
+    for layer in layers:
         with torch.no_grad():
             layer.weight.copy_(torch.eye(64))
     before = weights(net)
-    assert energies(before, net) == {"energy8.weight": pytest.approx(8 / 64), "energy8.change": None}
-    for layer in net:
-        assert isinstance(layer, nn.Linear)
+    found = spectra(before, net)
+    assert {name for name, value in found.items() if value is None} == {name for name in found if name.endswith(".change")}
+    for layer in layers:
         with torch.no_grad():
-            layer.weight += torch.randn(64, 4, generator=rng) @ torch.randn(4, 64, generator=rng)
-    assert energies(before, net) == {"energy8.weight": pytest.approx(8 / 64), "energy8.change": pytest.approx(1.0, abs=1e-6)}
+            layer.weight += normal(64, 4, seed=1) @ normal(4, 64, seed=2)
+    found = spectra(before, net)
+    for directions in DIRECTIONS:
+        assert found[f"energy{directions}.weight"] == pytest.approx(min(1, directions / 64))
+        assert (found[f"energy{directions}.change"] == pytest.approx(1, abs=1e-6)) == (directions >= 4)
+    assert found["effective_rank.weight"] == pytest.approx(64)
+    assert found["effective_rank.change"] < 4.2
 
 
 def test_copies_are_few_and_evenly_spaced() -> None:

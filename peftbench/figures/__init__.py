@@ -10,6 +10,7 @@ from peftbench.figures.lr import lr_sensitivity
 from peftbench.figures.memory import memory
 from peftbench.figures.pareto import XS, YS, pareto, pareto_front, round_ticks
 from peftbench.figures.plus import lora_plus_ratio
+from peftbench.figures.spectrum import singular_values
 from peftbench.figures.training import training
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "round_ticks",
     "save",
     "short_names",
+    "singular_values",
     "training",
     "tuning",
 ]

@@ -27,7 +27,7 @@ def requeue_dead(experiment: Experiment, storage: BaseStorage, tunings: Sequence
             specs = trial_runs(experiment, tuning.quest, {}, None)
             if not _dead(trial, sum(spec.limits.seconds for spec in specs) + SLACK_SECONDS):
                 continue
-            name = f"trial {trial.number + 1} of {tuning.quest.arm.method} on {tuning.quest.entry.name}"
+            name = f"trial {trial.number + 1} of {tuning.quest}"
             try:
                 if trial.user_attrs.get("retried"):
                     storage.set_trial_user_attr(trial._trial_id, "status", "its worker died, twice")

@@ -109,8 +109,7 @@ class Worker:
         self.storage.set_trial_state_values(frozen._trial_id, state, [nll] if state is TrialState.COMPLETE else None)
         settings = ", ".join(f"{key} {value:.3g}" for key, value in values.items())
         outcome = f"nll {nll:.4g}" if state is TrialState.COMPLETE else why
-        name = f"{tuning.quest.arm.method} on {tuning.quest.entry.name}"
-        self.say(f"[{frozen.number + 1}/{search.trials}] {name}: {settings}: {outcome}")
+        self.say(f"[{frozen.number + 1}/{search.trials}] {tuning.quest}: {settings}: {outcome}")
 
     def _record(self, spec: RunSpec, watch: Watch | None) -> Record | None:
         """The run's record, from the store if it is there; None if we were stopped."""
