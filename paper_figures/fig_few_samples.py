@@ -11,7 +11,7 @@ from peftbench.figures.script import Results, script
 
 
 def figures(results: Results) -> dict[str, Callable[[], Figure]]:
-    return {f"few_samples_{y}": partial(few_samples, results.runs, results.counts, y) for y in YS}
+    return {f"few_samples_{y}": partial(few_samples, results.runs, y) for y in YS}
 
 
 if __name__ == "__main__":

@@ -24,16 +24,6 @@ def curves(records: Iterable[Record]) -> pd.DataFrame:
     return made.groupby([*RUN, "step"], sort=False, as_index=False).first()  # the last step's two losses can stand in two points
 
 
-def counted(records: Iterable[Record], split: str = "train") -> pd.DataFrame:
-    """How many examples of a split each run had: the columns of RUN and `examples`. Runs that never read any are left out."""
-    rows = [
-        (record.device, record.environment.device_name, record.run_id, record.data.counts[split])
-        for record in records
-        if record.data and split in record.data.counts
-    ]
-    return pd.DataFrame(rows, columns=[*RUN, "examples"])
-
-
 def smoothed(values: Array, window: int) -> Array:
     """The mean of each value and its neighbours, `window` (odd) in all and as many on both sides, so that a straight line stays what it is;
     NaN near the ends, where there are not as many."""

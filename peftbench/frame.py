@@ -51,15 +51,16 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row per run, ordered by block, method, arm and seed.
 
     Costs are flat, in bytes and seconds; `metric` is the primary metric; `arm` is the identity of an arm (method, version, args, train)
-    and `label` its shortest name among the arms of its method on the same model, task and split; `predictions` is how many rows of them the
-    run left. What is unknown is NaN.
+    and `label` its shortest name among the arms of its method on the same model, task and split; `examples` is how many the run trained on,
+    `predictions` how many rows of them it left. What is unknown is NaN.
     """
     found = sorted(((record.spec, _row(record)) for record in records), key=lambda pair: _place(*pair))
     labels = _labels(found)
     rows = [row | {"label": labels[spec.model, spec.task, spec.split, spec.method, row["arm"]]} for spec, row in found]
     metrics = sorted({key for row in rows for key in row if key.startswith("metric.")})
-    numbers = ["trials", "trial", "seconds", "predictions", "metric", "nll", *metrics, *MEASURED, "train.clip", "train.eval_every"]
-    names = [*IDENTITY, *STUDY, "started", "seconds", "predictions", "metric", "nll", *metrics, *MEASURED, *TRAIN]
+    values = ["seconds", "examples", "predictions", "metric", "nll", *metrics, *MEASURED]
+    numbers = ["trials", "trial", *values, "train.clip", "train.eval_every"]
+    names = [*IDENTITY, *STUDY, "started", *values, *TRAIN]
     made = pd.DataFrame(rows, columns=names)
     return made.astype(dict.fromkeys(numbers, float) | {"started": "datetime64[us, UTC]"})
 
@@ -119,6 +120,7 @@ def _row(record: Record) -> dict[str, Any]:
         "trials": spec.study and spec.study.trials,
         "trial": None if spec.study is None else spec.study.trial,
         "seconds": record.seconds,
+        "examples": record.data and record.data.counts.get("train"),
         "predictions": record.predictions and record.predictions.rows,
         "primary": record.primary,
         "metric": record.metrics.get(record.primary),

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats as distributions
 
 from peftbench.frame import ARM, BLOCK, distinct
-from peftbench.tables import size
+from peftbench.tables import NONE, size
 
 CONFIDENCE = 0.95
 GIB = 2**30
@@ -42,7 +42,7 @@ class Recommendation:
     seeds: int = 0
     arms: int = 0  # among how many it is the best
     trials: int | None = None  # the most that a search spent on the settings; None: they were not tuned
-    trained_on: int | None = None  # training examples at most; None: all of the task's
+    trained_on: int | None = None  # training examples; None: not known
     where: str = ""  # device and software
     leaner: str | None = None  # the arm with the least peak that cannot be told from this one and needs less memory
     run_ids: tuple[str, ...] = ()
@@ -71,8 +71,12 @@ def recommend(runs: pd.DataFrame, model: str, task: str, memory_gib: float, samp
         return unknown(f"the store holds no finished test run of {model} on task {task}{_instead(about_model, 'task')}")
     near = _near(about_task, samples)
     if not near:
-        sizes = ", ".join(sorted({_examples(row) for row in about_task}))
-        return unknown(f"{model} on {task} was measured with {sizes} training examples, none within a factor of {NEARBY:g} of {samples}")
+        sizes = ", ".join(f"{size:,.0f}" for size in sorted({row["examples"] for row in about_task}) if not math.isnan(size))
+        return unknown(
+            f"{model} on {task} was measured with {sizes} training examples, none within a factor of {NEARBY:g} of {samples}"
+            if sizes and samples
+            else f"no run of {model} on {task} says how many examples it was trained on"
+        )
     block = max(_groups(near, BLOCK), key=len)  # the first of the largest, in the frame's order
     arms = [arm for arm in _groups(block, ARM) if arm[0]["method"] != "frozen" and not math.isnan(_peak(arm) * _mean(arm))]
     fitting = [arm for arm in arms if _needed(arm) <= memory_gib * GIB]
@@ -103,7 +107,6 @@ def _answer(
     leaner = min(alike, key=_peak, default=None)
     weak = f"weak evidence: only {len(best)} seed{'s' if len(best) > 1 else ''}; " if len(best) < FEW_SEEDS else ""
     doubt = "it cannot be told from the frozen model; " if floor and _alike(floor, best, least=1) else ""
-    kept = json.loads(first["data"])["train"]
     trials = max((int(row["trials"]) for row in best if not math.isnan(row["trials"])), default=None)
     return Recommendation(
         question.model,
@@ -125,7 +128,7 @@ def _answer(
         seeds=len(best),
         arms=len(fitting),
         trials=trials,
-        trained_on=kept,
+        trained_on=None if math.isnan(first["examples"]) else int(first["examples"]),
         where=f"{first['device']}: {first['device_name']}; {first['stack']}",
         leaner=f"{leaner[0]['label']} ({size(_peak(leaner))})" if leaner else None,
         run_ids=tuple(row["run_id"] for row in best),
@@ -150,7 +153,7 @@ def render(found: Recommendation) -> str:
         f"  settings  {', '.join(settings)}{f'; {others}' if others else ''}; {tuned}",
         f"  memory    peak of a training step {size(found.peak_bytes)}; with {HEADROOM - 1:.0%} headroom it fits",
         f"  expect    {found.metric} {found.mean:.4f}{interval}, {found.seeds} seed{'s' if found.seeds > 1 else ''}",
-        f"  evidence  {found.reason}; {'all' if found.trained_on is None else found.trained_on} training examples; {found.where}",
+        f"  evidence  {found.reason}; {NONE if found.trained_on is None else f'{found.trained_on:,}'} training examples; {found.where}",
         f"  runs      {' '.join(found.run_ids)}",
     ]
     if found.leaner:
@@ -177,21 +180,15 @@ def _instead(rows: Sequence[dict[str, Any]], name: str) -> str:
     return f"; it has {', '.join(there)}" if there else ""
 
 
-def _examples(row: dict[str, Any]) -> str:
-    kept = json.loads(row["data"])["train"]
-    return "all" if kept is None else str(kept)
-
-
 def _near(rows: Sequence[dict[str, Any]], samples: int | None) -> list[dict[str, Any]]:
-    """The rows trained on about so many examples; without a number those trained on the most."""
-    sizes = {row["data"]: json.loads(row["data"])["train"] or math.inf for row in rows}
+    """The rows trained on about so many examples, and those beside them that trained on none; without a number, on the most."""
+    sizes = {row["data"]: row["examples"] for row in rows if not math.isnan(row["examples"])}
     if samples is None:
-        return [row for row in rows if sizes[row["data"]] == max(sizes.values())]
-    near = {data for data, kept in sizes.items() if samples / NEARBY <= kept <= samples * NEARBY}
-    if not near:
-        return []
-    closest = min((sizes[data] for data in near), key=lambda kept: abs(math.log(kept / samples)))
-    return [row for row in rows if sizes[row["data"]] == closest]
+        chosen = max(sizes.values(), default=None)
+    else:
+        near = [size for size in sizes.values() if samples / NEARBY <= size <= samples * NEARBY]
+        chosen = min(near, key=lambda size: abs(math.log(size / samples)), default=None)
+    return [row for row in rows if sizes.get(row["data"]) == chosen] if chosen else []
 
 
 def _peak(arm: Sequence[dict[str, Any]]) -> float:

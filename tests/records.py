@@ -106,7 +106,9 @@ def record(*, status: str = "done", error: str | None = None, **changed: Any) ->
         "metrics": {"accuracy": score, "f1": score - 0.01, "nll": 1.3 - score, "mcc": None} if done else {},
         "curve": tuple(Point(step=step, train_loss=1 / (step + 1), lr=1e-4) for step in range(10)),
         "cost": cost(what.method, rng, generation=what.task in ("gsm", "code")) if done else None,
-        "data": Data(source="packaged", revision=None, fingerprint="f" * 64, counts={"train": 100, "test": 50, "truncated": 0}),
+        "data": Data(
+            source="packaged", revision=None, fingerprint="f" * 64, counts={"train": what.data.train or 4000, "test": 50, "truncated": 0}
+        ),
         "environment": environment(),
     }
     return Record(**values | own)

@@ -10,7 +10,6 @@ import records
 from matplotlib.figure import Figure
 
 from peftbench import figures, stats
-from peftbench.curves import counted
 from peftbench.figures import COLOURS, YS, NothingToDraw, differences, few_samples, memory, short_names
 from peftbench.frame import METHODS, PARTS, arms, frame
 from peftbench.record import Data, Record
@@ -100,7 +99,7 @@ def sized(n: int | None, score: float, *, had: int = 900, **changed: object) -> 
 def test_few_samples_joins_sizes_and_takes_all_data_for_what_it_is() -> None:
     found = [sized(n, score + seed / 8, seed=seed) for n, score in ((None, 0.75), (30, 0.25), (100, 0.5)) for seed in (0, 1)]
     found += [sized(30, 0.5, method="vera"), sized(30, 0.5, task="sst2")]
-    figure = few_samples(frame(found), counted(found))
+    figure = few_samples(frame(found))
     axes, _ = figure.axes
     assert axes.get_title(loc="left") == "reviews"
     lora, vera = axes.containers
@@ -114,17 +113,17 @@ def test_few_samples_joins_sizes_and_takes_all_data_for_what_it_is() -> None:
 
 def test_few_samples_says_that_settings_change_and_parts_them_where_a_size_has_several() -> None:
     tuned = [sized(n, 0.5, train={"lr": lr}) for n, lr in ((30, 1e-3), (100, 1e-4))]
-    figure = few_samples(frame(tuned), counted(tuned))
+    figure = few_samples(frame(tuned))
     assert len(figure.axes[0].containers) == 1
     assert "one training setting for each method and size" in notes(figure)
     several = [*tuned, sized(30, 0.6, train={"lr": 1e-4})]
-    assert len(few_samples(frame(several), counted(several)).axes[0].containers) == 2
+    assert len(few_samples(frame(several)).axes[0].containers) == 2
 
 
 def test_few_samples_needs_two_sizes() -> None:
     for found in ([], [sized(30, 0.5), sized(30, 0.5, method="vera")], [sized(30, 0.5), sized(100, 0.5, task="sst2")]):
         with pytest.raises(NothingToDraw, match="two numbers of training examples"):
-            few_samples(frame(found), counted(found))
+            few_samples(frame(found))
 
 
 def test_only_the_test_split_is_drawn_where_there_is_one() -> None:

@@ -10,7 +10,7 @@ from scipy import stats as distributions
 
 from peftbench.frame import frame
 from peftbench.recommend import GIB, HEADROOM, NEARBY, Recommendation, recommend, render
-from peftbench.record import CudaPeaks, Record
+from peftbench.record import CudaPeaks, Data, Record
 from peftbench.spec import DataSpec, Study
 
 
@@ -104,7 +104,15 @@ def test_examples_within_a_factor() -> None:
     assert ask(small, large, samples=int(1000 / NEARBY)).method == "full"
     assert ask(small, large, samples=400).method is None
     assert ask(small, large, samples=2001).method is None
-    assert ask(small, arm("full", [0.9, 0.9])).trained_on is None
+    everything = ask(small, arm("full", [0.9, 0.9]), samples=4000)  # what "all" comes to stands in the records
+    assert (everything.method, everything.trained_on) == ("full", 4000)
+
+
+def test_a_floor_that_trained_on_nothing_is_seen_beside_the_others() -> None:
+    untrained = Data(source="packaged", revision=None, fingerprint="f" * 64, counts={"test": 50})
+    floor = [made.model_copy(update={"data": untrained}) for made in arm("frozen", [0.95, 0.95])]
+    assert ask(floor, arm("lora", [0.7, 0.7]), samples=4000).method is None
+    assert "says how many examples" in ask(floor).reason
 
 
 def test_devices_are_not_mixed() -> None:

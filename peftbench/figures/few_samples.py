@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from peftbench.curves import RUN
 from peftbench.figures._sheet import annotate, blocks, final, legend, legend_columns, not_drawn, sheet, short_names, tuning, without
 from peftbench.figures._style import DASHES, NothingToDraw, axis_name, style, tidy
 from peftbench.figures.pareto import Y, round_ticks
@@ -20,13 +19,13 @@ from peftbench.frame import TRAIN, distinct
 from peftbench.tables import human
 
 
-def few_samples(runs: pd.DataFrame, counts: pd.DataFrame, y: Y = "metric") -> Figure:
+def few_samples(runs: pd.DataFrame, y: Y = "metric") -> Figure:
     """The metric, or nll, against the number of training examples, a panel for each block of runs that differ in nothing but that.
 
-    counts: how many examples each run had, of curves.counted. A line joins what has the same arguments, and the same training settings
-    too where a size has several of them. Raises NothingToDraw if no block has runs of two sizes.
+    A line joins what has the same arguments, and the same training settings too where a size has several of them. Raises NothingToDraw if
+    no block has runs of two sizes.
     """
-    chosen = final(distinct(runs)).merge(counts, on=RUN, how="left")
+    chosen = final(distinct(runs))
     chosen = chosen.assign(data=[_without_train(data) for data in chosen["data"]])
     done = chosen.query("status == 'done'").dropna(subset=[y, "examples"])
     parts = [_lines(members) for members in blocks(done) if len(set(members["examples"])) > 1]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from peftbench.curves import counted, curves
+from peftbench.curves import curves
 from peftbench.errors import InputError
 from peftbench.figures._style import NothingToDraw, save
 from peftbench.frame import frame
@@ -36,10 +36,6 @@ class Results:
     @cached_property
     def points(self) -> pd.DataFrame:
         return curves(self.records)
-
-    @cached_property
-    def counts(self) -> pd.DataFrame:
-        return counted(self.records)
 
     @property
     def rng(self) -> np.random.Generator:
