@@ -198,7 +198,7 @@ def test_trials_of_a_search_are_in_the_list_only() -> None:
     trial = made.record(seed=7, split="valid", study=Study(name="tuning", trials=8, trial=3))
     page = parsed([made.record(), trial])
     assert len(page.tables) == 1
-    assert "Trials of searches (tuning), 1 in all, are left out" in page.text
+    assert "Trials of searches (runs: 1, studies: 1) are left out" in page.text
     shown = page.script("data")
     assert (len(shown["arms"]), len(shown["blocks"])) == (1, 2)
     assert dict(zip(shown["runs"]["run_id"], shown["runs"]["trial"], strict=True))[trial.run_id] == 3

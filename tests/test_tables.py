@@ -201,7 +201,7 @@ def test_trials_of_searches_are_left_out_and_counted() -> None:
     ]
     markdown = text(*found)
     assert [(row[0], row[7]) for row in rows(markdown)] == [("lora", "20"), ("vera", "–")]
-    assert "left out, as trials of searches (glue): 3" in markdown
+    assert "left out: trials of searches (runs: 3, studies: 1)" in markdown
     assert "pruned" not in markdown
     assert "unequal tuning: lora: 20; vera: none trials" in markdown
     assert "unequal" not in text(*seeds("lora", [0.7], study=tuned), *seeds("vera", [0.7], study=tuned))
@@ -305,7 +305,7 @@ def test_costs_leave_out_failures_trials_and_other_devices() -> None:
     found = [records.record(), records.record(method="vera", status="failed"), tried, records.record(method="full", device="cuda")]
     markdown = render(costs(frame(found)), "md")
     assert [row[0] for row in rows(markdown)] == ["lora", "full"]
-    assert "left out, as trials of searches (s): 1" in markdown
+    assert "left out: trials of searches (runs: 1, studies: 1)" in markdown
     assert rows(markdown)[1][12] == "–"  # no lora on that device
     assert render(costs(frame([])), "md") == EMPTY
 

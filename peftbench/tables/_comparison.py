@@ -1,7 +1,6 @@
 """The comparison of methods: a block for each model, task, device and software stack, and never two of those in one."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +36,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Comparison(AbstractTable):
-    """A comparison, one block after another; how many runs are trials of searches, and of which."""
+    """A comparison, one block after another; how many runs are trials of searches, and of how many studies."""
 
     blocks: tuple[Block, ...]
     trials: int = 0
-    studies: tuple[str, ...] = ()
+    studies: int = 0
 
     def sheet(self, lang: Lang) -> Sheet:
         left_out = left_out_note(self.trials, self.studies, lang)
@@ -71,7 +70,7 @@ def comparison(runs: pd.DataFrame, predictions: Predictions | None = None, rng: 
         Block(dict(zip(BLOCK, key, strict=True)), members, failures.get(key, []), len(examples.get(key, [])))
         for key, members in found.items()
     )
-    return Comparison(tuple(blocks), len(trials), tuple(dict.fromkeys(trials["study"])))
+    return Comparison(tuple(blocks), len(trials), trials["study"].nunique())
 
 
 def by_block(rows: pd.DataFrame) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
@@ -82,8 +81,8 @@ def by_block(rows: pd.DataFrame) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
     return grouped
 
 
-def left_out_note(trials: int, studies: Iterable[str], lang: Lang) -> list[str]:
-    return [say("left out, as trials of searches ({1}): {0}", lang, trials, ", ".join(studies))] if trials else []
+def left_out_note(trials: int, studies: int, lang: Lang) -> list[str]:
+    return [say("left out: trials of searches (runs: {0}, studies: {1})", lang, trials, studies)] if trials else []
 
 
 def _intervals(runs: pd.DataFrame, predictions: Predictions | None, rng: np.random.Generator | None) -> dict[tuple[Any, ...], Any]:

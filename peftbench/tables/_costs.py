@@ -25,7 +25,7 @@ class Costs(AbstractTable):
 
     blocks: tuple[tuple[dict[str, Any], list[dict[str, Any]]], ...]
     trials: int
-    studies: tuple[str, ...]
+    studies: int
 
     def sheet(self, lang: Lang) -> Sheet:
         empty = say(ONLY_TRIALS, lang, self.trials) if self.trials else say(EMPTY, lang)
@@ -73,7 +73,7 @@ def costs(runs: pd.DataFrame) -> Costs:
             arm["relative"] = [run["tokens_per_second"] / speed[run["seed"]] for run in own if speed.get(run["seed"])]
             arm |= {name: [_ratio(run, name) for run in own] for name in ("adapted", "merged")}
         blocks.append((dict(zip(BLOCK, key, strict=True)), members))
-    return Costs(tuple(blocks), len(trials), tuple(dict.fromkeys(trials["study"])))
+    return Costs(tuple(blocks), len(trials), trials["study"].nunique())
 
 
 def _ratio(run: dict[str, Any], name: str) -> float:

@@ -53,7 +53,7 @@ CHINESE = {
     ),
     "examples (one seed)": "测试样本(只有一个种子)",
     "seeds (no predictions give it by example)": "种子(没有逐样本的预测可以复现该数值)",
-    "left out, as trials of searches ({1}): {0}": "未列入的超参搜索运行({1}):{0}",
+    "left out: trials of searches (runs: {0}, studies: {1})": "未列入:{1} 项超参搜索中的 {0} 次试验",
     "peft is not installed": "未安装 peft",
     "nothing of this name": "没有同名的接口",
     "general fine-tuning, production": "通用微调、生产部署",
