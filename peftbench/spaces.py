@@ -173,10 +173,15 @@ def may_prune(search: Search, quest: Quest) -> bool:
 
 
 def edges(dimensions: Dimensions, best: Values) -> set[Side]:
-    """The dimensions whose best value lies on an edge, and on which; ends that no range may pass are none."""
+    """The dimensions whose best value lies on an edge, and on which; ends that no range may pass are none. A grid's edges are its ends,
+    where there is anything between them."""
     found: set[Side] = set()
     for key, range in dimensions.items():
-        if isinstance(range, Range) and key in best:
+        if key not in best:
+            continue
+        if not isinstance(range, Range):
+            found |= {(key, high) for high, end in ((False, min(range)), (True, max(range))) if best[key] == end and len(set(range)) > 2}
+        else:
             scale = math.log if range.log else float
             place = (scale(best[key]) - scale(range.low)) / (scale(range.high) - scale(range.low))
             if place <= END and range.low != range.least:

@@ -227,6 +227,10 @@ def test_edges_and_widening_in_closed_form() -> None:
     space = {"train.lr": Range(1e-4, 1e-2, log=True), "args.ratio": Range(1, 64, log=True, least=1), "args.k": Range(0, 10, integer=True)}
     assert edges(space, {"train.lr": 1.1e-4, "args.ratio": 1, "args.k": 10}) == {("train.lr", False), ("args.k", True)}
     assert edges(space, {"train.lr": 1e-3, "args.ratio": 63, "args.k": 5}) == {("args.ratio", True)}
+    grid = {"train.lr": (1e-4, 1e-3, 1e-2), "args.ratio": (1, 16)}
+    assert edges(grid, {"train.lr": 1e-2, "args.ratio": 16}) == {("train.lr", True)}
+    assert edges(grid, {"train.lr": 1e-4, "args.ratio": 1}) == {("train.lr", False)}
+    assert edges(grid, {"train.lr": 1e-3, "args.ratio": 1}) == set()
     wide = widened(space, {("train.lr", False), ("args.ratio", True), ("args.k", True), ("args.other", True)})
     assert wide == {
         "train.lr": Range(1e-5, 1e-2, log=True),

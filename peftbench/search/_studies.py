@@ -121,7 +121,7 @@ def dimensions_of(experiment: Experiment, storage: BaseStorage, tunings: Sequenc
         return tuning.quest.dimensions
     sides: set[Side] = set()
     for other in tunings:
-        if other.quest.entry == tuning.quest.entry:
+        if other.quest.entry == tuning.quest.entry and other.quest.sampler != "grid":
             best = best_of(storage.get_all_trials(other.study_id)[:first])
             sides |= edges(other.quest.dimensions, best.params) if best else set()
     return widened(tuning.quest.dimensions, sides)
