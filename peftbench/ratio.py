@@ -27,10 +27,23 @@ def grids(runs: pd.DataFrame) -> list[pd.DataFrame]:
     chosen = chosen.assign(ratio=ratios, lr=[float(f"{lr:.3g}") for lr in chosen["train.lr"]], rest=rest)
     found: list[pd.DataFrame] = []
     for _, block in chosen.groupby(BLOCK, sort=False):
-        sets = [members for _, members in block.groupby(["rest", *OTHERS], sort=False, dropna=False) if _is_grid(members)]
+        alike = [_crossed(members) for _, members in block.groupby(["rest", *OTHERS], sort=False, dropna=False)]
+        sets = [members for members in alike if _is_grid(members)]
         if sets:
             found.append(max(sets, key=len))
     return found
+
+
+def _crossed(members: pd.DataFrame) -> pd.DataFrame:
+    """Without the runs of LoRA+ whose learning rate or ratio stands alone, as those do that a sampler drew, and of LoRA at other rates."""
+    plus = members.query("ratio != 1")
+    while not plus.empty:
+        ratios, lrs = plus.groupby("lr")["ratio"].transform("nunique"), plus.groupby("ratio")["lr"].transform("nunique")
+        kept = plus[(ratios > 1) & (lrs > 1)]
+        if len(kept) == len(plus):
+            return members[members.index.isin(plus.index) | ((members["ratio"] == 1) & members["lr"].isin(plus["lr"]))]
+        plus = kept
+    return plus
 
 
 def _is_grid(members: pd.DataFrame) -> bool:

@@ -134,6 +134,13 @@ def test_runs_with_other_settings_are_another_grid() -> None:
     assert set(found["train.steps"]) == {STEPS}
 
 
+def test_what_samplers_drew_beside_a_grid_is_not_in_it() -> None:
+    drawn = [run(1e-4 * 1.3**i, 1.7 + i, 0, 0.1) for i in range(20)] + [run(1e-4 * 1.3 ** (i + 0.5), 1, 0, 0.1) for i in range(20)]
+    (found,) = grids(frame([*study(), *drawn]))
+    assert len(found) == 3 * len(LRS) * len(RATIOS)
+    assert (sorted(set(found["lr"])), sorted(set(found["ratio"]))) == (sorted(LRS), sorted(RATIOS))
+
+
 def test_scattered_trials_and_test_runs_are_no_grid() -> None:
     rng = np.random.default_rng(0)
     scattered = [run(10 ** rng.uniform(-4, -3), 2 ** rng.uniform(0, 5), 0, 0.5) for _ in range(30)]
