@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -36,14 +37,15 @@ def grids(runs: pd.DataFrame) -> list[pd.DataFrame]:
 
 def _crossed(members: pd.DataFrame) -> pd.DataFrame:
     """Without the runs of LoRA+ whose learning rate or ratio stands alone, as those do that a sampler drew, and of LoRA at other rates."""
-    plus = members.query("ratio != 1")
-    while not plus.empty:
-        ratios, lrs = plus.groupby("lr")["ratio"].transform("nunique"), plus.groupby("ratio")["lr"].transform("nunique")
-        kept = plus[(ratios > 1) & (lrs > 1)]
-        if len(kept) == len(plus):
-            return members[members.index.isin(plus.index) | ((members["ratio"] == 1) & members["lr"].isin(plus["lr"]))]
-        plus = kept
-    return plus
+    cells = list(zip(members["lr"], members["ratio"], strict=True))
+    kept = {(lr, ratio) for lr, ratio in cells if ratio != 1}
+    size = -1
+    while size != len(kept):
+        size = len(kept)
+        lrs, ratios = Counter(lr for lr, _ in kept), Counter(ratio for _, ratio in kept)
+        kept = {(lr, ratio) for lr, ratio in kept if lrs[lr] > 1 and ratios[ratio] > 1}
+    rates = {lr for lr, _ in kept}
+    return members.loc[[(lr, ratio) in kept or (ratio == 1 and lr in rates) for lr, ratio in cells]]
 
 
 def _is_grid(members: pd.DataFrame) -> bool:

@@ -70,7 +70,7 @@ def comparison(runs: pd.DataFrame, predictions: Predictions | None = None, rng: 
         Block(dict(zip(BLOCK, key, strict=True)), members, failures.get(key, []), len(examples.get(key, [])))
         for key, members in found.items()
     )
-    return Comparison(tuple(blocks), len(trials), trials["study"].nunique())
+    return Comparison(tuple(blocks), len(trials), len(set(trials["study"])))
 
 
 def by_block(rows: pd.DataFrame) -> dict[tuple[Any, ...], list[dict[str, Any]]]:

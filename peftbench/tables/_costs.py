@@ -73,7 +73,7 @@ def costs(runs: pd.DataFrame) -> Costs:
             arm["relative"] = [run["tokens_per_second"] / speed[run["seed"]] for run in own if speed.get(run["seed"])]
             arm |= {name: [_ratio(run, name) for run in own] for name in ("adapted", "merged")}
         blocks.append((dict(zip(BLOCK, key, strict=True)), members))
-    return Costs(tuple(blocks), len(trials), trials["study"].nunique())
+    return Costs(tuple(blocks), len(trials), len(set(trials["study"])))
 
 
 def _ratio(run: dict[str, Any], name: str) -> float:
