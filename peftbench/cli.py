@@ -130,7 +130,7 @@ def search_command(
     tunings = search.prepare(file.stem, experiment, opened)
     for quest in wanted:
         if not quest.dimensions:
-            print(f"{quest.arm.method} on {quest.entry.name}: nothing to tune", flush=True)
+            print(f"{quest}: nothing to tune", flush=True)
     print(f"{file}: {len(tunings)} studies in {place}", flush=True)
     try:
         found = search.search(

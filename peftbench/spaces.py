@@ -50,7 +50,7 @@ class Quest:
 
 def quests(experiment: Experiment) -> list[Quest]:
     """Every arm on every task. Raises InputError that names the arm and the key where something cannot be searched."""
-    search = _search(experiment)
+    search = search_of(experiment)
     found: list[Quest] = []
     for entry, arm in itertools.product(experiment.task, experiment.arm):
         if entry.name not in TASKS:
@@ -138,7 +138,8 @@ def _ends(quest: Quest) -> list[Values]:
     return [end(False), end(True)]
 
 
-def _search(experiment: Experiment) -> Search:
+def search_of(experiment: Experiment) -> Search:
+    """The experiment's table [search]. Raises InputError if it has none."""
     if experiment.search is None:
         raise InputError("the experiment is no search: it needs a table [search] with trials = N; `peftbench run` carries it out as it is")
     return experiment.search
@@ -148,7 +149,7 @@ def trial_runs(experiment: Experiment, quest: Quest, values: Values, study: Stud
     """The runs of a trial on `valid`, one for each of the experiment's seeds. Raises InputError where a value is impossible."""
     one = experiment.model_copy(update={"arm": (quest.settled(values, study),), "task": (quest.entry,), "split": "valid"})
     specs = expand(one, METHODS, TASKS)
-    if not may_prune(_search(experiment), quest):
+    if not may_prune(search_of(experiment), quest):
         return specs
     return [spec if spec.train.eval_every else _validating(spec, max(1, math.ceil(spec.train.steps / VALIDATIONS))) for spec in specs]
 
@@ -175,20 +176,17 @@ def may_prune(search: Search, quest: Quest) -> bool:
 def edges(dimensions: Dimensions, best: Values) -> set[Side]:
     """The dimensions whose best value lies on an edge, and on which; ends that no range may pass are none. A grid's edges are its ends,
     where there is anything between them."""
-    found: set[Side] = set()
-    for key, range in dimensions.items():
-        if key not in best:
-            continue
-        if not isinstance(range, Range):
-            found |= {(key, high) for high, end in ((False, min(range)), (True, max(range))) if best[key] == end and len(set(range)) > 2}
-        else:
-            scale = math.log if range.log else float
-            place = (scale(best[key]) - scale(range.low)) / (scale(range.high) - scale(range.low))
-            if place <= END and range.low != range.least:
-                found.add((key, False))
-            if place >= 1 - END and range.high != range.most:
-                found.add((key, True))
-    return found
+    ends = {key: _at_ends(range, best[key]) for key, range in dimensions.items() if key in best}
+    return {(key, high) for key, pair in ends.items() for high, there in zip((False, True), pair, strict=True) if there}
+
+
+def _at_ends(range: Range | Grid, value: float) -> tuple[bool, bool]:
+    """Whether a value lies at the low end, and at the high one."""
+    if not isinstance(range, Range):
+        return len(range) > 2 and value == min(range), len(range) > 2 and value == max(range)
+    scale = math.log if range.log else float
+    place = (scale(value) - scale(range.low)) / (scale(range.high) - scale(range.low))
+    return place <= END and range.low != range.least, place >= 1 - END and range.high != range.most
 
 
 def widened(dimensions: Dimensions, sides: set[Side]) -> Dimensions:

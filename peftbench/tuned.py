@@ -6,7 +6,7 @@ from typing import Any
 import tomlkit
 
 from peftbench.search import Found
-from peftbench.spaces import fresh_seeds
+from peftbench.spaces import fresh_seeds, search_of
 from peftbench.spec import Experiment
 
 
@@ -25,8 +25,7 @@ def summary(found: Found) -> str:
 
 def experiment_file(experiment: Experiment, file: str, found: list[Found]) -> str:
     """A TOML file that runs every arm with its tuned values on `test`, with seeds that the tuning has not seen."""
-    search = experiment.search
-    assert search is not None
+    search = search_of(experiment)
     seeds = fresh_seeds(experiment.seeds, search.test_seeds)
     document = tomlkit.document()
     document.add(tomlkit.comment(f"Written by `peftbench search {file}`: {search.trials} trials for each arm that has anything to tune,"))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from optuna.storages import BaseStorage
 
 from peftbench.search._dead import let_go, requeue_dead
-from peftbench.search._studies import Tuning, best_of, dimensions_of, first_trials, of, open_storage, prepare
+from peftbench.search._studies import Tuning, best_of, dimensions_of, first_trials, open_storage, prepare
 from peftbench.search._worker import Worker
-from peftbench.spaces import Dimensions, Quest, Side, Values, edges, trial_runs
+from peftbench.spaces import Dimensions, Quest, Side, Values, edges, search_of, trial_runs
 from peftbench.spec import Experiment, Study
 from peftbench.store import Store
 from peftbench.suite import Executor
@@ -91,7 +91,7 @@ def _found(experiment: Experiment, storage: BaseStorage, tunings: Sequence[Tunin
     per_trial = sum(spec.train.steps for spec in trial_runs(experiment, tuning.quest, {}, None))
     return Found(
         quest=tuning.quest,
-        study=Study(name=tuning.name, trials=of(experiment).trials),
+        study=Study(name=tuning.name, trials=search_of(experiment).trials),
         dimensions=wide,
         values=dict(best.params) if best else None,
         nll=best.value if best else None,

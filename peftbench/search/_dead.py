@@ -35,10 +35,7 @@ def requeue_dead(experiment: Experiment, storage: BaseStorage, tunings: Sequence
                     say(f"{name}: its worker died again: failed")
                 else:
                     storage.set_trial_user_attr(trial._trial_id, "retried", True)
-                    storage.set_trial_user_attr(trial._trial_id, "runs", [])
-                    storage.set_trial_user_attr(trial._trial_id, "steps", 0)
-                    storage.set_trial_user_attr(trial._trial_id, "worker", None)
-                    storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                    _wait_again(storage, trial)
                     say(f"{name}: its worker died: tried again")
             except optuna.exceptions.UpdateFinishedTrialError:
                 pass  # it has come to its end after all
@@ -49,9 +46,14 @@ def let_go(storage: BaseStorage, tunings: Sequence[Tuning]) -> None:
     for tuning in tunings:
         for trial in storage.get_all_trials(tuning.study_id, states=(TrialState.RUNNING,)):
             if trial.user_attrs.get("worker") == me():
-                storage.set_trial_user_attr(trial._trial_id, "runs", [])
-                storage.set_trial_user_attr(trial._trial_id, "steps", 0)
-                storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                _wait_again(storage, trial)
+
+
+def _wait_again(storage: BaseStorage, trial: FrozenTrial) -> None:
+    """Give a trial back as if nobody had begun it; its worker's name first, or whoever claims it next would be taken for that one."""
+    for name, value in {"worker": None, "runs": [], "steps": 0}.items():
+        storage.set_trial_user_attr(trial._trial_id, name, value)
+    storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
 
 def _dead(trial: FrozenTrial, limit_seconds: float) -> bool:

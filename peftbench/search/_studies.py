@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftbench.errors import InputError
 from peftbench.methods._base import Range
-from peftbench.spaces import Dimensions, Quest, Side, edges, may_prune, quests, starting_point, trial_runs, widened
+from peftbench.spaces import Dimensions, Quest, Side, edges, may_prune, quests, search_of, starting_point, trial_runs, widened
 from peftbench.spec import Experiment, Search
 
 FIRST = 2 / 3  # of the trials see the ranges as they stand; the others see them widened where a best value lay on an edge
@@ -74,7 +74,7 @@ def study_name(stem: str, experiment: Experiment, quest: Quest) -> str:
 
 def prepare(stem: str, experiment: Experiment, storage: BaseStorage) -> list[Tuning]:
     """Make the studies that are not there yet, with all their trials waiting. Arms without anything to tune have none."""
-    search = of(experiment)
+    search = search_of(experiment)
     found: list[Tuning] = []
     for quest in quests(experiment):
         if not quest.dimensions:
@@ -101,14 +101,9 @@ def _await_maker(study: optuna.Study) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def of(experiment: Experiment) -> Search:
-    assert experiment.search is not None
-    return experiment.search
-
-
 def first_trials(experiment: Experiment) -> int:
     """How many trials of an arm come before ranges may be widened."""
-    return math.ceil(FIRST * of(experiment).trials)
+    return math.ceil(FIRST * search_of(experiment).trials)
 
 
 def dimensions_of(experiment: Experiment, storage: BaseStorage, tunings: Sequence[Tuning], tuning: Tuning, number: int) -> Dimensions:
@@ -153,7 +148,7 @@ def make_sampler(search: Search, tuning: Tuning, number: int) -> BaseSampler:
 
 def make_pruner(experiment: Experiment, tuning: Tuning) -> BasePruner:
     """Asynchronous successive halving on valid nll (Li et al., arXiv:1810.05934), or none."""
-    if not may_prune(of(experiment), tuning.quest):
+    if not may_prune(search_of(experiment), tuning.quest):
         return NopPruner()
     spec = trial_runs(experiment, tuning.quest, {}, None)[0]
     assert spec.train.eval_every is not None

@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from peftbench.record import Record
 from peftbench.search._dead import me, requeue_dead
-from peftbench.search._studies import Tuning, dimensions_of, distributions, first_trials, make_pruner, make_sampler, of
-from peftbench.spaces import Values, may_prune, trial_runs
+from peftbench.search._studies import Tuning, dimensions_of, distributions, first_trials, make_pruner, make_sampler
+from peftbench.spaces import Values, may_prune, search_of, trial_runs
 from peftbench.spec import Experiment, RunSpec, Study
 from peftbench.store import Store
 from peftbench.suite import Executor, Watch
@@ -75,7 +75,7 @@ class Worker:
         return None
 
     def _carry_out(self, tuning: Tuning, frozen: FrozenTrial) -> None:
-        search = of(self.experiment)
+        search = search_of(self.experiment)
         dimensions = dimensions_of(self.experiment, self.storage, self.tunings, tuning, frozen.number)
         sampler = make_sampler(search, tuning, frozen.number)
         study = optuna.load_study(
