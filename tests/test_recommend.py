@@ -111,7 +111,9 @@ def test_examples_within_a_factor() -> None:
 def test_a_floor_that_trained_on_nothing_is_seen_beside_the_others() -> None:
     untrained = Data(source="packaged", revision=None, fingerprint="f" * 64, counts={"test": 50})
     floor = [made.model_copy(update={"data": untrained}) for made in arm("frozen", [0.95, 0.95])]
-    assert ask(floor, arm("lora", [0.7, 0.7]), samples=4000).method is None
+    for method in ("full", "lora"):  # before the floor in the frame, and after it
+        assert ask(floor, arm(method, [0.7, 0.7]), samples=4000).method is None
+        assert "none scores above the frozen model" in ask(floor, arm(method, [0.7, 0.7]), samples=4000).reason
     assert "says how many examples" in ask(floor).reason
 
 

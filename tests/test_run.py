@@ -85,6 +85,20 @@ def test_what_a_record_says_of_parameters_and_bytes(method: str, small_encoder: 
     assert 0 < cost.step_seconds.median * 2 < cost.train_seconds < record.seconds
 
 
+def test_full_fine_tuning_on_test_alone_leaves_spectra(small_encoder: str) -> None:
+    full = spec(small_encoder, "full")
+    metrics = {
+        what: done(run(each))[0].metrics
+        for what, each in {"test": full, "valid": full.model_copy(update={"split": "valid"}), "lora": spec(small_encoder, "lora")}.items()
+    }
+    assert {what for what, found in metrics.items() if "energy8.weight" in found} == {"test"}
+    for part in ("weight", "change"):
+        shares = [metrics["test"][f"energy{k}.{part}"] for k in (1, 8, 32)]
+        assert all(share is not None and 0 < share <= 1 + 1e-12 for share in shares)  # a change of zero would have none
+        assert shares == sorted(shares)
+        assert shares[-1] == pytest.approx(1)  # of 32 directions, all
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_runs_and_its_metrics_can_be_recomputed(task: str, models: dict[str, str]) -> None:
     record, predictions = done(run(spec(models[task], task=task)))

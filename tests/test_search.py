@@ -223,6 +223,26 @@ def test_a_best_value_on_the_edge_widens_the_range_once_for_all_arms(tmp_path: P
     assert all(max(each[:20]) <= limit < max(each[20:]) for each, limit in zip(rates, (1e-2, 1e-3), strict=True))
 
 
+def test_an_interrupted_trial_names_no_worker_and_counts_nothing(tmp_path: Path) -> None:
+    """Or whoever claims it next is taken for the one that let it go, until it says who it is."""
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(tmp_path, experiment(tmp_path), Made(die_after=1))
+    (given_back,) = (trial for members in trials(tmp_path).values() for trial in members if "worker" in trial.user_attrs)
+    assert given_back.state is TrialState.WAITING
+    assert [given_back.user_attrs[name] for name in ("worker", "runs", "steps")] == [None, [], 0]
+
+
+def test_a_grid_has_edges_that_widen_nobodys_range(tmp_path: Path) -> None:
+    grid = 'sampler = "grid"\nspace = { "train.lr" = [3e-4, 2e-4, 1e-4], "train.head_lr" = false }'
+    text = FILE.replace("trials = 9", "trials = 3").replace("halving", "none")
+    text = text.replace('method = "lora+"\nspace = { "train.head_lr" = false }', f'method = "lora"\nargs = {{ rank = 4 }}\n{grid}')
+    lora, gridded = carry_out(tmp_path, experiment(tmp_path, text))
+    assert gridded.edges == {("train.lr", True)}
+    assert lora.dimensions == lora.quest.dimensions
+    assert str(gridded.quest) == "lora (rank 4) on reviews"
+    assert "(edge: high end of its range)" in tuned.summary(gridded)
+
+
 def test_edges_and_widening_in_closed_form() -> None:
     space = {"train.lr": Range(1e-4, 1e-2, log=True), "args.ratio": Range(1, 64, log=True, least=1), "args.k": Range(0, 10, integer=True)}
     assert edges(space, {"train.lr": 1.1e-4, "args.ratio": 1, "args.k": 10}) == {("train.lr", False), ("args.k", True)}

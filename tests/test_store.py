@@ -311,6 +311,14 @@ def test_a_run_is_found_by_the_beginning_of_its_id(store: Store) -> None:
             store.read(nothing)
 
 
+def test_a_run_named_in_full_is_found_without_listing_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write(records.record(status="failed"))
+    done = store.write(records.record())  # a second attempt
+    monkeypatch.setattr(Store, "_latest", lambda self: pytest.fail("the store was listed"))
+    assert store.read(done.run_id) == done
+    assert store.read(f"{device_folder(done.device, done.environment.device_name)}/{done.run_id}") == done
+
+
 def test_statuses_tell_devices_apart(store: Store) -> None:
     gpu = records.environment(device_name="H100")
     run_id = store.write(records.record()).run_id
