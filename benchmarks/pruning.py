@@ -1,4 +1,5 @@
-"""What ending trials early saves and what it loses: every search's full-length trials in a store, replayed in many orders."""
+"""What ending trials early saves and what it loses: every search's full-length trials in a store,
+replayed in many orders."""
 
 import argparse
 import statistics
@@ -7,12 +8,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from replay import Curve, replay
 
 from peftbench.errors import InputError
-from peftbench.search._replay import Curve, replay
-from peftbench.search._studies import halving
 from peftbench.spec import RunSpec
 from peftbench.store import Store
+from peftbench.tuning.studies import halving
 
 FEWEST = 6  # curves that make a search
 
@@ -27,14 +28,27 @@ def spread(values: list[float]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, epilog="Example: python benchmarks/pruning.py --store results")
-    parser.add_argument("--store", type=Path, default=Path("results"), help="the folder of results (default: results)")
-    parser.add_argument("--orders", type=int, default=100, help="in which the trials are replayed (default: 100)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Example: python benchmarks/pruning.py --store results"
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path("results"),
+        help="the folder of results (default: results)",
+    )
+    parser.add_argument(
+        "--orders", type=int, default=100, help="in which the trials are replayed (default: 100)"
+    )
     options = parser.parse_args()
     searches: defaultdict[str, list[Curve]] = defaultdict(list)
     try:
         for record in Store(options.store).read_all():
-            curve = [(point.step, point.valid_loss) for point in record.curve if point.valid_loss is not None]
+            curve = [
+                (point.step, point.valid_loss)
+                for point in record.curve
+                if point.valid_loss is not None
+            ]
             if record.spec.split == "valid" and record.status == "done" and len(curve) > 2:
                 searches[group(record.spec)].append(curve)
     except InputError as error:
@@ -45,15 +59,22 @@ def main() -> int:
         if len(curves) < FEWEST:
             print(f"{name}: skipped: {len(curves)} trials at full length, {FEWEST} are needed")
             continue
-        found = [replay([curves[i] for i in rng.permutation(len(curves))], halving(curves[0][0][0])) for _ in range(options.orders)]
+        found = [
+            replay([curves[i] for i in rng.permutation(len(curves))], halving(curves[0][0][0]))
+            for _ in range(options.orders)
+        ]
         within = sum(each.regret <= 0.01 for each in found) / len(found)
-        print(f"{name}: {len(curves)} trials; medians over {options.orders} orders, smallest and largest:")
+        print(
+            f"{name}: {len(curves)} trials; medians over {options.orders} orders, smallest and largest:"
+        )
         print(f"  steps taken   {spread([each.share for each in found])} of those at full length")
         print(
             f"  nll lost      {spread([each.regret for each in found])} against the best; within 1 % in {100 * within:.0f} % of the orders"
         )
     if not searches:
-        print("there is no trial with validations in the store; `peftbench search FILE.toml` makes some")
+        print(
+            "there is no trial with validations in the store; `peftbench search FILE.toml` makes some"
+        )
     return 0
 
 

@@ -1,4 +1,5 @@
-"""Draw how much better than LoRA each method is, task by task, with 95 % intervals: differences_{metric,nll}.{pdf,png}."""
+"""Draw how much better than LoRA each method is, task by task, with 95 % intervals:
+differences_{metric,nll}.{pdf,png}."""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from functools import cache, partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from peftbench import stats
+from peftbench.analysis import estimates as stats
 from peftbench.figures import YS, differences, few_arms, final, tuning
 from peftbench.figures.script import Results, script
 
@@ -22,7 +23,12 @@ def figures(results: Results) -> dict[str, Callable[[], Figure]]:
         return stats.differences(runs, REFERENCE, results.store.predictions, results.rng)
 
     return {
-        f"differences_{y}": partial(lambda y: differences(found(), runs, y, "; ".join(filter(None, [note, tuning(results.runs)]))), y)
+        f"differences_{y}": partial(
+            lambda y: differences(
+                found(), runs, y, "; ".join(filter(None, [note, tuning(results.runs)]))
+            ),
+            y,
+        )
         for y in YS
     }
 

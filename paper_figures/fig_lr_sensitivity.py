@@ -1,4 +1,5 @@
-"""Draw metric and nll on valid against the learning rate, and how wide each method's good region is: lr_sensitivity.{pdf,png}."""
+"""Draw metric and nll on valid against the learning rate, and how wide each method's good region
+is: lr_sensitivity.{pdf,png}."""
 
 import sys
 from collections.abc import Callable

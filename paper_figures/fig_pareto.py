@@ -1,4 +1,5 @@
-"""Draw what each method reaches against what it costs: pareto_{metric,nll}_{trained_params,peak_bytes}.{pdf,png}."""
+"""Draw what each method reaches against what it costs:
+pareto_{metric,nll}_{trained_params,peak_bytes}.{pdf,png}."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""Draw how much of weights, and of their changes, lies in few singular directions: singular_values.{pdf,png}."""
+"""Draw how much of weights, and of their changes, lies in few singular directions:
+singular_values.{pdf,png}."""
 
 import sys
 from collections.abc import Callable

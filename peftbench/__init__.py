@@ -1,3 +1,4 @@
-"""Compare parameter-efficient fine-tuning methods on the same model, data, tuning budget and device."""
+"""Compare parameter-efficient fine-tuning methods on the same model, data, tuning budget and
+device."""
 
 __version__ = "0.1.0"

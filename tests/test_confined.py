@@ -10,12 +10,14 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from peftbench.confined import wire
-from peftbench.sandbox import ROOT, confinement
+from peftbench.sandbox import wire
+from peftbench.sandbox.execute import ROOT, confinement
 
-SECCOMP = "from peftbench.confined.seccomp import refuse_calls; refuse_calls()"
-LANDLOCK = "from peftbench.confined.landlock import only_read; only_read(['/usr'], ['/var'])"
-GUARD = "from peftbench.confined.guard import guard; sys.addaudithook(guard(['/usr', sys.base_prefix]))"
+SECCOMP = "from peftbench.sandbox.seccomp import refuse_calls; refuse_calls()"
+LANDLOCK = "from peftbench.sandbox.landlock import only_read; only_read(['/usr'], ['/var'])"
+GUARD = (
+    "from peftbench.sandbox.guard import guard; sys.addaudithook(guard(['/usr', sys.base_prefix]))"
+)
 
 
 def fate(layer: str, act: str) -> str:
@@ -28,12 +30,20 @@ try: exec({act!r})
 except Exception as error: print(type(error).__name__)
 else: print("done")
 """
-    return subprocess.run([sys.executable, "-S", "-c", source], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-S", "-c", source], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 @pytest.mark.parametrize(
     "act",
-    ["os.fork()", "os.kill(os.getppid(), 0)", "import socket; socket.socket()", "os.execv('/bin/true', ['true'])", "os.chmod('/', 0o755)"],
+    [
+        "os.fork()",
+        "os.kill(os.getppid(), 0)",
+        "import socket; socket.socket()",
+        "os.execv('/bin/true', ['true'])",
+        "os.chmod('/', 0o755)",
+    ],
 )
 def test_seccomp_refuses(act: str) -> None:
     if "seccomp" not in confinement():
@@ -42,7 +52,11 @@ def test_seccomp_refuses(act: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "act", ["import threading; threading.Thread(target=int).start()", "import tempfile; tempfile.TemporaryFile().write(b'x')"]
+    "act",
+    [
+        "import threading; threading.Thread(target=int).start()",
+        "import tempfile; tempfile.TemporaryFile().write(b'x')",
+    ],
 )
 def test_seccomp_leaves_the_rest(act: str) -> None:
     assert fate(SECCOMP, act) == "done"
@@ -65,7 +79,9 @@ def test_landlock_refuses(act: str) -> None:
     assert fate(LANDLOCK, act) == "PermissionError"
 
 
-@pytest.mark.parametrize("act", ["os.listdir('/var')", "os.listdir('/usr')", "open('/dev/null', 'w')"])
+@pytest.mark.parametrize(
+    "act", ["os.listdir('/var')", "os.listdir('/usr')", "open('/dev/null', 'w')"]
+)
 def test_landlock_leaves_the_rest(act: str) -> None:
     assert fate(LANDLOCK, act) == "done"
 
@@ -73,8 +89,20 @@ def test_landlock_leaves_the_rest(act: str) -> None:
 @pytest.mark.parametrize(
     "act",
     [
-        *("os.fork()", "os.system('true')", "os.kill(os.getppid(), 0)", "import socket; socket.socket()", "import _posixsubprocess"),
-        *("open('/etc/passwd')", "open('/usr/../etc/passwd')", "open('/usr/x', 'w')", "os.open('/usr/x', os.O_CREAT)", "os.listdir('/')"),
+        *(
+            "os.fork()",
+            "os.system('true')",
+            "os.kill(os.getppid(), 0)",
+            "import socket; socket.socket()",
+            "import _posixsubprocess",
+        ),
+        *(
+            "open('/etc/passwd')",
+            "open('/usr/../etc/passwd')",
+            "open('/usr/x', 'w')",
+            "os.open('/usr/x', os.O_CREAT)",
+            "os.listdir('/')",
+        ),
         *(
             "import pathlib; pathlib.Path('/etc/passwd').read_text()",
             "class S(str): pass\nopen(S('/usr/x'))",
@@ -93,7 +121,12 @@ def test_guard_refuses(act: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "act", ["os.listdir('/usr')", "open('/dev/null', 'w')", "import collections, random, string, dataclasses, fractions"]
+    "act",
+    [
+        "os.listdir('/usr')",
+        "open('/dev/null', 'w')",
+        "import collections, random, string, dataclasses, fractions",
+    ],
 )
 def test_guard_leaves_the_rest(act: str) -> None:
     assert fate(GUARD, act) == "done"
@@ -103,17 +136,34 @@ def test_processor_time_is_limited() -> None:
     source = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from peftbench.confined.confine import confine
+from peftbench.sandbox.confine import confine
 confine(readable=[], listed=[], seconds=1, memory_bytes=1 << 30)
 while True: pass
 """
-    assert subprocess.run([sys.executable, "-S", "-c", source], check=False).returncode == -signal.SIGXCPU
+    assert (
+        subprocess.run([sys.executable, "-S", "-c", source], check=False).returncode
+        == -signal.SIGXCPU
+    )
 
 
-keys = strategies.none() | strategies.booleans() | strategies.integers() | strategies.text() | strategies.binary() | strategies.floats()
+keys = (
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers()
+    | strategies.text()
+    | strategies.binary()
+    | strategies.floats()
+)
 plain: strategies.SearchStrategy[Any] = strategies.recursive(
-    keys | strategies.complex_numbers() | strategies.sets(strategies.integers()) | strategies.frozensets(strategies.text()),
-    lambda inner: strategies.lists(inner) | strategies.lists(inner).map(tuple) | strategies.dictionaries(keys, inner),
+    keys
+    | strategies.complex_numbers()
+    | strategies.sets(strategies.integers())
+    | strategies.frozensets(strategies.text()),
+    lambda inner: (
+        strategies.lists(inner)
+        | strategies.lists(inner).map(tuple)
+        | strategies.dictionaries(keys, inner)
+    ),
     max_leaves=10,
 )
 

@@ -1,4 +1,5 @@
-"""Figures: the front is the front, colours are the methods', labels do not lie on each other, equal figures are equal files."""
+"""Figures: the front is the front, colours are the methods', labels do not lie on each other, equal
+figures are equal files."""
 
 import itertools
 import runpy
@@ -16,8 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from peftbench.figures import COLOURS, MARKERS, XS, YS, NothingToDraw, overlaps, pareto, pareto_front, round_ticks, save
-from peftbench.frame import METHODS, frame
+from peftbench.analysis.frame import METHODS, frame
+from peftbench.figures import (
+    COLOURS,
+    MARKERS,
+    XS,
+    YS,
+    NothingToDraw,
+    overlaps,
+    pareto,
+    pareto_front,
+    round_ticks,
+    save,
+)
 from peftbench.spec import DataSpec
 from peftbench.store import Store
 from peftbench.tables import EMPTY
@@ -48,7 +60,9 @@ def front(points: list[tuple[float, float]]) -> list[int]:
 @QUICK
 @given(POINTS)
 def test_the_front_is_all_that_nothing_beats(points: list[tuple[int, int]]) -> None:
-    assert set(front(points)) == {i for i, point in enumerate(points) if not any(beats(other, point) for other in points)}
+    assert set(front(points)) == {
+        i for i, point in enumerate(points) if not any(beats(other, point) for other in points)
+    }
 
 
 @QUICK
@@ -91,7 +105,9 @@ def points(figure: Figure) -> dict[tuple[str, str], set[tuple[float, float]]]:
     found: dict[tuple[str, str], set[tuple[float, float]]] = {}
     for line in itertools.chain.from_iterable(axes.lines for axes in figure.axes):
         if line.get_marker() != "None":
-            found.setdefault((str(line.get_color()), str(line.get_marker())), set()).add(tuple(line.get_xydata()[0]))
+            found.setdefault((str(line.get_color()), str(line.get_marker())), set()).add(
+                tuple(line.get_xydata()[0])
+            )
     return found
 
 
@@ -108,7 +124,9 @@ def test_every_arm_is_drawn_where_it_belongs_in_its_methods_colour(
     for method in METHODS:
         expected = done.xs(method, level="method")
         got = sorted(drawn[COLOURS[method], MARKERS[method]])
-        assert [value for point in got for value in point] == pytest.approx([v for p in sorted(map(tuple, expected.to_numpy())) for v in p])
+        assert [value for point in got for value in point] == pytest.approx(
+            [v for p in sorted(map(tuple, expected.to_numpy())) for v in p]
+        )
 
 
 def test_methods_are_told_apart_by_colour_and_by_marker() -> None:
@@ -116,7 +134,9 @@ def test_methods_are_told_apart_by_colour_and_by_marker() -> None:
 
 
 @pytest.mark.parametrize("y", YS)
-def test_the_step_line_goes_through_the_front(figures: dict[tuple[str, str], Figure], y: str) -> None:
+def test_the_step_line_goes_through_the_front(
+    figures: dict[tuple[str, str], Figure], y: str
+) -> None:
     figure = figures["trained_params", y]
     for axes in figure.axes:
         (step,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
@@ -125,13 +145,19 @@ def test_the_step_line_goes_through_the_front(figures: dict[tuple[str, str], Fig
         assert y_values == sorted(y_values, reverse=y == "nll")
         drawn = [tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() != "None"]
         sign = -1 if y == "nll" else 1
-        expected = {point for point in drawn if not any(beats((a, sign * b), (point[0], sign * point[1])) for a, b in drawn)}
+        expected = {
+            point
+            for point in drawn
+            if not any(beats((a, sign * b), (point[0], sign * point[1])) for a, b in drawn)
+        }
         assert set(zip(x_values[:-1], y_values[:-1], strict=True)) == expected
 
 
 @pytest.mark.parametrize("x", XS)
 @pytest.mark.parametrize("y", YS)
-def test_labels_lie_on_no_other_and_inside(figures: dict[tuple[str, str], Figure], x: str, y: str) -> None:
+def test_labels_lie_on_no_other_and_inside(
+    figures: dict[tuple[str, str], Figure], x: str, y: str
+) -> None:
     figure = figures[x, y]
     figure.draw_without_rendering()
     for axes in figure.axes:
@@ -143,9 +169,17 @@ def test_labels_lie_on_no_other_and_inside(figures: dict[tuple[str, str], Figure
 
 
 def test_with_many_arms_the_best_of_each_method_and_the_front_are_named() -> None:
-    worse = {"vera": 0.0, "lora": 0.3, "full": 0.6}  # the cheapest is the best: the others are on no front
+    worse = {
+        "vera": 0.0,
+        "lora": 0.3,
+        "full": 0.6,
+    }  # the cheapest is the best: the others are on no front
     found = [
-        records.record(method=method, train={"lr": 10.0**-i}, metrics={"nll": 1 + more + 0.1 * abs(i - 3), "accuracy": 0.5})
+        records.record(
+            method=method,
+            train={"lr": 10.0**-i},
+            metrics={"nll": 1 + more + 0.1 * abs(i - 3), "accuracy": 0.5},
+        )
         for i in range(1, 8)
         for method, more in worse.items()
     ]
@@ -163,12 +197,19 @@ def test_zero_stands_on_the_axis_at_zero(figures: dict[tuple[str, str], Figure])
 
 def test_devices_have_panels_of_their_own() -> None:
     gpu = records.environment(device_name="H100")
-    figure = pareto(frame([records.record(), records.record(device="cuda", environment=gpu)]), "peak_bytes")
-    assert {axes.get_title(loc="left") for axes in figure.axes} == {"reviews, cpu: AMD EPYC, 2 threads", "reviews, cuda: H100"}
+    figure = pareto(
+        frame([records.record(), records.record(device="cuda", environment=gpu)]), "peak_bytes"
+    )
+    assert {axes.get_title(loc="left") for axes in figure.axes} == {
+        "reviews, cpu: AMD EPYC, 2 threads",
+        "reviews, cuda: H100",
+    }
 
 
 def test_what_is_not_drawn_is_named(figures: dict[tuple[str, str], Figure]) -> None:
-    assert "not drawn: galore (reviews)" in figures["peak_bytes", "nll"].get_supxlabel().replace("\n", " ")
+    assert "not drawn: galore (reviews)" in figures["peak_bytes", "nll"].get_supxlabel().replace(
+        "\n", " "
+    )
     with pytest.raises(NothingToDraw, match="nothing to draw"):
         pareto(frame([records.record(status="failed")]), "peak_bytes")
     with pytest.raises(NothingToDraw, match="nothing to draw"):
@@ -177,14 +218,18 @@ def test_what_is_not_drawn_is_named(figures: dict[tuple[str, str], Figure]) -> N
 
 def test_equal_figures_are_equal_files_and_leave_no_trace(tmp_path: Path) -> None:
     before, runs = dict(matplotlib.rcParams), frame(records.study(("reviews",), seeds=1))
-    first, second = (save(pareto(runs, "trained_params"), tmp_path / name / "pareto.v1") for name in "ab")
+    first, second = (
+        save(pareto(runs, "trained_params"), tmp_path / name / "pareto.v1") for name in "ab"
+    )
     assert [path.name for path in first] == ["pareto.v1.pdf", "pareto.v1.png"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert b"CreationDate" not in first[0].read_bytes()
     assert dict(matplotlib.rcParams) == before
 
 
-def test_the_script_draws_four_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_draws_four_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = Store(tmp_path / "results")
     for record in records.study(("reviews",), seeds=1):
         store.write(record)
@@ -200,7 +245,14 @@ def test_the_script_draws_four_figures(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_script_tells_of_an_empty_and_of_a_damaged_store(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--store", str(tmp_path / "results"), "--out", str(tmp_path / "figures")]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--store",
+        str(tmp_path / "results"),
+        "--out",
+        str(tmp_path / "figures"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{EMPTY}\n", "")
     (tmp_path / "results" / "cpu").mkdir(parents=True)
@@ -213,7 +265,12 @@ def test_the_script_tells_of_an_empty_and_of_a_damaged_store(tmp_path: Path) -> 
 def test_the_layers_after_the_store_need_no_torch(module: str) -> None:
     heavy = "{'torch', 'transformers', 'peftbench.methods', 'matplotlib.pyplot'}"
     code = f"import sys, peftbench.{module}; print(*sorted({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "\n"
+    )
 
 
 def test_a_long_title_takes_no_width_from_the_axes() -> None:

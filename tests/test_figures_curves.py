@@ -1,4 +1,5 @@
-"""Curves and what is drawn from them: smoothing, final losses, steps to a loss, the gap; lines are means, bands hold all seeds."""
+"""Curves and what is drawn from them: smoothing, final losses, steps to a loss, the gap; lines are
+means, bands hold all seeds."""
 
 import math
 
@@ -12,19 +13,25 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
-from peftbench.curves import curves, final_loss, smoothed, steps_to_reach
+from peftbench.analysis.frame import frame
+from peftbench.analysis.loss_curves import curves, final_loss, smoothed, steps_to_reach
 from peftbench.figures import COLOURS, NothingToDraw, gap, gaps, training
-from peftbench.frame import frame
 from peftbench.record import Data, Point, Record
 
 NUMBERS = st.lists(st.floats(-100, 100), min_size=1, max_size=30)
 ODD = st.integers(0, 6).map(lambda half: 2 * half + 1)
 
 
-def run(losses: list[float], valid: dict[int, float] | None = None, nll: float = 1.0, **changed: object) -> Record:
-    """A run with these training losses and, by step, these valid losses; one after the last training step is a point of its own."""
+def run(
+    losses: list[float], valid: dict[int, float] | None = None, nll: float = 1.0, **changed: object
+) -> Record:
+    """A run with these training losses and, by step, these valid losses; one after the last
+    training step is a point of its own."""
     valid = valid or {}
-    points = [Point(step=step, train_loss=loss, valid_loss=valid.get(step), lr=1e-4) for step, loss in enumerate(losses, 1)]
+    points = [
+        Point(step=step, train_loss=loss, valid_loss=valid.get(step), lr=1e-4)
+        for step, loss in enumerate(losses, 1)
+    ]
     if len(losses) in valid:
         points[-1] = points[-1].model_copy(update={"valid_loss": None})
         points.append(Point(step=len(losses), valid_loss=valid[len(losses)]))
@@ -56,7 +63,9 @@ def test_smoothing_is_the_mean_of_the_neighbours(values: list[float], window: in
 
 
 @given(st.integers(1, 40), ODD, st.floats(-5, 5), st.floats(-5, 5))
-def test_smoothing_leaves_a_straight_line_alone(n: int, window: int, slope: float, start: float) -> None:
+def test_smoothing_leaves_a_straight_line_alone(
+    n: int, window: int, slope: float, start: float
+) -> None:
     line = start + slope * np.arange(n)
     found = smoothed(line, window)
     known = np.isfinite(found)
@@ -65,9 +74,12 @@ def test_smoothing_leaves_a_straight_line_alone(n: int, window: int, slope: floa
 
 
 @pytest.mark.parametrize(
-    ("steps", "part", "expected"), [(100, 0.1, range(91, 101)), (10, 0.1, [10]), (3, 0.1, [3]), (10, 0.25, [8, 9, 10])]
+    ("steps", "part", "expected"),
+    [(100, 0.1, range(91, 101)), (10, 0.1, [10]), (3, 0.1, [3]), (10, 0.25, [8, 9, 10])],
 )
-def test_the_final_loss_is_the_mean_of_the_last_part(steps: int, part: float, expected: list[int]) -> None:
+def test_the_final_loss_is_the_mean_of_the_last_part(
+    steps: int, part: float, expected: list[int]
+) -> None:
     found = final_loss(curves([run([float(step**2) for step in range(1, steps + 1)])]), part)
     assert found["train_loss"].tolist() == [np.mean([step**2 for step in expected])]
 
@@ -81,7 +93,9 @@ def test_the_step_that_reaches_a_loss_is_the_first() -> None:
 
 
 def test_examples_are_those_that_the_run_had() -> None:
-    data = Data(source="packaged", revision=None, fingerprint="f" * 64, counts={"train": 7, "test": 5})
+    data = Data(
+        source="packaged", revision=None, fingerprint="f" * 64, counts={"train": 7, "test": 5}
+    )
     found = frame([records.record(data=data), records.record(seed=1, data=None, status="failed")])
     assert found["examples"].tolist() == pytest.approx([7, math.nan], nan_ok=True)
 
@@ -102,14 +116,21 @@ def test_lines_are_means_over_seeds_and_bands_reach_from_least_to_most(drawn: Fi
         assert [line.get_color() for line in axes.lines] == [COLOURS["lora"], COLOURS["vera"]]
         for line in axes.lines:
             assert (list(line.get_xdata()), list(line.get_ydata())) == (x, mean)
-    corners = [collection.get_paths()[0].vertices for collection in train.collections if isinstance(collection, PolyCollection)]
+    corners = [
+        collection.get_paths()[0].vertices
+        for collection in train.collections
+        if isinstance(collection, PolyCollection)
+    ]
     assert len(corners) == 2
     at_two = {float(y) for x, y in corners[0] if x == 2}
     assert at_two == {2.0, 4.0}
 
 
 def test_the_window_is_told_and_runs_that_are_not_done_are_named() -> None:
-    found = [run([float(i) for i in range(50)]), run([1.0], method="vera", status="diverged", seed=1)]
+    found = [
+        run([float(i) for i in range(50)]),
+        run([1.0], method="vera", status="diverged", seed=1),
+    ]
     note = training(frame(found), curves(found)).get_supxlabel().replace("\n", " ")
     assert "running mean over 5 steps" in note
     assert "not drawn: vera (reviews)" in note
@@ -127,7 +148,9 @@ def test_arms_of_a_method_are_told_apart_by_their_dashes() -> None:
 
 def test_many_arms_become_the_best_of_each_method() -> None:
     found = [
-        run([2.0, 1.0], nll=1.0 + abs(i - 3), method=method, train={"lr": 10.0**-i}) for i in range(1, 9) for method in ("lora", "vera")
+        run([2.0, 1.0], nll=1.0 + abs(i - 3), method=method, train={"lr": 10.0**-i})
+        for i in range(1, 9)
+        for method in ("lora", "vera")
     ]
     figure = training(frame(found), curves(found))
     assert len(figure.axes[0].lines) == 2

@@ -1,4 +1,5 @@
-"""LoRA+ against LoRA: a planted optimum is found, steps to LoRA's loss are those of the curves, and what is no grid is not drawn as one."""
+"""LoRA+ against LoRA: a planted optimum is found, steps to LoRA's loss are those of the curves, and
+what is no grid is not drawn as one."""
 
 import math
 from collections.abc import Iterator
@@ -9,10 +10,10 @@ import pytest
 import records
 from numpy.testing import assert_allclose
 
-from peftbench.curves import curves
+from peftbench.analysis.frame import frame
+from peftbench.analysis.lora_plus_grid import best_ratio, grids, table, to_lora, tuned
+from peftbench.analysis.loss_curves import curves
 from peftbench.figures import NothingToDraw, lora_plus_ratio
-from peftbench.frame import frame
-from peftbench.ratio import best_ratio, grids, table, to_lora, tuned
 from peftbench.record import Point, Record
 
 LRS, RATIOS = (1e-4, 3e-4, 1e-3), (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -27,14 +28,28 @@ def planted(lr: float, ratio: float) -> float:
 
 
 def run(lr: float, ratio: float, seed: int, nll: float, **changed: object) -> Record:
-    """A training loss that falls straight to `nll` at a speed that grows with the ratio; valid losses at every tenth step."""
+    """A training loss that falls straight to `nll` at a speed that grows with the ratio; valid
+    losses at every tenth step."""
     curve = tuple(
-        Point(step=step, train_loss=nll + max(0, 1 - step * (1 + ratio) / 100), valid_loss=nll if step % 10 == 0 else None, lr=lr)
+        Point(
+            step=step,
+            train_loss=nll + max(0, 1 - step * (1 + ratio) / 100),
+            valid_loss=nll if step % 10 == 0 else None,
+            lr=lr,
+        )
         for step in range(1, STEPS + 1)
     )
     name, args = ("lora", ARGS) if ratio == 1 else ("lora+", ARGS | {"ratio": ratio})
-    values = {"split": "valid", "seed": seed, "args": args, "train": {"lr": lr, "steps": STEPS}, "curve": curve}
-    return records.record(**{"method": name, "metrics": {"accuracy": 1 - nll, "nll": nll}} | values | changed)
+    values = {
+        "split": "valid",
+        "seed": seed,
+        "args": args,
+        "train": {"lr": lr, "steps": STEPS},
+        "curve": curve,
+    }
+    return records.record(
+        **{"method": name, "metrics": {"accuracy": 1 - nll, "nll": nll}} | values | changed
+    )
 
 
 def study(noise: float = 0.0, seeds: int = 3) -> Iterator[Record]:
@@ -55,7 +70,10 @@ def test_the_tables_hold_the_means(grid: pd.DataFrame) -> None:
     for value, sign in (("nll", 1), ("metric", -1)):
         found = table(grid, value)
         assert (list(found.index), list(found.columns)) == (list(LRS), list(RATIOS))
-        expected = [[planted(lr, ratio) if sign == 1 else 1 - planted(lr, ratio) for ratio in RATIOS] for lr in LRS]
+        expected = [
+            [planted(lr, ratio) if sign == 1 else 1 - planted(lr, ratio) for ratio in RATIOS]
+            for lr in LRS
+        ]
         assert_allclose(found.to_numpy(), expected)
 
 
@@ -69,7 +87,10 @@ def test_a_planted_optimum_is_found(grid: pd.DataFrame) -> None:
 def test_with_noise_the_interval_holds_the_optimum_and_is_wider() -> None:
     (noisy,) = grids(frame(study(noise=0.02, seeds=8)))
     found = best_ratio(noisy, np.random.default_rng(0))
-    assert all(low <= BEST[lr] <= high for lr, low, high in zip(found["lr"], found["low"], found["high"], strict=True))
+    assert all(
+        low <= BEST[lr] <= high
+        for lr, low, high in zip(found["lr"], found["low"], found["high"], strict=True)
+    )
     assert (found["low"] < found["high"]).any()
 
 
@@ -82,7 +103,11 @@ def test_a_ratio_that_diverged_is_never_the_best() -> None:
     found = [
         record
         for record in study()
-        if not (record.spec.args.get("ratio") == 4.0 and record.spec.train.lr == 3e-4 and record.spec.seed == 1)
+        if not (
+            record.spec.args.get("ratio") == 4.0
+            and record.spec.train.lr == 3e-4
+            and record.spec.seed == 1
+        )
     ]
     found.append(run(3e-4, 4.0, 1, 0.0, status="diverged", metrics={}, error="nan"))
     (grid,) = grids(frame(found))
@@ -102,15 +127,21 @@ def test_each_ratio_is_tuned_over_the_same_number_of_learning_rates(grid: pd.Dat
 
 @pytest.mark.parametrize("window", [1, 5])
 def test_steps_to_loras_loss_are_those_of_the_curves(grid: pd.DataFrame, window: int) -> None:
-    """Recomputed by hand: the first step at which the running mean of the ratio's own curve is at or below LoRA's last one."""
+    """Recomputed by hand: the first step at which the running mean of the ratio's own curve is at
+    or below LoRA's last one."""
     found = to_lora(tuned(grid), curves(study()), window)
     half = window // 2
     target = [1 - step * 2 / 100 for step in range(1, STEPS + 1)]
     lora = planted(3e-4, 1.0) + np.mean(target[-window:])
     for _, row in found.iterrows():
-        own = [planted(row["lr"], row["ratio"]) + max(0, 1 - step * (1 + row["ratio"]) / 100) for step in range(1, STEPS + 1)]
+        own = [
+            planted(row["lr"], row["ratio"]) + max(0, 1 - step * (1 + row["ratio"]) / 100)
+            for step in range(1, STEPS + 1)
+        ]
         means = {i + 1: np.mean(own[i - half : i + half + 1]) for i in range(half, STEPS - half)}
-        assert row["train_steps"] == min(step for step, mean in means.items() if mean <= lora + 1e-12)
+        assert row["train_steps"] == min(
+            step for step, mean in means.items() if mean <= lora + 1e-12
+        )
         reached = planted(row["lr"], row["ratio"]) <= planted(3e-4, 1.0)
         assert row["valid_steps"] == 10 if reached else math.isnan(row["valid_steps"])
     own = found.query("ratio == 1")
@@ -124,18 +155,26 @@ def test_a_loss_that_is_never_reached_is_unknown() -> None:
     steps = to_lora(tuned(grid), curves(found), 1)
     assert steps.query("ratio == 1")["train_steps"].notna().all()
     assert steps.query("ratio != 1")[["train_steps", "valid_steps"]].isna().all(axis=None)
-    note = lora_plus_ratio(frame(found), curves(found), np.random.default_rng(0)).get_supxlabel().replace("\n", " ")
+    note = (
+        lora_plus_ratio(frame(found), curves(found), np.random.default_rng(0))
+        .get_supxlabel()
+        .replace("\n", " ")
+    )
     assert "4 of 5 runs never reach LoRA's final training loss" in note
 
 
 def test_runs_with_other_settings_are_another_grid() -> None:
-    others = [run(lr, ratio, 0, 0.1, train={"lr": lr, "steps": 7}) for lr in LRS[:2] for ratio in RATIOS]
+    others = [
+        run(lr, ratio, 0, 0.1, train={"lr": lr, "steps": 7}) for lr in LRS[:2] for ratio in RATIOS
+    ]
     (found,) = grids(frame([*study(), *others]))
     assert set(found["train.steps"]) == {STEPS}
 
 
 def test_what_samplers_drew_beside_a_grid_is_not_in_it() -> None:
-    drawn = [run(1e-4 * 1.3**i, 1.7 + i, 0, 0.1) for i in range(20)] + [run(1e-4 * 1.3 ** (i + 0.5), 1, 0, 0.1) for i in range(20)]
+    drawn = [run(1e-4 * 1.3**i, 1.7 + i, 0, 0.1) for i in range(20)] + [
+        run(1e-4 * 1.3 ** (i + 0.5), 1, 0, 0.1) for i in range(20)
+    ]
     (found,) = grids(frame([*study(), *drawn]))
     assert len(found) == 3 * len(LRS) * len(RATIOS)
     assert (sorted(set(found["lr"])), sorted(set(found["ratio"]))) == (sorted(LRS), sorted(RATIOS))
@@ -155,14 +194,18 @@ def test_the_figure_frames_lora_and_the_best_and_prints_every_cell() -> None:
     found = list(study())
     figure = lora_plus_ratio(frame(found), curves(found), np.random.default_rng(0))
     metric, nll, steps, final = figure.axes
-    assert [text.get_text() for text in metric.texts] == [f"{1 - planted(lr, ratio):.3f}" for lr in LRS for ratio in RATIOS]
+    assert [text.get_text() for text in metric.texts] == [
+        f"{1 - planted(lr, ratio):.3f}" for lr in LRS for ratio in RATIOS
+    ]
     frames = [patch for patch in nll.patches if patch.get_width() < 1]
     places = {round(patch.get_y() + 0.4): RATIOS[round(patch.get_x() + 0.44)] for patch in frames}
     assert {LRS[row]: ratio for row, ratio in places.items()} == BEST
     assert metric.get_xticklabels()[0].get_text() == "1 (LoRA)"
     assert len(steps.containers) == 2
     (line,) = final.containers
-    assert list(line[0].get_ydata()) == pytest.approx([1 - min(planted(lr, ratio) for lr in LRS) for ratio in RATIOS])
+    assert list(line[0].get_ydata()) == pytest.approx(
+        [1 - min(planted(lr, ratio) for lr in LRS) for ratio in RATIOS]
+    )
     assert "3 learning rates for each ratio" in figure.get_supxlabel()
 
 

@@ -1,4 +1,5 @@
-"""Learning rates: the width of the good region has a closed form, medians count divergence as worst, nothing is dropped unsaid."""
+"""Learning rates: the width of the good region has a closed form, medians count divergence as
+worst, nothing is dropped unsaid."""
 
 import math
 
@@ -8,10 +9,10 @@ import records
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peftbench.analysis.frame import frame
+from peftbench.analysis.learning_rates import bins, by_learning_rate, good_region
 from peftbench.figures import COLOURS, NothingToDraw, lr_sensitivity
-from peftbench.frame import frame
 from peftbench.record import Record
-from peftbench.sensitivity import bins, by_learning_rate, good_region
 
 
 def trial(lr: float, nll: float | None = None, **changed: object) -> Record:
@@ -33,8 +34,11 @@ def test_the_good_region_of_a_parabola(best: float, curvature: float, middle: fl
 
 
 @given(st.floats(0.01, 10), st.floats(0.01, 10), st.floats(0.001, 0.5))
-def test_the_good_region_of_two_slopes_is_exact(left: float, right: float, tolerance: float) -> None:
-    """Straight lines over the logarithm: the region ends where they reach the limit, or with the last learning rate."""
+def test_the_good_region_of_two_slopes_is_exact(
+    left: float, right: float, tolerance: float
+) -> None:
+    """Straight lines over the logarithm: the region ends where they reach the limit, or with the
+    last learning rate."""
     region = good_region([1e-4, 1e-3, 1e-2], [1 + left, 1.0, 1 + right], tolerance)
     assert region is not None
     assert region.decades == pytest.approx(min(tolerance / left, 1) + min(tolerance / right, 1))
@@ -78,10 +82,18 @@ def test_a_grid_is_its_own_bins() -> None:
 
 def test_a_run_that_diverged_counts_as_worst_and_one_ended_early_in_no_median() -> None:
     found = [trial(1e-3, nll, seed=seed) for seed, nll in enumerate((0.25, 0.5, 0.75))]
-    found += [trial(1e-3, seed=3, status="diverged"), trial(1e-3, seed=4, status="pruned"), trial(1e-3, seed=5, status="failed")]
+    found += [
+        trial(1e-3, seed=3, status="diverged"),
+        trial(1e-3, seed=4, status="pruned"),
+        trial(1e-3, seed=5, status="failed"),
+    ]
     (row,) = by_learning_rate(frame(found)).to_dict("records")
     assert (row["n"], row["diverged"], row["pruned"]) == (3, 1, 1)
-    assert (row["nll"], row["nll.low"], row["nll.high"]) == (0.625, 0.25, 0.75)  # of 0.25, 0.5, 0.75 and infinity
+    assert (row["nll"], row["nll.low"], row["nll.high"]) == (
+        0.625,
+        0.25,
+        0.75,
+    )  # of 0.25, 0.5, 0.75 and infinity
     assert (row["metric"], row["metric.low"], row["metric.high"]) == (0.375, 0.25, 0.75)
 
 
@@ -101,8 +113,14 @@ def test_runs_on_test_are_no_tuning() -> None:
 
 
 def test_the_figure_shows_medians_marks_and_widths() -> None:
-    found = [trial(lr, nll, seed=seed) for lr, nll in ((1e-4, 1.04), (1e-3, 1.0), (1e-2, 1.02)) for seed in (0, 1)]
-    found += [trial(1e-1, seed=seed, status="diverged") for seed in (0, 1)] + [trial(1e-2, seed=2, status="pruned")]
+    found = [
+        trial(lr, nll, seed=seed)
+        for lr, nll in ((1e-4, 1.04), (1e-3, 1.0), (1e-2, 1.02))
+        for seed in (0, 1)
+    ]
+    found += [trial(1e-1, seed=seed, status="diverged") for seed in (0, 1)] + [
+        trial(1e-2, seed=2, status="pruned")
+    ]
     found += [trial(1e-3, 2.0, method="frozen"), trial(1e-3, method="vera", status="out-of-memory")]
     figure = lr_sensitivity(frame(found))
     metric, nll, regions = figure.axes
@@ -113,10 +131,18 @@ def test_the_figure_shows_medians_marks_and_widths() -> None:
         marks = {str(line.get_marker()): list(line.get_xdata()) for line in axes.lines}
         assert marks["x"] == [0.1]
         assert marks["|"] == [0.01]
-    assert [text.get_text() for text in regions.texts] == ["1.5", "decades"]  # half of the left decade, all of the right one
+    assert [text.get_text() for text in regions.texts] == [
+        "1.5",
+        "decades",
+    ]  # half of the left decade, all of the right one
     assert {str(line.get_color()) for line in regions.lines} == {COLOURS["lora"]}
     note = figure.get_supxlabel().replace("\n", " ")
-    for part in ("second learning rate: frozen (reviews)", "not drawn: out-of-memory (reviews)", "ended early", "diverged"):
+    for part in (
+        "second learning rate: frozen (reviews)",
+        "not drawn: out-of-memory (reviews)",
+        "ended early",
+        "diverged",
+    ):
         assert part in note
 
 

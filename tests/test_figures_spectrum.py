@@ -1,17 +1,23 @@
-"""The figure of singular values: its lines are the records' shares, and it says so where there are none."""
+"""The figure of singular values: its lines are the records' shares, and it says so where there are
+none."""
 
 import pytest
 import records
 
+from peftbench.analysis.frame import frame
 from peftbench.figures import NothingToDraw, singular_values
-from peftbench.frame import frame
 from peftbench.record import Record
 
 SHARES = {1: (0.25, 0.5), 8: (0.5, 0.75), 64: (0.75, 1.0)}
 
 
 def run(shift: float = 0.0, **changed: object) -> Record:
-    metrics = {"accuracy": 0.5, "nll": 0.5, "effective_rank.weight": 300.0, "effective_rank.change": 12.0}
+    metrics = {
+        "accuracy": 0.5,
+        "nll": 0.5,
+        "effective_rank.weight": 300.0,
+        "effective_rank.change": 12.0,
+    }
     for k, (weight, change) in SHARES.items():
         metrics |= {f"energy{k}.weight": weight - shift, f"energy{k}.change": change - shift}
     return records.record(method="full", metrics=metrics, **changed)
@@ -27,10 +33,15 @@ def test_lines_are_means_over_seeds_and_bands_hold_them() -> None:
 
 
 def test_a_panel_for_each_task() -> None:
-    titles = [axes.get_title(loc="left") for axes in singular_values(frame([run(task="reviews"), run(task="sst2")])).axes]
+    titles = [
+        axes.get_title(loc="left")
+        for axes in singular_values(frame([run(task="reviews"), run(task="sst2")])).axes
+    ]
     assert [title for title in titles if title] == ["reviews", "sst2"]
 
 
 def test_nothing_to_draw_says_what_is_missing() -> None:
-    with pytest.raises(NothingToDraw, match="no run of full fine-tuning on test has singular values"):
+    with pytest.raises(
+        NothingToDraw, match="no run of full fine-tuning on test has singular values"
+    ):
         singular_values(frame([records.record(method="lora")]))

@@ -7,9 +7,19 @@ import pandas as pd
 import pytest
 import records
 
-from peftbench.frame import ARM, BLOCK, METHODS, TRAIN, arms, distinct, frame, order, settled
+from peftbench.analysis.frame import (
+    ARM,
+    BLOCK,
+    METHODS,
+    TRAIN,
+    arms,
+    distinct,
+    frame,
+    order,
+    settled,
+)
 from peftbench.record import Predictions, Record
-from peftbench.spec import DataSpec, LimitSpec, Study
+from peftbench.spec import DataSpec, LimitSpec, StudyReference
 
 
 def labels(*found: Record) -> set[str]:
@@ -22,7 +32,11 @@ def test_one_row_per_run_with_its_own_values() -> None:
     assert len(table) == len(found)
     for _, row in table.iterrows():
         record = found[row["run_id"]]
-        assert (row["seed"], row["task"], row["status"]) == (record.spec.seed, record.spec.task, record.status)
+        assert (row["seed"], row["task"], row["status"]) == (
+            record.spec.seed,
+            record.spec.task,
+            record.status,
+        )
         assert row["stack"] == "torch 2.13.0, transformers 5.20.1"
         assert row["train.lr"] == record.spec.train.lr
         if record.cost is None:
@@ -44,7 +58,10 @@ def test_one_row_per_run_with_its_own_values() -> None:
 
 
 def test_a_search_s_trials_are_told_from_runs_with_what_it_found() -> None:
-    tuned, trial = Study(name="glue", trials=20), Study(name="glue", trials=20, trial=0)
+    tuned, trial = (
+        StudyReference(name="glue", trials=20),
+        StudyReference(name="glue", trials=20, trial=0),
+    )
     made = Predictions(rows=7, sha256="")
     found = [
         records.record(study=tuned, predictions=made),
@@ -57,7 +74,11 @@ def test_a_search_s_trials_are_told_from_runs_with_what_it_found() -> None:
         .astype(object)
         .where(table[["study", "trials", "trial", "predictions"]].notna(), None)
     )
-    assert columns.values.tolist() == [["glue", 20, None, 7], ["glue", 20, 0, None], [None, None, None, None]]
+    assert columns.values.tolist() == [
+        ["glue", 20, None, 7],
+        ["glue", 20, 0, None],
+        [None, None, None, None],
+    ]
     kept, trials = settled(table)
     assert kept["method"].tolist() == ["lora", "vera"]
     assert trials["seed"].tolist() == [1]
@@ -68,7 +89,10 @@ def test_a_search_s_trials_are_told_from_runs_with_what_it_found() -> None:
 def test_every_number_of_the_cost_has_a_column() -> None:
     cost = records.record().cost
     assert cost is not None
-    names = {name.removesuffix("_seconds") if name == "latency_seconds" else name for name in type(cost).model_fields}
+    names = {
+        name.removesuffix("_seconds") if name == "latency_seconds" else name
+        for name in type(cost).model_fields
+    }
     columns = {name.partition(".")[0] for name in frame([]).columns}
     assert names - {"peak_parts"} <= columns
     assert "peak" in columns
@@ -87,7 +111,9 @@ def test_the_order_does_not_depend_on_the_order_of_the_records() -> None:
     pd.testing.assert_frame_equal(frame(found), expected)
     within = expected[expected["task"] == "reviews"]
     assert list(dict.fromkeys(within["method"])) == [*METHODS, "galore"]
-    assert [order(method) for method in within["method"]] == sorted(order(method) for method in within["method"])
+    assert [order(method) for method in within["method"]] == sorted(
+        order(method) for method in within["method"]
+    )
 
 
 def test_arms_are_ordered_by_number_and_not_by_text() -> None:
@@ -98,24 +124,45 @@ def test_arms_are_ordered_by_number_and_not_by_text() -> None:
 def test_a_label_holds_exactly_what_differs() -> None:
     plain = records.record()
     assert labels(plain, records.record(seed=1)) == {"lora"}
-    assert labels(plain, records.record(args={"alpha": 48.0})) == {"lora (alpha=16)", "lora (alpha=48)"}
-    assert labels(plain, records.record(train={"lr": 0.001})) == {"lora (lr=0.0003)", "lora (lr=0.001)"}
-    assert labels(plain, records.record(args={"alpha": 48.0, "targets": ["q_proj", "v_proj"]}, train={"clip": None})) == {
+    assert labels(plain, records.record(args={"alpha": 48.0})) == {
+        "lora (alpha=16)",
+        "lora (alpha=48)",
+    }
+    assert labels(plain, records.record(train={"lr": 0.001})) == {
+        "lora (lr=0.0003)",
+        "lora (lr=0.001)",
+    }
+    assert labels(
+        plain,
+        records.record(args={"alpha": 48.0, "targets": ["q_proj", "v_proj"]}, train={"clip": None}),
+    ) == {
         "lora (alpha=16, targets=all-linear, clip=1)",
         "lora (alpha=48, targets=q_proj+v_proj, clip=null)",
     }
-    assert labels(plain, records.record(method_version=2)) == {"lora (version=1)", "lora (version=2)"}
+    assert labels(plain, records.record(method_version=2)) == {
+        "lora (version=1)",
+        "lora (version=2)",
+    }
     assert labels(plain, records.record(args={"extra": 1})) == {"lora", "lora (extra=1)"}
     assert labels(plain, records.record(args={"extra": None})) == {"lora", "lora (extra=null)"}
 
 
-@pytest.mark.parametrize("elsewhere", [{"method": "lora+"}, {"task": "sst2"}, {"model": "smollm2"}, {"split": "valid"}])
-def test_a_label_tells_arms_of_one_method_model_task_and_split_apart(elsewhere: dict[str, str]) -> None:
-    assert all("(" not in label for label in labels(records.record(), records.record(args={"alpha": 48.0}, **elsewhere)))
+@pytest.mark.parametrize(
+    "elsewhere", [{"method": "lora+"}, {"task": "sst2"}, {"model": "smollm2"}, {"split": "valid"}]
+)
+def test_a_label_tells_arms_of_one_method_model_task_and_split_apart(
+    elsewhere: dict[str, str],
+) -> None:
+    assert all(
+        "(" not in label
+        for label in labels(records.record(), records.record(args={"alpha": 48.0}, **elsewhere))
+    )
 
 
 def test_close_numbers_stay_distinct() -> None:
-    assert labels(records.record(train={"lr": 1.0001e-4}), records.record(train={"lr": 1.0002e-4})) == {
+    assert labels(
+        records.record(train={"lr": 1.0001e-4}), records.record(train={"lr": 1.0002e-4})
+    ) == {
         "lora (lr=0.00010001)",
         "lora (lr=0.00010002)",
     }
@@ -133,7 +180,11 @@ def test_means_over_seeds_are_those_of_the_records() -> None:
     table = frame(found)
     arm = dict(zip(table["run_id"], table["arm"], strict=True))
     for _, row in arms(table).iterrows():
-        members = [record for record in found if record.spec.task == row["task"] and arm[record.run_id] == row["arm"]]
+        members = [
+            record
+            for record in found
+            if record.spec.task == row["task"] and arm[record.run_id] == row["arm"]
+        ]
         values = [record.metrics["accuracy"] for record in members if record.status == "done"]
         assert (row["runs"], row["seeds"]) == (len(members), len(values))
         if values:
@@ -144,7 +195,9 @@ def test_means_over_seeds_are_those_of_the_records() -> None:
 
 
 def test_a_seed_without_a_value_leaves_no_mean_of_the_others() -> None:
-    (row,) = arms(frame([records.record(), records.record(seed=1, metrics={"accuracy": None, "nll": 1.0})])).to_dict("records")
+    (row,) = arms(
+        frame([records.record(), records.record(seed=1, metrics={"accuracy": None, "nll": 1.0})])
+    ).to_dict("records")
     assert row["seeds"] == 2
     assert pd.isna(row["metric"])
     assert row["nll"] == row["nll"]
@@ -152,8 +205,14 @@ def test_a_seed_without_a_value_leaves_no_mean_of_the_others() -> None:
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_run_repeated_under_another_time_limit_counts_once(reverse: bool) -> None:
-    late = [records.record(limits=LimitSpec(seconds=1), status="timed-out"), records.record(limits=LimitSpec(seconds=2))]
-    late += [records.record(limits=LimitSpec(seconds=3), status="timed-out"), records.record(limits=LimitSpec(seconds=4))]
+    late = [
+        records.record(limits=LimitSpec(seconds=1), status="timed-out"),
+        records.record(limits=LimitSpec(seconds=2)),
+    ]
+    late += [
+        records.record(limits=LimitSpec(seconds=3), status="timed-out"),
+        records.record(limits=LimitSpec(seconds=4)),
+    ]
     table = frame(reversed(late) if reverse else late)
     assert distinct(table)["status"].tolist() == ["done"]
     assert arms(table)[["runs", "seeds"]].values.tolist() == [[1, 1]]
@@ -181,6 +240,14 @@ def test_different_seeds_alone_are_averaged() -> None:
     assert len(arms(frame([records.record(), records.record(seed=1)]))) == 1
 
 
-@pytest.mark.parametrize("other", [{"method": "lora+"}, {"method_version": 2}, {"args": {"alpha": 48.0}}, {"train": {"steps": 7}}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"method": "lora+"},
+        {"method_version": 2},
+        {"args": {"alpha": 48.0}},
+        {"train": {"steps": 7}},
+    ],
+)
 def test_different_arms_are_never_averaged(other: dict[str, object]) -> None:
     assert len(arms(frame([records.record(), records.record(seed=1, **other)]))) == 2

@@ -1,4 +1,5 @@
-"""GLUE's tasks: columns, labels and splits as on the hub, no leaks, and metrics equal to their definitions."""
+"""GLUE's tasks: columns, labels and splits as on the hub, no leaks, and metrics equal to their
+definitions."""
 
 import itertools
 import math
@@ -16,10 +17,10 @@ from hypothesis import strategies
 from peftbench.errors import InputError
 from peftbench.metrics.binary import Binary
 from peftbench.metrics.correlation import Correlation
-from peftbench.models import load
 from peftbench.tasks import TASKS, glue
-from peftbench.tasks._base import Example, Split, fingerprint, held_out
-from peftbench.tasks._text import bare
+from peftbench.tasks.base import Example, Split, fingerprint, held_out
+from peftbench.tasks.text import bare
+from peftbench.training.models import load
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 every_task = pytest.mark.parametrize("name", mirror.GLUE)
@@ -34,7 +35,10 @@ def binary(predictions: list[int], references: list[int]) -> dict[str, float | N
 
 
 def correlation(predictions: list[float], references: list[float]) -> dict[str, float | None]:
-    return Correlation(keep_in_memory=True).compute(predictions=predictions, references=references) or {}
+    return (
+        Correlation(keep_in_memory=True).compute(predictions=predictions, references=references)
+        or {}
+    )
 
 
 @every_task
@@ -48,7 +52,9 @@ def test_the_small_mirror_becomes_examples(name: str) -> None:
         row = rows[official][int(i)]
         assert official == "train" if split != "test" else official in task.tests
         assert example.subset == ("" if split != "test" else task.tests[official])
-        assert [example.text, example.pair] == ([row[column].strip() for column in task.columns] + [None])[:2]
+        assert [example.text, example.pair] == (
+            [row[column].strip() for column in task.columns] + [None]
+        )[:2]
         assert example.target == row["label"]
         assert type(example.target) is (float if task.kind == "regression" else int)
 
@@ -56,7 +62,9 @@ def test_the_small_mirror_becomes_examples(name: str) -> None:
 @every_task
 def test_splits_are_disjoint_and_ids_unique(name: str) -> None:
     found = splits(name)
-    assert len({example.id for examples in found.values() for example in examples}) == sum(map(len, found.values()))
+    assert len({example.id for examples in found.values() for example in examples}) == sum(
+        map(len, found.values())
+    )
     first = [{bare(example.text) for example in examples} for examples in found.values()]
     assert all(one.isdisjoint(other) for one, other in itertools.combinations(first, 2))
     assert fingerprint(found) == fingerprint(splits(name))
@@ -82,27 +90,47 @@ def test_columns_and_labels_are_the_hubs(name: str, columns: str, labels: str) -
     assert (task.source.name, task.source.config) == ("nyu-mll/glue", name)
 
 
-def make(root: Path, name: str, train: list[mirror.Row], validation: list[mirror.Row], monkeypatch: pytest.MonkeyPatch) -> None:
+def make(
+    root: Path,
+    name: str,
+    train: list[mirror.Row],
+    validation: list[mirror.Row],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A mirror below `root` with these rows of one GLUE task."""
-    mirror.write(root, "nyu-mll/glue", {name: {"train": train} | dict.fromkeys(mirror.GLUE[name].tests, validation)})
+    mirror.write(
+        root,
+        "nyu-mll/glue",
+        {name: {"train": train} | dict.fromkeys(mirror.GLUE[name].tests, validation)},
+    )
     monkeypatch.setenv("PEFTBENCH_HUB", str(root))
 
 
-def test_what_test_holds_is_in_neither_train_nor_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_test_holds_is_in_neither_train_nor_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train = [{"sentence1": f"Text {i}.", "sentence2": "So it is.", "label": 0} for i in range(200)]
-    again = [{"sentence1": f"TEXT, {i}", "sentence2": "so it is!", "label": 1} for i in range(0, 200, 2)]
+    again = [
+        {"sentence1": f"TEXT, {i}", "sentence2": "so it is!", "label": 1} for i in range(0, 200, 2)
+    ]
     other = [{"sentence1": f"Text {i}.", "sentence2": "Not so.", "label": 1} for i in range(200)]
     make(tmp_path, "rte", train, [*again, *other], monkeypatch)
     left = {example.id for split in SPLITS[:2] for example in glue.RTE().examples(split)}
     assert left == {f"train/{i}" for i in range(1, 200, 2)}  # a shared premise alone is no leak
 
 
-def test_equal_texts_and_equal_premises_stay_on_one_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_texts_and_equal_premises_stay_on_one_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     twice = [
-        {"sentence1": text, "sentence2": f"{i}", "label": 0} for i in range(100) for text in (f"Text {i}.", f"text {i} ", f"TEXT - {i}")
+        {"sentence1": text, "sentence2": f"{i}", "label": 0}
+        for i in range(100)
+        for text in (f"Text {i}.", f"text {i} ", f"TEXT - {i}")
     ]
     make(tmp_path, "rte", twice, [{"sentence1": "x", "sentence2": "y", "label": 0}], monkeypatch)
-    train, valid = ({bare(example.text) for example in glue.RTE().examples(split)} for split in SPLITS[:2])
+    train, valid = (
+        {bare(example.text) for example in glue.RTE().examples(split)} for split in SPLITS[:2]
+    )
     assert train.isdisjoint(valid)
     assert len(train) + len(valid) == 100
     assert valid == {text for text in train | valid if held_out(text, 0.1)} != set()
@@ -114,30 +142,52 @@ LABELS = "0 (unacceptable), 1 (acceptable)"
 @pytest.mark.parametrize(
     ("name", "broken", "words"),
     [
-        *(("cola", {"label": label}, f"label is {label!r}; it must be one of {LABELS}") for label in (-1, 2, 7, None, 0.5, True, "1")),
-        *(("stsb", {"label": label}, "it must be a number from 0 to 5") for label in (-1.0, 5.5, None, math.nan, math.inf, "3")),
+        *(
+            ("cola", {"label": label}, f"label is {label!r}; it must be one of {LABELS}")
+            for label in (-1, 2, 7, None, 0.5, True, "1")
+        ),
+        *(
+            ("stsb", {"label": label}, "it must be a number from 0 to 5")
+            for label in (-1.0, 5.5, None, math.nan, math.inf, "3")
+        ),
         ("cola", {"sentence": None}, "sentence is None; it must be a text"),
         ("cola", {"sentence": 3}, "sentence is 3; it must be a text"),
         ("qqp", {"question2": None}, "question2 is None; it must be a text"),
     ],
 )
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_broken_row_is_named(name: str, broken: dict[str, Any], words: str, split: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_row_is_named(
+    name: str, broken: dict[str, Any], words: str, split: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = dict.fromkeys(mirror.GLUE[name].columns, "A text.") | {"label": 1}
     rows = {"train": [good] * 3, "validation": [good] * 3}
     rows[split] = [good, good | broken, good]
-    monkeypatch.setattr(glue, "rows", lambda _, split, columns: [{column: row[column] for column in columns} for row in rows[split]])
+    monkeypatch.setattr(
+        glue,
+        "rows",
+        lambda _, split, columns: [
+            {column: row[column] for column in columns} for row in rows[split]
+        ],
+    )
     with pytest.raises(InputError) as error:
         mirror.GLUE[name]().examples("train")
     assert f"task {name!r}, split {split!r}, row 1: " in str(error.value)
     assert words in str(error.value)
 
 
-def test_a_missing_column_split_or_configuration_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_column_split_or_configuration_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = {"premise": "a", "hypothesis": "b", "label": 0}
-    mirror.write(tmp_path, "nyu-mll/glue", {"mnli": {"train": [good], "validation_matched": [good]}, "rte": {"train": [good]}})
+    mirror.write(
+        tmp_path,
+        "nyu-mll/glue",
+        {"mnli": {"train": [good], "validation_matched": [good]}, "rte": {"train": [good]}},
+    )
     monkeypatch.setenv("PEFTBENCH_HUB", str(tmp_path))
-    with pytest.raises(InputError, match="no split 'validation_mismatched'; there: train, validation_matched"):
+    with pytest.raises(
+        InputError, match="no split 'validation_mismatched'; there: train, validation_matched"
+    ):
         glue.MNLI().examples("test")
     with pytest.raises(InputError, match="no split 'validation'"):
         glue.RTE().examples("train")
@@ -169,8 +219,13 @@ def test_right_and_wrong_answers(name: str) -> None:
 
 
 def test_the_metrics_that_glue_asks_for() -> None:
-    names = {name: set(task().score(splits(name)["test"], [1] * mirror.TEST).metrics) for name, task in mirror.GLUE.items()}
-    assert {name: task.primary for name, task in mirror.GLUE.items() if task.primary != "accuracy"} == {
+    names = {
+        name: set(task().score(splits(name)["test"], [1] * mirror.TEST).metrics)
+        for name, task in mirror.GLUE.items()
+    }
+    assert {
+        name: task.primary for name, task in mirror.GLUE.items() if task.primary != "accuracy"
+    } == {
         "cola": "matthews_correlation",
         "stsb": "pearson",
     }
@@ -182,12 +237,21 @@ def test_the_metrics_that_glue_asks_for() -> None:
 def test_mnli_scores_its_halves_apart() -> None:
     targets, answers = [0, 1, 2, 2, 0, 1, 0, 2], [0, 2, 2, 2, 0, 0, 1, 0]
     examples = [
-        Example(id=str(i), text="x", target=target, subset="matched" if i < 2 else "mismatched") for i, target in enumerate(targets)
+        Example(id=str(i), text="x", target=target, subset="matched" if i < 2 else "mismatched")
+        for i, target in enumerate(targets)
     ]
     metrics = glue.MNLI().score(examples, answers).metrics
-    assert [metrics[f"accuracy{part}"] for part in ("", "_matched", "_mismatched")] == [4 / 8, 1 / 2, 3 / 6]
+    assert [metrics[f"accuracy{part}"] for part in ("", "_matched", "_mismatched")] == [
+        4 / 8,
+        1 / 2,
+        3 / 6,
+    ]
     metrics = glue.MNLI().score(examples[:2], targets[:2]).metrics
-    assert (metrics["accuracy"], metrics["accuracy_matched"], metrics["accuracy_mismatched"]) == (1.0, 1.0, None)
+    assert (metrics["accuracy"], metrics["accuracy_matched"], metrics["accuracy_mismatched"]) == (
+        1.0,
+        1.0,
+        None,
+    )
 
 
 def test_two_labels_by_hand() -> None:
@@ -195,16 +259,28 @@ def test_two_labels_by_hand() -> None:
     references = [1] * 5 + [0] * 5
     predictions = [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
     assert binary(predictions, references) == pytest.approx(
-        {"accuracy": 7 / 10, "f1": 6 / 9, "matthews_correlation": (3 * 4 - 1 * 2) / math.sqrt(4 * 5 * 5 * 6)}
+        {
+            "accuracy": 7 / 10,
+            "f1": 6 / 9,
+            "matthews_correlation": (3 * 4 - 1 * 2) / math.sqrt(4 * 5 * 5 * 6),
+        }
     )
-    assert binary([1] * 10, references) == pytest.approx({"accuracy": 0.5, "f1": 2 / 3, "matthews_correlation": 0.0})
+    assert binary([1] * 10, references) == pytest.approx(
+        {"accuracy": 0.5, "f1": 2 / 3, "matthews_correlation": 0.0}
+    )
     assert binary([0] * 10, references) == {"accuracy": 0.5, "f1": 0.0, "matthews_correlation": 0.0}
     assert binary([0] * 4, [0] * 4) == {"accuracy": 1.0, "f1": None, "matthews_correlation": 0.0}
     assert binary([1, 1], [1, 1]) == {"accuracy": 1.0, "f1": 1.0, "matthews_correlation": 0.0}
     assert binary([0, 1], [1, 0])["matthews_correlation"] == -1.0
 
 
-@hypothesis.given(strategies.lists(strategies.tuples(strategies.integers(0, 1), strategies.integers(0, 1)), min_size=1, max_size=30))
+@hypothesis.given(
+    strategies.lists(
+        strategies.tuples(strategies.integers(0, 1), strategies.integers(0, 1)),
+        min_size=1,
+        max_size=30,
+    )
+)
 @hypothesis.settings(max_examples=40)
 def test_two_labels_agree_with_their_definitions(pairs: list[tuple[int, int]]) -> None:
     predictions, references = map(list, zip(*pairs, strict=True))
@@ -214,7 +290,9 @@ def test_two_labels_agree_with_their_definitions(pairs: list[tuple[int, int]]) -
     found = binary(predictions, references)
     assert found["accuracy"] == pytest.approx((tp + tn) / len(pairs))
     assert found["f1"] == (pytest.approx(2 * tp / (2 * tp + fp + fn)) if tp + fp + fn else None)
-    assert found["matthews_correlation"] == pytest.approx((tp * tn - fp * fn) / margin if margin else 0.0)
+    assert found["matthews_correlation"] == pytest.approx(
+        (tp * tn - fp * fn) / margin if margin else 0.0
+    )
 
 
 def test_correlations_by_hand() -> None:
@@ -236,17 +314,23 @@ def test_correlations_by_hand() -> None:
         ([1.0], [1.0]),
     ],
 )
-def test_an_undefined_correlation_is_none(predictions: list[float], references: list[float]) -> None:
+def test_an_undefined_correlation_is_none(
+    predictions: list[float], references: list[float]
+) -> None:
     assert correlation(predictions, references) == {"pearson": None, "spearman": None}
 
 
 @every_task
-def test_encoders_and_decoders_read_every_task(name: str, small_encoder: str, small_decoder: str) -> None:
+def test_encoders_and_decoders_read_every_task(
+    name: str, small_encoder: str, small_decoder: str
+) -> None:
     task = mirror.GLUE[name]
     labels = len(task.labels) or 1
     examples = splits(name)["test"][:4]
     for model in (small_encoder, small_decoder):
-        subject = load(model, task.kind, labels, device=torch.device("cpu"), dtype=torch.float32, max_length=64)
+        subject = load(
+            model, task.kind, labels, device=torch.device("cpu"), dtype=torch.float32, max_length=64
+        )
         subject.net.eval()
         items = [subject.encode(example) for example in examples]
         answer = subject.score(subject.collate(items)).answer
@@ -264,13 +348,22 @@ def test_encoders_and_decoders_read_every_task(name: str, small_encoder: str, sm
         ("rte", (2237, 253, 277), ["entailment", "not_entailment"]),
     ],
 )
-def test_the_real_data(name: str, sizes: tuple[int, int, int], names: list[str], real_hub: Path, tmp_path: Path) -> None:
+def test_the_real_data(
+    name: str, sizes: tuple[int, int, int], names: list[str], real_hub: Path, tmp_path: Path
+) -> None:
     found = splits(name)
     assert tuple(len(found[split]) for split in SPLITS) == sizes
-    keys = [{(bare(example.text), bare(example.pair or "")) for example in examples} for examples in found.values()]
+    keys = [
+        {(bare(example.text), bare(example.pair or "")) for example in examples}
+        for examples in found.values()
+    ]
     assert all(one.isdisjoint(other) for one, other in itertools.combinations(keys, 2))
-    official: Any = datasets.load_dataset(str(real_hub / "nyu-mll/glue"), name, split="validation", cache_dir=str(tmp_path))
+    official: Any = datasets.load_dataset(
+        str(real_hub / "nyu-mll/glue"), name, split="validation", cache_dir=str(tmp_path)
+    )
     assert official.features["label"].names == names == list(mirror.GLUE[name].labels)
     assert official["label"] == [example.target for example in found["test"]]
     everything = {example.id for split in SPLITS[:2] for example in found[split]}
-    assert len(everything) == {"cola": 8551 - 19, "sst2": 67349 - 5, "rte": 2490}[name]  # what stands in test is left out
+    assert (
+        len(everything) == {"cola": 8551 - 19, "sst2": 67349 - 5, "rte": 2490}[name]
+    )  # what stands in test is left out

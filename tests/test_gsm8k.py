@@ -1,4 +1,5 @@
-"""GSM8K: the right answers score everything however they are written, and the scores are lm-evaluation-harness' but for what is listed."""
+"""GSM8K: the right answers score everything however they are written, and the scores are
+lm-evaluation-harness' but for what is listed."""
 
 import itertools
 import re
@@ -6,9 +7,9 @@ from pathlib import Path
 
 from peftbench.metrics.exact_number import ExactNumber
 from peftbench.metrics.number import final_number, last_number
-from peftbench.tasks._base import Split
-from peftbench.tasks._text import bare
+from peftbench.tasks.base import Split
 from peftbench.tasks.gsm8k import GSM8K
+from peftbench.tasks.text import bare
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
@@ -88,18 +89,28 @@ ANSWERS = {
 WRITTEN_WITH_A_SIGN = {"plus", "minus", "long minus", "zeros", "range"}  # -10 in these is no number
 WRITTEN_WITH_DECIMALS = {"tenths", "cents", "price"}  # 2.5 in these is none
 
-# Every answer above on which lm-evaluation-harness disagrees: what we say of some numbers there and it denies, and why.
+# Every answer above on which lm-evaluation-harness disagrees: what we say of some numbers there and
+# it denies, and why.
 STRICT = {
-    **dict.fromkeys(["dollars", "dollars.", "euros", "cents"], (True, "its pattern has no currency")),
+    **dict.fromkeys(
+        ["dollars", "dollars.", "euros", "cents"], (True, "its pattern has no currency")
+    ),
     **dict.fromkeys(["bold", "plus"], (True, "its pattern has no mark and no plus")),
-    **dict.fromkeys(["no space", "two spaces", "tab"], (True, "its pattern has one space, no more, no less")),
-    **dict.fromkeys(["tenths", "zeros"], (True, "it compares digits, not numbers: 7.0 and 07 are not 7")),
+    **dict.fromkeys(
+        ["no space", "two spaces", "tab"], (True, "its pattern has one space, no more, no less")
+    ),
+    **dict.fromkeys(
+        ["tenths", "zeros"], (True, "it compares digits, not numbers: 7.0 and 07 are not 7")
+    ),
     "minus": (True, "it compares digits, not numbers: -0 is not 0"),
     "long minus": (True, "-0 again, with the sign U+2212"),
     "..": (True, "it takes off one full stop"),
 }
 FLEXIBLE = {
-    **dict.fromkeys(["tenths", "cents", "price", "zeros"], (True, "it compares digits, not numbers: 7.0, 7.00 and 07 are not 7")),
+    **dict.fromkeys(
+        ["tenths", "cents", "price", "zeros"],
+        (True, "it compares digits, not numbers: 7.0, 7.00 and 07 are not 7"),
+    ),
     "minus": (True, "it compares digits, not numbers: -0 is not 0"),
     "long minus": (False, "it does not know the sign U+2212, and takes -7 for 7"),
     **dict.fromkeys(["dots", ".."], (True, "it takes off one full stop of several")),
@@ -111,9 +122,13 @@ FLEXIBLE = {
 
 
 def theirs(pattern: str, select: int, answer: str, gold: str) -> bool:
-    """EleutherAI/lm-evaluation-harness 0.4.13: lm_eval/tasks/gsm8k/gsm8k.yaml, lm_eval/filters/extraction.py (RegexFilter) and
-    lm_eval/api/metrics.py (exact_match_hf_evaluate). Equal to its own code on all answers below when this was written."""
-    found = [match if isinstance(match, str) else next(filter(None, match), "[invalid]") for match in re.findall(pattern, answer)]
+    """EleutherAI/lm-evaluation-harness 0.4.13: lm_eval/tasks/gsm8k/gsm8k.yaml,
+    lm_eval/filters/extraction.py (RegexFilter) and lm_eval/api/metrics.py
+    (exact_match_hf_evaluate). Equal to its own code on all answers below when this was written."""
+    found = [
+        match if isinstance(match, str) else next(filter(None, match), "[invalid]")
+        for match in re.findall(pattern, answer)
+    ]
     given = found[select].strip() if found else "[invalid]"
     for ignored in (",", r"\$", r"(?s).*#### ", r"\.$"):
         given, gold = re.sub(ignored, "", given), re.sub(ignored, "", gold)
@@ -132,7 +147,9 @@ def cases() -> list[tuple[str, str, str]]:
     """(name, answer, gold) of all pairs that make sense."""
     found = []
     for (name, form), (number, gold) in itertools.product(ANSWERS.items(), GOLD.items()):
-        if (number == "-10" and name in WRITTEN_WITH_A_SIGN) or (number == "2.5" and name in WRITTEN_WITH_DECIMALS):
+        if (number == "-10" and name in WRITTEN_WITH_A_SIGN) or (
+            number == "2.5" and name in WRITTEN_WITH_DECIMALS
+        ):
             continue
         commas = number if "." in number else f"{int(number):,}"
         found.append((name, form.format(v=number, c=commas, g=gold), gold))
@@ -141,7 +158,10 @@ def cases() -> list[tuple[str, str, str]]:
 
 def test_scores_are_those_of_lm_evaluation_harness_but_for_what_is_listed() -> None:
     assert len(cases()) >= 400
-    for ours, other, listed in ((final_number, their_strict, STRICT), (last_number, their_flexible, FLEXIBLE)):
+    for ours, other, listed in (
+        (final_number, their_strict, STRICT),
+        (last_number, their_flexible, FLEXIBLE),
+    ):
         different: dict[str, set[bool]] = {}
         for name, answer, gold in cases():
             mine = ours(answer) == final_number(gold)
@@ -155,15 +175,24 @@ def test_the_metrics_are_the_two_readings() -> None:
     metrics = ExactNumber(keep_in_memory=True).compute(predictions=answers, references=golds)
     numbers = [final_number(gold) for gold in golds]
     assert metrics == {
-        "exact_match": sum(final_number(answer) == number for answer, number in zip(answers, numbers, strict=True)) / len(golds),
-        "flexible_match": sum(last_number(answer) == number for answer, number in zip(answers, numbers, strict=True)) / len(golds),
+        "exact_match": sum(
+            final_number(answer) == number for answer, number in zip(answers, numbers, strict=True)
+        )
+        / len(golds),
+        "flexible_match": sum(
+            last_number(answer) == number for answer, number in zip(answers, numbers, strict=True)
+        )
+        / len(golds),
     }
 
 
 def test_splits_are_disjoint_and_cover_the_official_ones() -> None:
     ids = {split: {example.id for example in GSM8K().examples(split)} for split in SPLITS}
     official = {"train": ids["train"] | ids["valid"], "test": ids["test"]}
-    assert {name: {i.partition("/")[0] for i in found} for name, found in official.items()} == {"train": {"train"}, "test": {"test"}}
+    assert {name: {i.partition("/")[0] for i in found} for name, found in official.items()} == {
+        "train": {"train"},
+        "test": {"test"},
+    }
     assert sorted(official["train"]) == sorted(f"train/{i}" for i in range(200))
     assert ids["train"].isdisjoint(ids["valid"])
     assert ids["valid"]
@@ -171,16 +200,25 @@ def test_splits_are_disjoint_and_cover_the_official_ones() -> None:
 
 def test_a_worked_answer_follows_its_question() -> None:
     example = GSM8K().examples("test")[0]
-    assert example.text == "Question: Ann has 201 apples and buys 5 more. How many apples does she have?\nAnswer:"
+    assert (
+        example.text
+        == "Question: Ann has 201 apples and buys 5 more. How many apples does she have?\nAnswer:"
+    )
     assert example.target == " She has 201 + 5 = 206 apples.\n#### 206"
 
 
 def test_the_right_answers_score_one_and_others_zero() -> None:
     task, examples = GSM8K(), GSM8K().examples("test")
     right = task.score(examples, [example.target for example in examples])
-    assert (right.metrics, right.each) == ({"exact_match": 1.0, "flexible_match": 1.0}, [1.0] * len(examples))
+    assert (right.metrics, right.each) == (
+        {"exact_match": 1.0, "flexible_match": 1.0},
+        [1.0] * len(examples),
+    )
     wrong = task.score(examples, [f" {example.target}1" for example in examples])
-    assert (wrong.metrics, wrong.each) == ({"exact_match": 0.0, "flexible_match": 0.0}, [0.0] * len(examples))
+    assert (wrong.metrics, wrong.each) == (
+        {"exact_match": 0.0, "flexible_match": 0.0},
+        [0.0] * len(examples),
+    )
     assert task.score([], []).metrics == {"exact_match": None, "flexible_match": None}
 
 
@@ -192,10 +230,26 @@ def test_an_oracle_scores_everything_on_the_real_data(real_hub: Path) -> None:
         counts[split] = len(examples)
         texts += [bare(example.text) for example in examples]
         targets = [str(example.target) for example in examples]
-        assert not any("<<" in target or ">>" in target or "\nQuestion:" in target for target in targets)
-        for answers in (targets, [f"{target}." for target in targets], [re.sub("#### ", "#### $", target) for target in targets]):
-            assert task.score(examples, answers).metrics == {"exact_match": 1.0, "flexible_match": 1.0}
-        plain = [re.sub(r"(?s).*#### (.*)", lambda match: f"It is {match[1].replace(',', '')}.00 dollars.", target) for target in targets]
+        assert not any(
+            "<<" in target or ">>" in target or "\nQuestion:" in target for target in targets
+        )
+        for answers in (
+            targets,
+            [f"{target}." for target in targets],
+            [re.sub("#### ", "#### $", target) for target in targets],
+        ):
+            assert task.score(examples, answers).metrics == {
+                "exact_match": 1.0,
+                "flexible_match": 1.0,
+            }
+        plain = [
+            re.sub(
+                r"(?s).*#### (.*)",
+                lambda match: f"It is {match[1].replace(',', '')}.00 dollars.",
+                target,
+            )
+            for target in targets
+        ]
         assert task.score(examples, plain).metrics == {"exact_match": 0.0, "flexible_match": 1.0}
     assert (counts["train"] + counts["valid"], counts["test"]) == (7473, 1319)
     assert 300 < counts["valid"] < 450

@@ -1,4 +1,5 @@
-"""Rows of hub data sets: from a mirror, from the cache, and every way in which they cannot be had, told in one line."""
+"""Rows of hub data sets: from a mirror, from the cache, and every way in which they cannot be had,
+told in one line."""
 
 import http.server
 import os
@@ -15,9 +16,10 @@ import mirror
 import pytest
 
 from peftbench.errors import InputError
-from peftbench.tasks import TASKS, _hub
-from peftbench.tasks._base import Source
-from peftbench.tasks._hub import rows
+from peftbench.tasks import TASKS
+from peftbench.tasks import hub as _hub
+from peftbench.tasks.base import Source
+from peftbench.tasks.hub import rows
 
 NAME, REVISION = "someone/things", "0" * 40
 ROWS: list[mirror.Row] = [{"text": "one", "label": 0}, {"text": "two", "label": 1}]
@@ -71,15 +73,23 @@ def test_a_mirror_that_changed_is_read_anew(hub: Path) -> None:
     [path] = (hub / NAME / "plain").glob("train*")
     assert rows(source(), "train", ["text"])[0] == {"text": "one"}
     size = path.stat().st_size
-    mirror.write(hub, NAME, {"plain": {"train": [ROWS[0] | {"text": "eno"}, ROWS[1]], "validation": ROWS[:1]}})
+    mirror.write(
+        hub,
+        NAME,
+        {"plain": {"train": [ROWS[0] | {"text": "eno"}, ROWS[1]], "validation": ROWS[:1]}},
+    )
     assert path.stat().st_size == size
     forget()
     assert rows(source(), "train", ["text"])[0] == {"text": "eno"}
 
 
-def test_two_mirrors_are_not_confused(hub: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_mirrors_are_not_confused(
+    hub: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path_factory.mktemp("other")
-    mirror.write(other, NAME, {"plain": {"train": [{"text": "three", "label": 0}], "validation": ROWS[:1]}})
+    mirror.write(
+        other, NAME, {"plain": {"train": [{"text": "three", "label": 0}], "validation": ROWS[:1]}}
+    )
     assert rows(source(), "train", ["text"])[0] == {"text": "one"}
     monkeypatch.setenv("PEFTBENCH_HUB", str(other))
     assert rows(source(), "train", ["text"]) == [{"text": "three"}]
@@ -91,12 +101,16 @@ def test_what_is_missing_is_named_with_what_is_there(hub: Path) -> None:
     assert "'fancy'" in one_line(error)
     with pytest.raises(InputError, match=r"'plain' has no split 'test'; there: train, validation$"):
         rows(source(), "test", ["text"])
-    with pytest.raises(InputError, match=r"split 'train' has no column 'txet'; there: text, label$"):
+    with pytest.raises(
+        InputError, match=r"split 'train' has no column 'txet'; there: text, label$"
+    ):
         rows(source(), "train", ["text", "txet"])
 
 
 def test_an_empty_split_is_refused(hub: Path) -> None:
-    empty = datasets.Dataset.from_dict({"text": []}, features=datasets.Features({"text": datasets.Value("string")}))
+    empty = datasets.Dataset.from_dict(
+        {"text": []}, features=datasets.Features({"text": datasets.Value("string")})
+    )
     mirror.write(hub, NAME, {"plain": {"train": empty}})
     with pytest.raises(InputError, match="split 'train' is empty"):
         rows(source(), "train", ["text"])
@@ -133,25 +147,32 @@ def asked(splits: tuple[str, ...], environment: dict[str, str]) -> subprocess.Co
     """Another process that prints, for each split, the number of its rows or the error."""
     code = f"""
 from peftbench.errors import InputError
-from peftbench.tasks._hub import rows
-from peftbench.tasks._base import Source
+from peftbench.tasks.hub import rows
+from peftbench.tasks.base import Source
 for split in {splits}:
     try:
         print(len(rows(Source(name={NAME!r}, revision={REVISION!r}, licence="MIT", config="plain"), split, ["text"])))
     except InputError as error:
         print(error)
 """
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
 
 
 def test_without_network_and_mirror_both_ways_out_are_named(no_mirror: Path) -> None:
     with pytest.raises(InputError, match="PEFTBENCH_HUB is not set") as error:
         rows(source(), "train", ["text"])
-    assert f"`hf download --repo-type dataset {NAME} --local-dir DIR/{NAME}` and set PEFTBENCH_HUB=DIR" in one_line(error)
+    assert (
+        f"`hf download --repo-type dataset {NAME} --local-dir DIR/{NAME}` and set PEFTBENCH_HUB=DIR"
+        in one_line(error)
+    )
     assert "network access" in one_line(error)
 
 
-def test_a_mirror_without_the_data_set_is_named(no_mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mirror_without_the_data_set_is_named(
+    no_mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PEFTBENCH_HUB", str(tmp_path))
     with pytest.raises(InputError, match=f"PEFTBENCH_HUB={tmp_path} has no folder {NAME}"):
         rows(source(), "train", ["text"])
@@ -161,7 +182,9 @@ def test_offline_the_cache_serves_the_revision_and_no_other(hub: Path, no_mirror
     datasets.load_dataset(str(hub / NAME), "plain", cache_dir=str(no_mirror))
     version = no_mirror / "someone___things" / "plain" / "0.0.0"
     version.parent.mkdir(parents=True)
-    [made] = [path for path in (no_mirror / "things" / "plain" / "0.0.0").iterdir() if path.is_dir()]
+    [made] = [
+        path for path in (no_mirror / "things" / "plain" / "0.0.0").iterdir() if path.is_dir()
+    ]
     version.mkdir()
     made.rename(version / REVISION)
     assert rows(source(), "train", ["text", "label"]) == ROWS
@@ -204,15 +227,26 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[type[Hub], str]]:
 
 def test_a_hub_that_fails_is_asked_once(server: tuple[type[Hub], str], tmp_path: Path) -> None:
     hub, address = server
-    environment = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "PEFTBENCH_HUB")}
-    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_DATASETS_CACHE": str(tmp_path / "datasets"), "NO_PROXY": "*"}
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("HF_HUB_OFFLINE", "PEFTBENCH_HUB")
+    }
+    environment |= {
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(tmp_path),
+        "HF_DATASETS_CACHE": str(tmp_path / "datasets"),
+        "NO_PROXY": "*",
+    }
     done = asked(("train", "test"), environment)
     first, second = done.stdout.splitlines()
     assert first == second
     assert ("the hub refuses: 404" if hub.answers else "the hub cannot be reached") in first
     assert done.stderr == ""
     requests = [path for path in hub.asked if NAME in path]
-    assert len(requests) == (2 if hub.answers else 1)  # a network that is not there is not tried again
+    assert len(requests) == (
+        2 if hub.answers else 1
+    )  # a network that is not there is not tried again
 
 
 def test_the_hubs_names_are_those_of_the_real_mirror(real_hub: Path) -> None:

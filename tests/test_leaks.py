@@ -1,4 +1,5 @@
-"""Leaks: planted duplicates are counted, similar texts as their definition says, and a task without data is skipped by name."""
+"""Leaks: planted duplicates are counted, similar texts as their definition says, and a task without
+data is skipped by name."""
 
 import json
 from collections.abc import Sequence
@@ -9,11 +10,12 @@ import pytest
 from hypothesis import strategies
 from typer.testing import CliRunner
 
-from peftbench import leaks, tasks
+from peftbench import tasks
 from peftbench.cli import app
 from peftbench.errors import InputError
-from peftbench.leaks import Leaks, Skipped, count, jaccard, shingles, similar
-from peftbench.tasks._base import AbstractTask, Answer, Example, Scores, Source, Split
+from peftbench.tasks import duplicates as leaks
+from peftbench.tasks.base import AbstractTask, Answer, Example, Scores, Source, Split
+from peftbench.tasks.duplicates import Leaks, Skipped, count, jaccard, shingles, similar
 
 LONG = "The quick brown fox jumps over the lazy dog and runs into the deep green forest"
 
@@ -23,7 +25,8 @@ def split(*texts: str, pair: str | None = None) -> list[Example]:
 
 
 class Planted(AbstractTask):
-    """Two train examples are equal; valid holds a copy and a near copy, test a near copy twice and something new."""
+    """Two train examples are equal; valid holds a copy and a near copy, test a near copy twice and
+    something new."""
 
     version: ClassVar[int] = 1
     source: ClassVar[Source] = Source(name="planted", licence="MIT")
@@ -59,7 +62,10 @@ PLANTED = Leaks(
 
 
 def test_planted_duplicates_are_counted() -> None:
-    assert [*leaks.check({"planted": Planted, "absent": Absent})] == [PLANTED, Skipped(task="absent", skipped="no such data")]
+    assert [*leaks.check({"planted": Planted, "absent": Absent})] == [
+        PLANTED,
+        Skipped(task="absent", skipped="no such data"),
+    ]
 
 
 def test_a_pair_is_one_text() -> None:
@@ -69,8 +75,12 @@ def test_a_pair_is_one_text() -> None:
 
 def test_a_frame_that_all_prompts_share_makes_none_similar() -> None:
     frame = f"{LONG}, {LONG[::-1]}: {{}} {LONG.upper()}"
-    texts = [frame.format(text) for text in ("How many apples?", "Who is there?", "Why is it so late?")]
-    found = count("", {"train": split(texts[0]), "valid": split(texts[1]), "test": split(texts[2], texts[0])})
+    texts = [
+        frame.format(text) for text in ("How many apples?", "Who is there?", "Why is it so late?")
+    ]
+    found = count(
+        "", {"train": split(texts[0]), "valid": split(texts[1]), "test": split(texts[2], texts[0])}
+    )
     assert jaccard(shingles(texts[0]), shingles(texts[1])) > leaks.SIMILAR
     assert found.near == {"valid": 0, "test": 0}
     assert found.exact == {"valid": 0, "test": 1}
@@ -78,7 +88,14 @@ def test_a_frame_that_all_prompts_share_makes_none_similar() -> None:
 
 def test_only_so_many_are_searched_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaks, "SEARCHED", 2)
-    found = count("", {"train": split(LONG), "valid": split(*[f"{LONG} {i}" for i in range(5)]), "test": split("x")})
+    found = count(
+        "",
+        {
+            "train": split(LONG),
+            "valid": split(*[f"{LONG} {i}" for i in range(5)]),
+            "test": split("x"),
+        },
+    )
     assert found.searched == {"valid": 2, "test": 1}
     assert found.near == {"valid": 2, "test": 0}
 
@@ -87,9 +104,15 @@ texts = strategies.lists(strategies.text("ab", max_size=14), max_size=8)
 
 
 @hypothesis.given(texts, texts)
-@hypothesis.example(["tsrqponmlkjihgfedcb"], ["tsrqponmlkjihgfe"])  # 12 of 15 pieces: just similar, and the rarest 3 are not shared
+@hypothesis.example(
+    ["tsrqponmlkjihgfedcb"], ["tsrqponmlkjihgfe"]
+)  # 12 of 15 pieces: just similar, and the rarest 3 are not shared
 def test_similar_finds_what_comparing_everything_finds(asked: list[str], others: list[str]) -> None:
-    expected = {i for i, a in enumerate(asked) if any(jaccard(shingles(a), shingles(b)) >= leaks.SIMILAR for b in others)}
+    expected = {
+        i
+        for i, a in enumerate(asked)
+        if any(jaccard(shingles(a), shingles(b)) >= leaks.SIMILAR for b in others)
+    }
     assert similar(asked, iter(others)) == expected
 
 
@@ -117,7 +140,9 @@ def test_the_command_line_prints_a_table_or_json() -> None:
     ]
     assert len({len(line) for line in table[:3]}) == 1
     found = json.loads(invoke("tasks", "--check", "--format", "json").output)
-    assert found[0] == {"task": "planted"} | {key: getattr(PLANTED, key) for key in found[0] if key != "task"}
+    assert found[0] == {"task": "planted"} | {
+        key: getattr(PLANTED, key) for key in found[0] if key != "task"
+    }
     assert found[1] == {"task": "absent", "skipped": "no such data"}
 
 

@@ -1,4 +1,5 @@
-"""MBPP: every reference passes its tests, and what its tests need of a solution's own objects cannot be used to forge a pass."""
+"""MBPP: every reference passes its tests, and what its tests need of a solution's own objects
+cannot be used to forge a pass."""
 
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
@@ -7,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from peftbench.sandbox import Outcome, execute
+from peftbench.sandbox.execute import Outcome, execute
 from peftbench.tasks import mbpp
-from peftbench.tasks._base import Split
-from peftbench.tasks._hub import rows
-from peftbench.tasks._text import bare
+from peftbench.tasks.base import Split
+from peftbench.tasks.hub import rows
 from peftbench.tasks.mbpp import COLUMNS, MBPP, example, passes
+from peftbench.tasks.text import bare
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 CANNOT_PASS: dict[int, str] = {}  # task_id of a reference -> why it cannot pass here; all 974 can
@@ -21,14 +22,20 @@ NODES = {
     "text": "Write a function to sum a tree.",
     "code": "class Node:\r\n\tdef __init__(self, data):\r\n\t\tself.data = data\r\n\t\tself.left = None\r\ndef total(node):\r\n"
     "\treturn 0 if node is None else node.data + total(node.left)\r\n",
-    "test_list": ["assert total(root) == 3", "assert total(root.left) == 2", "assert total(None) == 0"],
+    "test_list": [
+        "assert total(root) == 3",
+        "assert total(root.left) == 2",
+        "assert total(None) == 0",
+    ],
     "test_setup_code": "root = Node(1)\r\nroot.left = Node(9)\r\nroot.left.data = 2",
 }
 
 
 def test_a_prompt_is_the_description_and_one_test() -> None:
     found = MBPP().examples("test")[0]
-    assert found.text == '"""\nWrite a function to add 11 to a number.\nassert add_11(0) == 11\n"""\n'
+    assert (
+        found.text == '"""\nWrite a function to add 11 to a number.\nassert add_11(0) == 11\n"""\n'
+    )
     assert found.target == "def add_11(x):\n    return x + 11"
     assert found.id == "11"
 
@@ -44,7 +51,10 @@ def test_splits_are_disjoint() -> None:
 def test_what_is_tested_is_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(source: object, split: str, columns: object) -> list[dict[str, Any]]:
         text = {"train": ["Do  this.", "Do that."], "test": ["do this"]}[split]
-        return [{"task_id": i, "text": t, "code": "x", "test_list": ["assert x"], "test_setup_code": ""} for i, t in enumerate(text)]
+        return [
+            {"task_id": i, "text": t, "code": "x", "test_list": ["assert x"], "test_setup_code": ""}
+            for i, t in enumerate(text)
+        ]
 
     monkeypatch.setattr(mbpp, "rows", found)
     assert [example.id for split in SPLITS[:2] for example in MBPP().examples(split)] == ["1"]
@@ -60,7 +70,10 @@ def test_an_answer_passes_with_all_its_tests() -> None:
     ]
     scores = task.score(examples, answers)
     assert (scores.metrics, scores.each) == ({"pass@1": 0.5}, [1.0, 0.0, 1.0, 0.0])
-    assert task.score(examples[:1] * 5, answers[:1] + [""] * 4).metrics == {"pass@1": 0.2, "pass@5": 1.0}
+    assert task.score(examples[:1] * 5, answers[:1] + [""] * 4).metrics == {
+        "pass@1": 0.2,
+        "pass@5": 1.0,
+    }
     assert task.score([], []).metrics == {"pass@1": None}
 
 
@@ -77,8 +90,15 @@ def test_tests_build_a_solutions_own_objects() -> None:
 
 
 def test_a_test_may_ask_for_a_module_or_pass_a_type() -> None:
-    tests = ["assert size((1, 2)) == sys.getsizeof((1, 2))", "assert size(int) == sys.getsizeof(int)", "assert size([str, 1]) > 0"]
-    assert passes(NODES | {"code": "def size(x): pass", "test_list": tests, "test_setup_code": ""}, "import sys\nsize = sys.getsizeof")
+    tests = [
+        "assert size((1, 2)) == sys.getsizeof((1, 2))",
+        "assert size(int) == sys.getsizeof(int)",
+        "assert size([str, 1]) > 0",
+    ]
+    assert passes(
+        NODES | {"code": "def size(x): pass", "test_list": tests, "test_setup_code": ""},
+        "import sys\nsize = sys.getsizeof",
+    )
 
 
 def judge(solution: str, test: str) -> Outcome:
@@ -114,7 +134,10 @@ def test_an_object_stays_with_its_solution(test: str) -> None:
     assert outcome.passed, outcome.reason
 
 
-@pytest.mark.parametrize("test", ["assert make() == 6", "assert 6 == make()", "assert make() in [6]", "assert not make() != 6"])
+@pytest.mark.parametrize(
+    "test",
+    ["assert make() == 6", "assert 6 == make()", "assert make() in [6]", "assert not make() != 6"],
+)
 @pytest.mark.parametrize("base", ["object", "int", "list"])
 def test_an_object_equals_nothing_but_itself(test: str, base: str) -> None:
     liar = f"""
@@ -129,7 +152,13 @@ def test_an_object_equals_nothing_but_itself(test: str, base: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "test", ["assert 6 in make()", "assert list(make()) == [6]", "assert max(make()) == 6", "assert isinstance(make(), int)"]
+    "test",
+    [
+        "assert 6 in make()",
+        "assert list(make()) == [6]",
+        "assert max(make()) == 6",
+        "assert isinstance(make(), int)",
+    ],
 )
 def test_an_object_does_not_hear_what_it_is_compared_with(test: str) -> None:
     liar = """
@@ -143,28 +172,62 @@ def test_an_object_does_not_hear_what_it_is_compared_with(test: str) -> None:
     assert not judge(liar, test).passed
 
 
-@pytest.mark.parametrize("value", ["(x for x in (1, 2))", "range(1, 3)", "{1: 0, 2: 0}.keys()", "__import__('collections').deque([1, 2])"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "(x for x in (1, 2))",
+        "range(1, 3)",
+        "{1: 0, 2: 0}.keys()",
+        "__import__('collections').deque([1, 2])",
+    ],
+)
 def test_items_are_gone_through(value: str) -> None:
-    outcome = judge(f"def make(): return {value}", "assert list(make()) == [1, 2] and make() != [1, 2] and sum(make()) == 3")
+    outcome = judge(
+        f"def make(): return {value}",
+        "assert list(make()) == [1, 2] and make() != [1, 2] and sum(make()) == 3",
+    )
     assert outcome.passed, outcome.reason
 
 
 def test_endless_items_end() -> None:
-    assert not judge("import itertools\ndef make(): return itertools.count()", "list(make())").passed
+    assert not judge(
+        "import itertools\ndef make(): return itertools.count()", "list(make())"
+    ).passed
 
 
 @pytest.mark.slow
 def test_every_reference_passes_on_the_real_data(real_hub: Path) -> None:
-    everything = [row for official in ("train", "validation", "test", "prompt") for row in rows(MBPP.source, official, COLUMNS)]
+    everything = [
+        row
+        for official in ("train", "validation", "test", "prompt")
+        for row in rows(MBPP.source, official, COLUMNS)
+    ]
     assert len(everything) == 974
     with ThreadPoolExecutor(2) as sandboxes:
         passed = list(sandboxes.map(lambda row: passes(row, str(example(row).target)), everything))
-    assert {row["task_id"] for row, good in zip(everything, passed, strict=True) if not good} == set(CANNOT_PASS)
+    assert {
+        row["task_id"] for row, good in zip(everything, passed, strict=True) if not good
+    } == set(CANNOT_PASS)
 
 
 def test_the_real_data_are_cut_without_leaks(real_hub: Path) -> None:
     found = {split: MBPP().examples(split) for split in SPLITS}
-    assert {split: len(examples) for split, examples in found.items()} == {"train": 314, "valid": 57, "test": 500}
-    texts = {split: {bare(example.text.partition("\nassert")[0]) for example in examples} for split, examples in found.items()}
-    assert all(texts[one].isdisjoint(texts[other]) for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")))
-    assert not any(stop in str(example.target) for examples in found.values() for example in examples for stop in MBPP.stops)
+    assert {split: len(examples) for split, examples in found.items()} == {
+        "train": 314,
+        "valid": 57,
+        "test": 500,
+    }
+    texts = {
+        split: {bare(example.text.partition("\nassert")[0]) for example in examples}
+        for split, examples in found.items()
+    }
+    assert all(
+        texts[one].isdisjoint(texts[other])
+        for one, other in (("train", "valid"), ("train", "test"), ("valid", "test"))
+    )
+    assert not any(
+        stop in str(example.target)
+        for examples in found.values()
+        for example in examples
+        for stop in MBPP.stops
+    )

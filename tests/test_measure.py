@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from peftbench.measure import PeakBytes, gemm_peak, interleaved, optimizer_bytes, spread, step_peak
+from peftbench.training.measure import (
+    PeakBytes,
+    gemm_peak,
+    interleaved,
+    optimizer_bytes,
+    spread,
+    step_peak,
+)
 
 CPU = torch.device("cpu")
 
@@ -55,7 +62,13 @@ def test_tracker_tells_held_tensors_apart() -> None:
         tracker.hold("weights", [weight, weight[:10]])
         y = weight + 1
         tracker.hold("gradients", [y])
-    assert tracker.parts().model_dump() == {"weights": 2000, "gradients": 0, "optimizer": 0, "activations": 2000, "other": 0}
+    assert tracker.parts().model_dump() == {
+        "weights": 2000,
+        "gradients": 0,
+        "optimizer": 0,
+        "activations": 2000,
+        "other": 0,
+    }
     assert tracker.live["gradients"] == 2000  # held as such only after the peak
 
 
@@ -65,12 +78,15 @@ def test_a_step_is_what_the_closed_form_says() -> None:
     weights = 4 * (100 * 200 + 200 * 50)
     assert parts.weights == weights
     assert parts.optimizer == 2 * weights + 2 * 4  # two moments and a step count each
-    # forward keeps relu's result (64, 200) and the loss; the gradient of b's weight exists when the one of relu's result is made
+    # forward keeps relu's result (64, 200) and the loss; the gradient of b's weight exists when the
+    # one of relu's result is made
     assert parts.activations == 4 * 64 * 200 + 4
     assert parts.gradients == 4 * 200 * 50
     assert peak == sum(parts.model_dump().values())
     forward = 2 * 64 * (100 * 200 + 200 * 50)
-    assert flops == 3 * forward - 2 * 64 * 100 * 200  # backward: two products per layer, but none for the input's gradient
+    assert (
+        flops == 3 * forward - 2 * 64 * 100 * 200
+    )  # backward: two products per layer, but none for the input's gradient
 
 
 def test_activations_grow_with_the_batch_and_nothing_else_does() -> None:
@@ -85,7 +101,9 @@ def test_without_an_optimizer_a_step_is_a_forward_pass() -> None:
         parameter.requires_grad_(False)
     peak, parts, _ = step_peak(net, loss, None, lambda: None)
     assert parts.gradients == parts.optimizer == 0
-    assert parts.activations == 4 * 64 * (200 + 200)  # a's result and relu's, before the first is freed
+    assert parts.activations == 4 * 64 * (
+        200 + 200
+    )  # a's result and relu's, before the first is freed
     assert peak == parts.weights + parts.activations
 
 

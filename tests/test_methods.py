@@ -1,4 +1,5 @@
-"""The methods against their equations: closed forms, identities, counts, and what they keep for the backward pass."""
+"""The methods against their equations: closed forms, identities, counts, and what they keep for the
+backward pass."""
 
 import copy
 import json
@@ -17,11 +18,18 @@ from transformers import PreTrainedModel
 
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
-from peftbench.methods._adapted import AbstractAdapted, adapted_layers, kaiming_uniform, layers, linear_layers, merge
-from peftbench.methods._base import AbstractMethod
-from peftbench.methods._lowrank import AbstractLowRank, LowRank
+from peftbench.methods.base import AbstractMethod
 from peftbench.methods.delta_lora import DeltaLowRank
+from peftbench.methods.linear import (
+    AbstractAdapted,
+    adapted_layers,
+    kaiming_uniform,
+    layers,
+    linear_layers,
+    merge,
+)
 from peftbench.methods.lora_fa import corrected
+from peftbench.methods.low_rank import AbstractLowRank, LowRank
 from peftbench.methods.vera import Projection, VectorBased
 from peftbench.spec import TrainSpec
 
@@ -39,7 +47,8 @@ ARMS: list[tuple[str, dict[str, Any]]] = [
 ]
 ADAPTERS = [arm for arm in ARMS if METHODS[arm[0]].keeps == "adapter"]
 MODELS = [tiny.llama, tiny.roberta, tiny.linear_gpt2]
-TINY_EPS = 1e-200  # Adam with eps 0 divides 0 by 0 where a gradient is exactly 0, as A's is at the first step
+# Adam with eps 0 divides 0 by 0 where a gradient is exactly 0, as A's is at the first step
+TINY_EPS = 1e-200
 
 
 def _name(value: Any) -> str:
@@ -75,7 +84,8 @@ def test_every_method_has_an_arm_here() -> None:
     assert {name for name, _ in ARMS} == set(METHODS)
 
 
-# -- the start ---------------------------------------------------------------------------------------------------------
+# -- the start
+# ---------------------------------------------------------------------------------------------------------
 
 
 @arms
@@ -119,7 +129,14 @@ def test_initial_bits_do_not_hang_on_torchs_default_dtype() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         torch.set_default_dtype(dtype)
         try:
-            values.append(kaiming_uniform((3, 5), 1.0, torch.zeros(1, dtype=torch.float32), torch.Generator().manual_seed(0)))
+            values.append(
+                kaiming_uniform(
+                    (3, 5),
+                    1.0,
+                    torch.zeros(1, dtype=torch.float32),
+                    torch.Generator().manual_seed(0),
+                )
+            )
         finally:
             torch.set_default_dtype(torch.float32)
     assert torch.equal(*values)
@@ -129,7 +146,11 @@ def test_initial_values_have_the_published_spread() -> None:
     base = nn.Linear(50, 400)
     layer = LowRank(base, rank=64, alpha=1.0, dropout=0.0, rng=torch.Generator().manual_seed(0))
     pair = Projection(64, [base], torch.Generator().manual_seed(0))
-    for matrix, bound in ((layer.A, 50**-0.5), (pair.A, (6 / 50) ** 0.5), (pair.B, (6 / 64) ** 0.5)):
+    for matrix, bound in (
+        (layer.A, 50**-0.5),
+        (pair.A, (6 / 50) ** 0.5),
+        (pair.B, (6 / 64) ** 0.5),
+    ):
         assert 0.99 * bound < matrix.abs().max() <= bound  # uniform over (-bound, bound)
         assert matrix.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
 
@@ -148,9 +169,16 @@ def test_adapters_stay_float32_beside_a_bfloat16_base(arm: Any) -> None:
     assert logits(model).dtype == torch.bfloat16
 
 
-# -- what is trained ---------------------------------------------------------------------------------------------------
+# -- what is trained
+# ---------------------------------------------------------------------------------------------------
 
-TRAINED = {"lora": ("A", "B"), "lora-fa": ("B",), "lora+": ("A", "B"), "vera": ("b", "d"), "delta-lora": ("A", "B")}
+TRAINED = {
+    "lora": ("A", "B"),
+    "lora-fa": ("B",),
+    "lora+": ("A", "B"),
+    "vera": ("b", "d"),
+    "delta-lora": ("A", "B"),
+}
 
 
 @arms
@@ -161,7 +189,11 @@ def test_exactly_the_declared_parameters_are_trained_at_every_step(arm: Any, bui
     trained = tiny.attach(method, model, head)
     declared = {id(p) for p in model.parameters()}
     if method.keeps != "model":
-        declared = {id(getattr(layer, part)) for _, layer in adapted_layers(model) for part in TRAINED[arm[0]]}
+        declared = {
+            id(getattr(layer, part))
+            for _, layer in adapted_layers(model)
+            for part in TRAINED[arm[0]]
+        }
         declared |= {id(p) for name in head for p in model.get_submodule(name).parameters()}
     groups = [*method.param_groups(trained, model, 1e-2), *tiny.head_group(model, head, 1e-2)]
     if not declared:
@@ -174,17 +206,24 @@ def test_exactly_the_declared_parameters_are_trained_at_every_step(arm: Any, bui
         assert {id(p) for p in model.parameters() if p.requires_grad} == declared
         assert {id(p) for p in model.parameters() if p.grad is not None} == declared
 
-    tiny.fit(model, optimizer, lambda step: method.update(model, optimizer, step), steps=8, before=check)
+    tiny.fit(
+        model, optimizer, lambda step: method.update(model, optimizer, step), steps=8, before=check
+    )
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert len(held) == len(set(held))
     assert set(held) == declared
     assert {id(p) for p in optimizer.state} == declared
-    frozen = {name.replace(".base.", "."): p for name, p in model.named_parameters() if id(p) not in declared}
+    frozen = {
+        name.replace(".base.", "."): p
+        for name, p in model.named_parameters()
+        if id(p) not in declared
+    }
     for name in frozen.keys() & plain.keys():
         assert torch.equal(frozen[name], plain[name]), f"{name} has changed although it is frozen"
 
 
-# -- identities between the methods ------------------------------------------------------------------------------------
+# -- identities between the methods
+# ------------------------------------------------------------------------------------
 
 
 def test_lora_plus_with_ratio_one_is_lora_bit_for_bit() -> None:
@@ -211,7 +250,8 @@ def test_lora_plus_whose_inner_rate_is_zero_is_lora_fa_bit_for_bit() -> None:
 
 @pytest.mark.parametrize(("p", "q"), [(4.0, 0.5), (3.0, 7.0)])
 def test_only_products_of_scale_initial_size_and_rate_matter(p: float, q: float) -> None:
-    """(alpha, A_0, lr_A, lr_B) and (alpha / pq, p A_0, p lr_A, q lr_B) train alike ("LoRA Without Regret", 2025)."""
+    """(alpha, A_0, lr_A, lr_B) and (alpha / pq, p A_0, p lr_A, q lr_B) train alike ("LoRA Without
+    Regret", 2025)."""
     histories, changes = [], []
     for inner, outer in ((1.0, 1.0), (p, q)):
         model = tiny.make(tiny.llama)
@@ -222,7 +262,11 @@ def test_only_products_of_scale_initial_size_and_rate_matter(p: float, q: float)
         groups[0]["lr"] *= inner
         groups[1]["lr"] *= outer
         optimizer = torch.optim.Adam(groups, eps=TINY_EPS)
-        histories.append(tiny.fit(model, optimizer, lambda step, o=optimizer, m=model, k=method: k.update(m, o, step)))
+        histories.append(
+            tiny.fit(
+                model, optimizer, lambda step, o=optimizer, m=model, k=method: k.update(m, o, step)
+            )
+        )
         changes.append([layer.delta() for layer in layers(model, LowRank)])
     assert histories[0] == pytest.approx(histories[1], rel=1e-9)
     for one, other in zip(*changes, strict=True):
@@ -241,7 +285,9 @@ def test_gradient_correction_projects_the_full_gradient_on_the_rows_of_a(build: 
     for layer in layers(model, LowRank):
         A, G = layer.A, layer.base.weight.grad  # dL/dW, as W + s B A is linear in W
         step = layer.scale * corrected(layer.B.grad, A, layer.scale) @ A
-        torch.testing.assert_close(step, G @ A.t() @ torch.linalg.inv(A @ A.t()) @ A, rtol=1e-5, atol=1e-10)
+        torch.testing.assert_close(
+            step, G @ A.t() @ torch.linalg.inv(A @ A.t()) @ A, rtol=1e-5, atol=1e-10
+        )
 
 
 def test_gradient_correction_is_what_the_optimizer_sees() -> None:
@@ -251,36 +297,62 @@ def test_gradient_correction_is_what_the_optimizer_sees() -> None:
     optimizer = torch.optim.SGD(tiny.attach(method, model), lr=0.5)
 
     def remember(step: int) -> None:
-        before.update({name: (layer.B.detach().clone(), layer.B.grad.clone()) for name, layer in adapted_layers(model)})
+        before.update(
+            {
+                name: (layer.B.detach().clone(), layer.B.grad.clone())
+                for name, layer in adapted_layers(model)
+            }
+        )
 
-    tiny.fit(model, optimizer, lambda step: method.update(model, optimizer, step), steps=1, before=remember)
+    tiny.fit(
+        model,
+        optimizer,
+        lambda step: method.update(model, optimizer, step),
+        steps=1,
+        before=remember,
+    )
     after.update({name: layer.B for name, layer in adapted_layers(model)})
     for name, layer in adapted_layers(model):
         B, gradient = before[name]
-        torch.testing.assert_close(after[name], B - 0.5 * corrected(gradient, layer.A, layer.scale), rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            after[name], B - 0.5 * corrected(gradient, layer.A, layer.scale), rtol=1e-12, atol=0
+        )
 
 
-# -- Delta-LoRA --------------------------------------------------------------------------------------------------------
+# -- Delta-LoRA
+# --------------------------------------------------------------------------------------------------------
 
 
 class InPlace(nn.Module):
-    """A layer of Algorithm 1 of arXiv:2309.02411 as it is printed: W is a constant of each step and written to after it."""
+    """A layer of Algorithm 1 of arXiv:2309.02411 as it is printed: W is a constant of each step and
+    written to after it."""
 
     def __init__(self, layer: DeltaLowRank) -> None:
         super().__init__()
-        self.W, self.bias, self.scale = layer.base.weight.detach().clone(), layer.base.bias, layer.scale
-        self.A, self.B = nn.Parameter(layer.A.detach().clone()), nn.Parameter(layer.B.detach().clone())
+        self.W, self.bias, self.scale = (
+            layer.base.weight.detach().clone(),
+            layer.base.bias,
+            layer.scale,
+        )
+        self.A, self.B = (
+            nn.Parameter(layer.A.detach().clone()),
+            nn.Parameter(layer.B.detach().clone()),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.W, self.bias) + self.scale * F.linear(F.linear(x, self.A), self.B)
 
 
-def train_in_place(model: PreTrainedModel, start_step: int, ratio: float, **options: Any) -> list[float]:
+def train_in_place(
+    model: PreTrainedModel, start_step: int, ratio: float, **options: Any
+) -> list[float]:
     """Algorithm 1 on a model to which Delta-LoRA is attached and not yet trained."""
     for name, layer in list(adapted_layers(model)):
         model.set_submodule(name, InPlace(layer))
     printed = [module for module in model.modules() if isinstance(module, InPlace)]
-    optimizer = torch.optim.AdamW([p for module in printed for p in (module.A, module.B)], **options)
+    optimizer = torch.optim.AdamW(
+        [p for module in printed for p in (module.A, module.B)], **options
+    )
 
     def update(step: int) -> None:
         products = [module.B.detach() @ module.A.detach() for module in printed]
@@ -295,13 +367,19 @@ def train_in_place(model: PreTrainedModel, start_step: int, ratio: float, **opti
 @pytest.mark.parametrize("start_step", [0, 5])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("build", [tiny.llama, tiny.roberta], ids=_name)
-def test_delta_lora_is_the_algorithm_of_its_paper(build: Build, start_step: int, weight_decay: float) -> None:
-    method = METHODS["delta-lora"].build({"rank": 3, "alpha": 5.0, "lambda": 2.0, "start_step": start_step})
+def test_delta_lora_is_the_algorithm_of_its_paper(
+    build: Build, start_step: int, weight_decay: float
+) -> None:
+    method = METHODS["delta-lora"].build(
+        {"rank": 3, "alpha": 5.0, "lambda": 2.0, "start_step": start_step}
+    )
     printed = tiny.make(build)
     tiny.attach(method, printed)
     expected = train_in_place(printed, start_step, 2.0, lr=1e-3, weight_decay=weight_decay)
     model = tiny.make(build)
-    assert tiny.train(method, model, lr=1e-3, weight_decay=weight_decay) == pytest.approx(expected, rel=1e-12)
+    assert tiny.train(method, model, lr=1e-3, weight_decay=weight_decay) == pytest.approx(
+        expected, rel=1e-12
+    )
     for name, layer in adapted_layers(model):
         module = printed.get_submodule(name)
         assert isinstance(module, InPlace)
@@ -312,13 +390,17 @@ def test_delta_lora_is_the_algorithm_of_its_paper(build: Build, start_step: int,
 @pytest.mark.parametrize("start_step", [0, 5])
 def test_delta_loras_weight_has_moved_by_the_difference_of_the_products(start_step: int) -> None:
     model = tiny.make(tiny.llama)
-    method = METHODS["delta-lora"].build({"rank": 3, "alpha": 5.0, "lambda": 2.0, "start_step": start_step})
+    method = METHODS["delta-lora"].build(
+        {"rank": 3, "alpha": 5.0, "lambda": 2.0, "start_step": start_step}
+    )
     optimizer = torch.optim.AdamW(tiny.attach(method, model), lr=1e-2)
     products: dict[str, Tensor] = {}
 
     def remember(step: int) -> None:
         if step == start_step + 1:
-            products.update({name: layer.B.detach() @ layer.A.detach() for name, layer in adapted_layers(model)})
+            products.update(
+                {name: layer.B.detach() @ layer.A.detach() for name, layer in adapted_layers(model)}
+            )
 
     tiny.fit(model, optimizer, lambda step: method.update(model, optimizer, step), before=remember)
     for name, layer in adapted_layers(model):
@@ -329,11 +411,14 @@ def test_delta_loras_weight_has_moved_by_the_difference_of_the_products(start_st
 
 
 def test_delta_lora_from_the_first_step_is_lora_with_a_larger_alpha() -> None:
-    """The reason for a control arm in every comparison: lambda = 2 is three times LoRA's alpha, as far as Adam can tell."""
+    """The reason for a control arm in every comparison: lambda = 2 is three times LoRA's alpha, as
+    far as Adam can tell."""
     results = []
     for name, args in (("delta-lora", {"alpha": 5.0, "lambda": 2.0}), ("lora", {"alpha": 15.0})):
         model = tiny.make(tiny.llama)
-        losses = tiny.train(METHODS[name].build({"rank": 3} | args), model, lr=1e-3, eps=TINY_EPS, weight_decay=0.1)
+        losses = tiny.train(
+            METHODS[name].build({"rank": 3} | args), model, lr=1e-3, eps=TINY_EPS, weight_decay=0.1
+        )
         results.append((losses, [layer.delta() for _, layer in adapted_layers(model)]))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-10)
     for one, other in zip(results[0][1], results[1][1], strict=True):
@@ -343,14 +428,20 @@ def test_delta_lora_from_the_first_step_is_lora_with_a_larger_alpha() -> None:
 def test_delta_lora_without_ratio_is_lora_bit_for_bit() -> None:
     args = {"rank": 3, "alpha": 5.0}
     expected = tiny.train(METHODS["lora"].build(args), tiny.make(tiny.llama))
-    assert tiny.train(METHODS["delta-lora"].build(args | {"lambda": 0.0}), tiny.make(tiny.llama)) == expected
+    assert (
+        tiny.train(METHODS["delta-lora"].build(args | {"lambda": 0.0}), tiny.make(tiny.llama))
+        == expected
+    )
 
 
-# -- counts ------------------------------------------------------------------------------------------------------------
+# -- counts
+# ------------------------------------------------------------------------------------------------------------
 
 
 def roberta_base() -> PreTrainedModel:
-    config = transformers.RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)
+    config = transformers.RobertaConfig(
+        vocab_size=50265, max_position_embeddings=514, type_vocab_size=1
+    )
     return transformers.RobertaForSequenceClassification(config)
 
 
@@ -392,7 +483,9 @@ LLAMA_SHAPES = [(3072, 3072)] * 2 + [(3072, 1024)] * 2 + [(3072, 8192)] * 2 + [(
         (llama_3b, "all-linear", "frozen", None, 0),
     ],
 )
-def test_trained_parameters_are_as_published(build: Build, targets: Any, name: str, rank: int | None, expected: int) -> None:
+def test_trained_parameters_are_as_published(
+    build: Build, targets: Any, name: str, rank: int | None, expected: int
+) -> None:
     with torch.device("meta"):
         model = build()
     args = {} if rank is None else {"rank": rank, "targets": targets}
@@ -403,7 +496,9 @@ def test_delta_lora_counts_the_weights_that_move_without_a_gradient() -> None:
     with torch.device("meta"):
         model = roberta_base()
     METHODS["delta-lora"].build({}).attach(model, torch.Generator())
-    assert sum(layer.updatable for _, layer in adapted_layers(model)) == 12 * sum(i * o for i, o in ROBERTA_SHAPES)
+    assert sum(layer.updatable for _, layer in adapted_layers(model)) == 12 * sum(
+        i * o for i, o in ROBERTA_SHAPES
+    )
 
 
 def test_a_model_attached_without_weights_has_the_same_tensors() -> None:
@@ -415,15 +510,19 @@ def test_a_model_attached_without_weights_has_the_same_tensors() -> None:
             tiny.attach(method_of(arm), model)  # inside, as a caller may well do
         tiny.attach(method_of(arm), real)
         assert all(tensor.is_meta for tensor in model.state_dict().values())
-        shapes = [{name: (t.shape, t.dtype) for name, t in m.state_dict().items()} for m in (model, real)]
+        shapes = [
+            {name: (t.shape, t.dtype) for name, t in m.state_dict().items()} for m in (model, real)
+        ]
         assert shapes[0] == shapes[1]
 
 
-# -- what is kept for the backward pass --------------------------------------------------------------------------------
+# -- what is kept for the backward pass
+# --------------------------------------------------------------------------------
 
 
 def kept(module: nn.Module, *inputs: Tensor) -> list[Tensor]:
-    """What autograd keeps of a forward pass beside the module's own tensors: one tensor for each storage."""
+    """What autograd keeps of a forward pass beside the module's own tensors: one tensor for each
+    storage."""
     saved: dict[int, Tensor] = {}
     own = {tensor.untyped_storage().data_ptr() for tensor in module.state_dict().values()}
 
@@ -456,7 +555,9 @@ TOKENS, IN, OUT, RANK = 7, 12, 20, 3
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_keeps_no_more_activations_than_its_gradients_need(name: str, args: Any, expected: list[int], dtype: torch.dtype) -> None:
+def test_a_layer_keeps_no_more_activations_than_its_gradients_need(
+    name: str, args: Any, expected: list[int], dtype: torch.dtype
+) -> None:
     model = nn.Sequential(nn.Linear(IN, OUT)).to(dtype)
     args = args if name == "frozen" else args | {"rank": RANK}
     method = METHODS[name].build(args)
@@ -464,7 +565,9 @@ def test_a_layer_keeps_no_more_activations_than_its_gradients_need(name: str, ar
     for layer in layers(model, DeltaLowRank):
         layer.start(method.complete(args)["start_step"])
     x = torch.randn(TOKENS, IN, dtype=dtype, requires_grad=True)
-    assert sorted(tensor.shape[1] for tensor in kept(model, x) if tensor.shape[0] == TOKENS) == sorted(expected)
+    assert sorted(
+        tensor.shape[1] for tensor in kept(model, x) if tensor.shape[0] == TOKENS
+    ) == sorted(expected)
 
 
 class Shared(nn.Module):
@@ -487,7 +590,8 @@ def test_lora_layers_on_one_input_keep_it_once(shape: tuple[int, ...]) -> None:
     assert widths == [RANK, RANK, RANK, IN]
 
 
-# -- layers against their equation -------------------------------------------------------------------------------------
+# -- layers against their equation
+# -------------------------------------------------------------------------------------
 
 
 def make_layer(kind: str, base: nn.Linear, rank: int, rng: torch.Generator) -> AbstractAdapted:
@@ -496,8 +600,12 @@ def make_layer(kind: str, base: nn.Linear, rank: int, rng: torch.Generator) -> A
     if kind == "low-rank":
         layer = LowRank(base, rank=rank, alpha=2.5, dropout=0.0, rng=rng)
     elif kind == "vector-based":
-        wide = nn.Linear(base.in_features + 2, base.out_features + 3, dtype=base.weight.dtype)  # another layer of the model
-        layer = VectorBased(base, projection=Projection(rank, [base, wide], rng), d_init=0.1, dropout=0.0)
+        wide = nn.Linear(
+            base.in_features + 2, base.out_features + 3, dtype=base.weight.dtype
+        )  # another layer of the model
+        layer = VectorBased(
+            base, projection=Projection(rank, [base, wide], rng), d_init=0.1, dropout=0.0
+        )
     else:
         layer = DeltaLowRank(base, rank=rank, alpha=2.5, ratio=1.5, rng=rng)
     for parameter in (p for p in layer.parameters() if p is not base.weight and p is not base.bias):
@@ -511,7 +619,15 @@ def make_layer(kind: str, base: nn.Linear, rank: int, rng: torch.Generator) -> A
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
-    kind=st.sampled_from(["low-rank", "vector-based", "delta, not begun", "delta, from the start", "delta, begun later"]),
+    kind=st.sampled_from(
+        [
+            "low-rank",
+            "vector-based",
+            "delta, not begun",
+            "delta, from the start",
+            "delta, begun later",
+        ]
+    ),
     sizes=st.tuples(*[st.integers(1, 9)] * 3),
     leading=st.sampled_from([(), (1,), (3,), (2, 3)]),
     bias=st.booleans(),
@@ -532,7 +648,8 @@ def test_a_layer_computes_its_delta_and_the_gradients_of_its_method(
     torch.testing.assert_close(y, dense)
     torch.testing.assert_close(layer.merged()(x), dense)
     expected = torch.autograd.grad(dense, [x, *trained], g)
-    # Delta-LoRA's W is a constant of each step: of the (1 + lambda) s B A that it has become, A and B see s B A alone.
+    # Delta-LoRA's W is a constant of each step: of the (1 + lambda) s B A that it has become, A and
+    # B see s B A alone.
     share = 1 / 2.5 if isinstance(layer, DeltaLowRank) and layer.moving else 1.0
     found = torch.autograd.grad(y, [x, *trained], g)
     torch.testing.assert_close(found[0], expected[0])
@@ -552,9 +669,13 @@ def test_merged_model_computes_the_same_after_training(arm: Any, build: Build) -
     merge(model)
     assert not list(adapted_layers(model))
     torch.testing.assert_close(logits(model), adapted, rtol=1e-10, atol=1e-12)
-    assert arm[0] == "frozen" or not torch.allclose(adapted, plain, atol=1e-3)  # there was something to merge
+    assert arm[0] == "frozen" or not torch.allclose(
+        adapted, plain, atol=1e-3
+    )  # there was something to merge
     for name, weight in weights.items():
-        assert torch.equal(originals[name].weight, weight), f"merging has written to the base weight of {name}"
+        assert torch.equal(originals[name].weight, weight), (
+            f"merging has written to the base weight of {name}"
+        )
         assert type(model.get_submodule(name)) is type(originals[name])
 
 
@@ -573,17 +694,23 @@ def test_dropout_drops_the_branchs_input_and_only_in_training(name: str) -> None
         torch.manual_seed(3)
         torch.testing.assert_close(y, layer.base(x) + F.linear(F.dropout(x, 0.4), layer.delta()))
     layer.eval()
-    torch.testing.assert_close(layer(x), F.linear(x, layer.base.weight + layer.delta(), layer.base.bias))
+    torch.testing.assert_close(
+        layer(x), F.linear(x, layer.base.weight + layer.delta(), layer.base.bias)
+    )
 
 
-# -- VeRA's shared pair ------------------------------------------------------------------------------------------------
+# -- VeRA's shared pair
+# ------------------------------------------------------------------------------------------------
 
 
 def test_vera_layers_share_one_pair_whatever_is_done_to_the_model() -> None:
     model = tiny.make(tiny.llama)
     tiny.attach(METHODS["vera"].build({"rank": 5}), model)
     for changed in (model, model.to(torch.float32), copy.deepcopy(model)):
-        pairs = {tuple(m.untyped_storage().data_ptr() for m in layer.matrices()) for _, layer in adapted_layers(changed)}
+        pairs = {
+            tuple(m.untyped_storage().data_ptr() for m in layer.matrices())
+            for _, layer in adapted_layers(changed)
+        }
         assert len(list(adapted_layers(changed))) == 14
         assert len(pairs) == 1
 
@@ -599,7 +726,9 @@ def test_veras_inner_vector_starts_at_d_init() -> None:
 def test_vera_takes_first_columns_and_first_rows_of_a_pair_as_large_as_the_largest_layers() -> None:
     model = tiny.make(tiny.llama)
     tiny.attach(METHODS["vera"].build({"rank": 5}), model)
-    shapes = {(layer.base.out_features, layer.base.in_features) for _, layer in adapted_layers(model)}
+    shapes = {
+        (layer.base.out_features, layer.base.in_features) for _, layer in adapted_layers(model)
+    }
     assert len(shapes) > 2
     for layer in layers(model, VectorBased):
         A, B = layer.matrices()
@@ -609,7 +738,8 @@ def test_vera_takes_first_columns_and_first_rows_of_a_pair_as_large_as_the_large
         assert torch.equal(B, layer.projection.B[: layer.base.out_features, :])
 
 
-# -- targets and hyperparameters ---------------------------------------------------------------------------------------
+# -- targets and hyperparameters
+# ---------------------------------------------------------------------------------------
 
 
 @adapters
@@ -624,7 +754,13 @@ def test_the_order_of_targets_is_irrelevant(arm: Any) -> None:
 
 @pytest.mark.parametrize(
     ("targets", "count"),
-    [("all-linear", 14), (("q_proj", "v_proj"), 4), ("q_proj", 2), (("self_attn.q_proj",), 2), (("0.self_attn.q_proj", "up_proj"), 3)],
+    [
+        ("all-linear", 14),
+        (("q_proj", "v_proj"), 4),
+        ("q_proj", 2),
+        (("self_attn.q_proj",), 2),
+        (("0.self_attn.q_proj", "up_proj"), 3),
+    ],
 )
 def test_targets_select_layers_by_the_end_of_their_name(targets: Any, count: int) -> None:
     model = tiny.make(tiny.llama)
@@ -632,7 +768,9 @@ def test_targets_select_layers_by_the_end_of_their_name(targets: Any, count: int
     assert len(list(adapted_layers(model))) == count
 
 
-@pytest.mark.parametrize("build", [tiny.llama, tiny.bert, tiny.roberta, tiny.distilbert, tiny.linear_gpt2], ids=_name)
+@pytest.mark.parametrize(
+    "build", [tiny.llama, tiny.bert, tiny.roberta, tiny.distilbert, tiny.linear_gpt2], ids=_name
+)
 def test_all_linear_is_every_linear_layer_but_the_head(build: Build) -> None:
     model = tiny.make(build)
     head = tiny.HEADS[build] or ("lm_head",)
@@ -642,7 +780,9 @@ def test_all_linear_is_every_linear_layer_but_the_head(build: Build) -> None:
     assert chosen
 
 
-@pytest.mark.parametrize("targets", ["query", ("q_proj", "query"), ("proj",), ("lm_head",), ("",), ()])
+@pytest.mark.parametrize(
+    "targets", ["query", ("q_proj", "query"), ("proj",), ("lm_head",), ("",), ()]
+)
 @pytest.mark.parametrize("name", ["lora", "vera"])
 def test_a_target_without_a_layer_is_named(name: str, targets: Any) -> None:
     model = tiny.make(tiny.llama)
@@ -686,9 +826,11 @@ def test_a_default_and_the_same_value_written_out_are_the_same_spec(name: str) -
     defaults = METHODS[name].complete({})
     assert json.dumps(METHODS[name].complete(defaults)) == json.dumps(defaults)
     numbers = {key: value for key, value in defaults.items() if isinstance(value, float)}
-    assert json.dumps(METHODS[name].complete({key: int(value) for key, value in numbers.items() if value == int(value)})) == json.dumps(
-        defaults
-    )
+    assert json.dumps(
+        METHODS[name].complete(
+            {key: int(value) for key, value in numbers.items() if value == int(value)}
+        )
+    ) == json.dumps(defaults)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -704,7 +846,8 @@ def test_what_a_search_varies_exists_and_may_take_both_ends(name: str) -> None:
             assert METHODS[name].complete({argument: end}) == defaults | {argument: end}
 
 
-# -- GPT-2's layers ----------------------------------------------------------------------------------------------------
+# -- GPT-2's layers
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_linearized_model_computes_the_same_and_is_marked() -> None:

@@ -4,11 +4,16 @@ import pytest
 import torch
 
 from peftbench.errors import InputError
-from peftbench.models import AbstractSubject, check_kind, load, read_config, skeleton
-from peftbench.tasks._base import Example
+from peftbench.tasks.base import Example
+from peftbench.training.models import AbstractSubject, check_kind, load, read_config, skeleton
 
 CPU = torch.device("cpu")
-TEXTS = ["a", "one two three", "the quick brown fox jumps over the lazy dog again and again", "4 + 5 ="]
+TEXTS = [
+    "a",
+    "one two three",
+    "the quick brown fox jumps over the lazy dog again and again",
+    "4 + 5 =",
+]
 
 
 def subject(folder: str, kind: str, labels: int = 2, max_length: int = 64) -> AbstractSubject:
@@ -17,8 +22,15 @@ def subject(folder: str, kind: str, labels: int = 2, max_length: int = 64) -> Ab
 
 
 def examples(kind: str) -> list[Example]:
-    targets = {"generation": [" b", " four five six seven", " x", " 9"], "classification": [0, 1, 1, 0], "regression": [0.5, 2.0, 5.0, 1.5]}
-    return [Example(id=str(i), text=text, target=target) for i, (text, target) in enumerate(zip(TEXTS, targets[kind], strict=True))]
+    targets = {
+        "generation": [" b", " four five six seven", " x", " 9"],
+        "classification": [0, 1, 1, 0],
+        "regression": [0.5, 2.0, 5.0, 1.5],
+    }
+    return [
+        Example(id=str(i), text=text, target=target)
+        for i, (text, target) in enumerate(zip(TEXTS, targets[kind], strict=True))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +50,9 @@ def test_padding_changes_no_score(fixture: str, kind: str, request: pytest.Fixtu
     items = [model.encode(example) for example in examples(kind)]
     together = model.score(model.collate(items))
     alone = [model.score(model.collate([item])) for item in items]
-    torch.testing.assert_close(together.nll, torch.cat([one.nll for one in alone]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        together.nll, torch.cat([one.nll for one in alone]), rtol=1e-5, atol=1e-5
+    )
     assert together.count.tolist() == [int(one.count.item()) for one in alone]
     batch = model.collate(items)
     assert batch.tokens == sum(item.length for item in items)
@@ -64,7 +78,9 @@ def test_what_is_too_long_is_cut_and_counted(small_decoder: str, small_encoder: 
     assert item.length == 64
     assert item.truncated
     assert isinstance(item.target, list)
-    assert model.tokenizer.decode(item.target, skip_special_tokens=True) == " the end"  # the answer stays whole, the prompt's start goes
+    assert (
+        model.tokenizer.decode(item.target, skip_special_tokens=True) == " the end"
+    )  # the answer stays whole, the prompt's start goes
     item = model.encode(Example(id="0", text="start", target=f" {long}"))
     assert (item.length, item.truncated, len(item.tokens)) == (64, True, 1)
     encoder = subject(small_encoder, "classification")
@@ -77,8 +93,12 @@ def test_the_window_of_the_model_is_a_limit_too(small_encoder: str) -> None:
     assert subject(small_encoder, "classification", max_length=100_000).max_length == 128
 
 
-@pytest.mark.parametrize(("fixture", "kind"), [("small_encoder", "classification"), ("small_decoder", "generation")])
-def test_text_without_a_token_is_named(fixture: str, kind: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("fixture", "kind"), [("small_encoder", "classification"), ("small_decoder", "generation")]
+)
+def test_text_without_a_token_is_named(
+    fixture: str, kind: str, request: pytest.FixtureRequest
+) -> None:
     model = subject(request.getfixturevalue(fixture), kind)
     with pytest.raises(InputError, match="'e7'"):
         model.encode(Example(id="e7", text="", target=1 if kind == "classification" else " x"))
@@ -94,7 +114,9 @@ def test_a_new_head_follows_the_seed(small_encoder: str) -> None:
     heads = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        net = load(small_encoder, "classification", 2, device=CPU, dtype=torch.float32, max_length=64).net
+        net = load(
+            small_encoder, "classification", 2, device=CPU, dtype=torch.float32, max_length=64
+        ).net
         heads.append(net.classifier.weight.detach())
     torch.testing.assert_close(heads[0], heads[1], rtol=0, atol=0)
     assert not torch.equal(heads[0], heads[2])
@@ -103,11 +125,15 @@ def test_a_new_head_follows_the_seed(small_encoder: str) -> None:
 def test_a_model_that_cannot_do_a_task_is_refused(small_encoder: str, tmp_path: object) -> None:
     with pytest.raises(InputError, match="no causal language model"):
         check_kind(small_encoder, read_config(small_encoder), "generation")
-    with pytest.raises(InputError, match=r"'nowhere/at-all'.*packaged models: minilm-l6, smollm2-135m"):
+    with pytest.raises(
+        InputError, match=r"'nowhere/at-all'.*packaged models: minilm-l6, smollm2-135m"
+    ):
         read_config("nowhere/at-all")
     with pytest.raises(InputError, match="no readable config"):
         read_config(str(tmp_path))
 
 
 def test_a_skeleton_has_no_memory_behind_it(small_decoder: str) -> None:
-    assert {p.device.type for p in skeleton(small_decoder, "generation", 1).parameters()} == {"meta"}
+    assert {p.device.type for p in skeleton(small_decoder, "generation", 1).parameters()} == {
+        "meta"
+    }

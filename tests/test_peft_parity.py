@@ -1,4 +1,5 @@
-"""The same numbers as huggingface/peft: training from equal weights, and files that either side can open."""
+"""The same numbers as huggingface/peft: training from equal weights, and files that either side can
+open."""
 
 import json
 from collections.abc import Callable
@@ -14,12 +15,14 @@ from test_methods import ADAPTERS, _name, logits, method_of
 from torch import nn
 from transformers import PreTrainedModel
 
-from peftbench.adapters import CONFIG, load, save
 from peftbench.methods import METHODS
-from peftbench.methods._adapted import TransposedLinear, adapted_layers, layers, merge, replace
-from peftbench.methods._lowrank import LowRank
+from peftbench.methods.files import CONFIG, load, save
+from peftbench.methods.linear import TransposedLinear, adapted_layers, layers, merge, replace
+from peftbench.methods.low_rank import LowRank
 
-peft = pytest.importorskip("peft", reason="peft is the peer to compare with, a development dependency")
+peft = pytest.importorskip(
+    "peft", reason="peft is the peer to compare with, a development dependency"
+)
 pytestmark = pytest.mark.filterwarnings(
     # peft 0.21 reads an attribute that transformers 5.23 has renamed.
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
@@ -39,20 +42,27 @@ def opened(build: Build, folder: Path, trainable: bool = False) -> Any:
     return peft.PeftModel.from_pretrained(published(build), folder, is_trainable=trainable).eval()
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training
+# ----------------------------------------------------------------------------------------------------------
 
 
-def start(method: Any, build: Build, folder: Path) -> tuple[PreTrainedModel, Any, list[nn.Parameter]]:
+def start(
+    method: Any, build: Build, folder: Path
+) -> tuple[PreTrainedModel, Any, list[nn.Parameter]]:
     """Our model and peft's with equal weights, and what the method trains of ours."""
     model, head = tiny.make(build, torch.float32), tiny.HEADS[build]
     trained = tiny.attach(method, model, head)
-    for layer in layers(model, LowRank):  # the first gradient of A would be zero, and its correction untested
+    for layer in layers(
+        model, LowRank
+    ):  # the first gradient of A would be zero, and its correction untested
         layer.B.data.normal_(std=0.02, generator=torch.Generator().manual_seed(layer.B.shape[0]))
     save(method, model, head, folder, base_model="someone/tiny")
     return model, opened(build, folder, trainable=True), trained
 
 
-def losses(method: Any, model: PreTrainedModel, groups: list[dict[str, Any]], **options: Any) -> list[float]:
+def losses(
+    method: Any, model: PreTrainedModel, groups: list[dict[str, Any]], **options: Any
+) -> list[float]:
     optimizer = torch.optim.AdamW(groups, **({"weight_decay": 0.0} | options))
     return tiny.fit(model, optimizer, lambda step: method.update(model, optimizer, step))
 
@@ -71,12 +81,20 @@ def close(ours: list[float], theirs: list[float]) -> bool:
 
 
 @both
-@pytest.mark.parametrize("arm", [("lora", {"rank": 3, "alpha": 5.0}), ("vera", {"rank": 5})], ids=_name)
+@pytest.mark.parametrize(
+    "arm", [("lora", {"rank": 3, "alpha": 5.0}), ("vera", {"rank": 5})], ids=_name
+)
 def test_lora_and_vera_train_like_pefts(arm: Any, build: Build, tmp_path: Path) -> None:
     method, lr = method_of(arm), 1e-2
     model, other, trained = start(method, build, tmp_path)
-    ours = losses(method, model, [*method.param_groups(trained, model, lr), *tiny.head_group(model, tiny.HEADS[build], lr)])
-    assert close(ours, peft_losses(other, torch.optim.AdamW(requiring(other), lr=lr, weight_decay=0.0)))
+    ours = losses(
+        method,
+        model,
+        [*method.param_groups(trained, model, lr), *tiny.head_group(model, tiny.HEADS[build], lr)],
+    )
+    assert close(
+        ours, peft_losses(other, torch.optim.AdamW(requiring(other), lr=lr, weight_decay=0.0))
+    )
 
 
 @both
@@ -86,19 +104,33 @@ def test_lora_fa_trains_like_pefts_lora_with_a_frozen(build: Build, tmp_path: Pa
     for name, parameter in other.named_parameters():
         if ".lora_A." in name:
             parameter.requires_grad_(False)
-    ours = losses(method, model, [*method.param_groups(trained, model, lr), *tiny.head_group(model, tiny.HEADS[build], lr)])
-    assert close(ours, peft_losses(other, torch.optim.AdamW(requiring(other), lr=lr, weight_decay=0.0)))
+    ours = losses(
+        method,
+        model,
+        [*method.param_groups(trained, model, lr), *tiny.head_group(model, tiny.HEADS[build], lr)],
+    )
+    assert close(
+        ours, peft_losses(other, torch.optim.AdamW(requiring(other), lr=lr, weight_decay=0.0))
+    )
 
 
 @both
-def test_corrected_lora_fa_trains_like_pefts(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of peft's own AdamW, eps is added before the bias correction; both sides take one too small to matter."""
+def test_corrected_lora_fa_trains_like_pefts(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of peft's own AdamW, eps is added before the bias correction; both sides take one too small
+    to matter."""
     from peft.optimizers import create_lorafa_optimizer, lorafa
 
-    monkeypatch.setattr(lorafa, "is_bf16_available", lambda: False)  # else peft corrects in bfloat16
+    monkeypatch.setattr(
+        lorafa, "is_bf16_available", lambda: False
+    )  # else peft corrects in bfloat16
     method, lr = METHODS["lora-fa"].build({"rank": 3, "alpha": 5.0, "correction": True}), 1e-2
     model, other, trained = start(method, build, tmp_path)
-    groups = [*method.param_groups(trained, model, lr), *tiny.head_group(model, tiny.HEADS[build], lr)]
+    groups = [
+        *method.param_groups(trained, model, lr),
+        *tiny.head_group(model, tiny.HEADS[build], lr),
+    ]
     ours = losses(method, model, groups, eps=1e-12)
     optimizer = create_lorafa_optimizer(other, r=3, lora_alpha=5.0, lr=lr)
     for group in optimizer.param_groups:
@@ -108,7 +140,8 @@ def test_corrected_lora_fa_trains_like_pefts(build: Build, tmp_path: Path, monke
 
 @both
 def test_lora_plus_trains_like_pefts(build: Build, tmp_path: Path) -> None:
-    """peft gives B's rate to every one-dimensional parameter, a head's bias among them; ours is told to do so here."""
+    """peft gives B's rate to every one-dimensional parameter, a head's bias among them; ours is
+    told to do so here."""
     from peft.optimizers import create_loraplus_optimizer
 
     method, lr = METHODS["lora+"].build({"rank": 3, "alpha": 5.0, "ratio": 4.0}), 3e-3
@@ -124,15 +157,19 @@ def test_lora_plus_trains_like_pefts(build: Build, tmp_path: Path) -> None:
     assert close(ours, peft_losses(other, optimizer))
 
 
-# -- a trap ------------------------------------------------------------------------------------------------------------
+# -- a trap
+# ------------------------------------------------------------------------------------------------------------
 
 
 def inner_factors_frozen(model: nn.Module) -> bool:
     return not any(p.requires_grad for name, p in model.named_parameters() if ".lora_A." in name)
 
 
-def test_pefts_disabled_adapter_thaws_lora_fas_inner_factor_and_nothing_thaws_ours(tmp_path: Path) -> None:
-    """If the first half fails, peft has mended it: drop the test and the sentence about it in the documentation."""
+def test_pefts_disabled_adapter_thaws_lora_fas_inner_factor_and_nothing_thaws_ours(
+    tmp_path: Path,
+) -> None:
+    """If the first half fails, peft has mended it: drop the test and the sentence about it in the
+    documentation."""
     from peft.optimizers import create_lorafa_optimizer
 
     method = METHODS["lora-fa"].build({"rank": 3})
@@ -152,7 +189,8 @@ def test_pefts_disabled_adapter_thaws_lora_fas_inner_factor_and_nothing_thaws_ou
     assert {id(p) for p in requiring(model)} == declared
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+# -- files
+# -------------------------------------------------------------------------------------------------------------
 
 
 @adapters
@@ -175,11 +213,15 @@ def test_our_files_say_what_pefts_own_would(arm: Any, build: Build, tmp_path: Pa
     ours, theirs = load_file(weights(tmp_path / "ours")), load_file(weights(tmp_path / "theirs"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    mine, their = (json.loads((tmp_path / side / CONFIG).read_text()) for side in ("ours", "theirs"))
+    mine, their = (
+        json.loads((tmp_path / side / CONFIG).read_text()) for side in ("ours", "theirs")
+    )
     for key, value in mine.items():
         if key == "target_modules":  # peft shortens a long list, and keeps a set in no order
             continue
-        if key == "modules_to_save":  # peft adds the usual heads' names whether the model has them or not
+        if (
+            key == "modules_to_save"
+        ):  # peft adds the usual heads' names whether the model has them or not
             assert set(value or ()) <= set(their[key] or ())
             continue
         assert their[key] == value, key
@@ -191,7 +233,9 @@ def test_we_open_pefts_files(kind: str, build: Build, tmp_path: Path) -> None:
     targets = ["q_proj", "down_proj"] if build is tiny.llama else ["query", "output.dense"]
     task = "CAUSAL_LM" if build is tiny.llama else "SEQ_CLS"
     if kind == "lora":
-        config = peft.LoraConfig(r=3, lora_alpha=7, target_modules=targets, task_type=task, init_lora_weights=False)
+        config = peft.LoraConfig(
+            r=3, lora_alpha=7, target_modules=targets, task_type=task, init_lora_weights=False
+        )
     else:
         config = peft.VeraConfig(r=5, target_modules=targets, task_type=task, init_weights=False)
     other = peft.get_peft_model(published(build), config).eval()
@@ -205,7 +249,8 @@ def test_we_open_pefts_files(kind: str, build: Build, tmp_path: Path) -> None:
 
 
 def test_a_model_with_both_layouts_opens_in_peft(tmp_path: Path) -> None:
-    """peft then decides layer by layer, and warns each time that the file's one fan_in_fan_out does not fit."""
+    """peft then decides layer by layer, and warns each time that the file's one fan_in_fan_out does
+    not fit."""
 
     def mixed() -> PreTrainedModel:
         model = tiny.gpt2()
@@ -220,7 +265,9 @@ def test_a_model_with_both_layouts_opens_in_peft(tmp_path: Path) -> None:
         return model
 
     method, model = METHODS["lora"].build({"rank": 3}), tiny.make(linear, torch.float32)
-    kinds = {type(module) for name, module in model.named_modules() if name.endswith(("c_fc", "c_proj"))}
+    kinds = {
+        type(module) for name, module in model.named_modules() if name.endswith(("c_fc", "c_proj"))
+    }
     assert kinds == {nn.Linear, TransposedLinear}
     tiny.train(method, model, steps=7)
     save(method, model, (), tmp_path, base_model="someone/tiny")
@@ -256,5 +303,9 @@ def test_peft_adapts_no_layer_whose_name_merely_ends_alike(tmp_path: Path) -> No
     config = peft.PeftConfig.from_pretrained(tmp_path)
     config.task_type = config.base_model_name_or_path = None  # a toy is no language model
     wrapped = peft.get_peft_model(Nested(), config)
-    found = [name for name, module in wrapped.base_model.model.named_modules() if hasattr(module, "lora_A")]
+    found = [
+        name
+        for name, module in wrapped.base_model.model.named_modules()
+        if hasattr(module, "lora_A")
+    ]
     assert found == ["proj"]

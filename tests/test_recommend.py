@@ -8,31 +8,50 @@ import pytest
 import records
 from scipy import stats as distributions
 
-from peftbench.frame import frame
-from peftbench.recommend import GIB, HEADROOM, NEARBY, Recommendation, recommend, render
+from peftbench.analysis.frame import frame
+from peftbench.analysis.recommend import GIB, HEADROOM, NEARBY, Recommendation, recommend, render
 from peftbench.record import CudaPeaks, Data, Record
-from peftbench.spec import DataSpec, Study
+from peftbench.spec import DataSpec, StudyReference
 
 
-def arm(method: str, scores: list[float], peak: float = 100e6, reserved: int | None = None, **changed: Any) -> list[Record]:
+def arm(
+    method: str,
+    scores: list[float],
+    peak: float = 100e6,
+    reserved: int | None = None,
+    **changed: Any,
+) -> list[Record]:
     """An arm's runs, one a seed, with these scores and this peak."""
     made: list[Record] = []
     for seed, score in enumerate(scores):
-        record = records.record(method=method, seed=seed, metrics={"accuracy": score, "nll": 1 - score}, **changed)
+        record = records.record(
+            method=method, seed=seed, metrics={"accuracy": score, "nll": 1 - score}, **changed
+        )
         cuda = CudaPeaks(train=reserved, eval=None) if reserved else None
-        cost = record.cost and record.cost.model_copy(update={"peak_bytes": int(peak), "cuda_reserved_bytes": cuda})
+        cost = record.cost and record.cost.model_copy(
+            update={"peak_bytes": int(peak), "cuda_reserved_bytes": cuda}
+        )
         made.append(record.model_copy(update={"cost": cost}))
     return made
 
 
 def ask(
-    *found: list[Record], model: str = "minilm", task: str = "reviews", memory: float = 1.0, samples: int | None = None
+    *found: list[Record],
+    model: str = "minilm",
+    task: str = "reviews",
+    memory: float = 1.0,
+    samples: int | None = None,
 ) -> Recommendation:
-    return recommend(frame([record for each in found for record in each]), model, task, memory, samples)
+    return recommend(
+        frame([record for each in found for record in each]), model, task, memory, samples
+    )
 
 
 def test_the_best_mean_that_fits() -> None:
-    full, lora = arm("full", [0.9, 0.92, 0.91], peak=500e6), arm("lora", [0.8, 0.82, 0.81], train={"lr": 2e-4, "batch_size": 8})
+    full, lora = (
+        arm("full", [0.9, 0.92, 0.91], peak=500e6),
+        arm("lora", [0.8, 0.82, 0.81], train={"lr": 2e-4, "batch_size": 8}),
+    )
     fa = arm("lora-fa", [0.7, 0.72, 0.71], peak=50e6)
     assert ask(full, lora, fa).method == "full"
     found = ask(full, lora, fa, memory=0.2)
@@ -56,7 +75,9 @@ def test_what_cuda_reserves_goes_before_live_tensors() -> None:
     assert ask(arm("lora", [0.8, 0.81], peak=100e6, reserved=GIB // 2)).peak_bytes == GIB // 2
 
 
-@pytest.mark.parametrize("question", [{"model": "other"}, {"task": "other"}, {"memory": 0.01}, {"samples": 100}])
+@pytest.mark.parametrize(
+    "question", [{"model": "other"}, {"task": "other"}, {"memory": 0.01}, {"samples": 100}]
+)
 def test_what_is_not_covered_is_not_known(question: dict[str, Any]) -> None:
     found = ask(arm("lora", [0.8, 0.81, 0.82]), **question)
     assert found.method is None
@@ -66,9 +87,14 @@ def test_what_is_not_covered_is_not_known(question: dict[str, Any]) -> None:
     assert ask(**question).method is None
 
 
-@pytest.mark.parametrize("changed", [{"split": "valid"}, {"status": "failed"}, {"status": "diverged"}])
+@pytest.mark.parametrize(
+    "changed", [{"split": "valid"}, {"status": "failed"}, {"status": "diverged"}]
+)
 def test_only_finished_test_runs_count(changed: dict[str, Any]) -> None:
-    assert ask([records.record(method="lora", seed=seed, **changed) for seed in range(3)]).method is None
+    assert (
+        ask([records.record(method="lora", seed=seed, **changed) for seed in range(3)]).method
+        is None
+    )
 
 
 def test_a_failed_run_takes_nothing_from_its_arm() -> None:
@@ -104,7 +130,9 @@ def test_examples_within_a_factor() -> None:
     assert ask(small, large, samples=int(1000 / NEARBY)).method == "full"
     assert ask(small, large, samples=400).method is None
     assert ask(small, large, samples=2001).method is None
-    everything = ask(small, arm("full", [0.9, 0.9]), samples=4000)  # what "all" comes to stands in the records
+    everything = ask(
+        small, arm("full", [0.9, 0.9]), samples=4000
+    )  # what "all" comes to stands in the records
     assert (everything.method, everything.trained_on) == ("full", 4000)
 
 
@@ -113,14 +141,19 @@ def test_a_floor_that_trained_on_nothing_is_seen_beside_the_others() -> None:
     floor = [made.model_copy(update={"data": untrained}) for made in arm("frozen", [0.95, 0.95])]
     for method in ("full", "lora"):  # before the floor in the frame, and after it
         assert ask(floor, arm(method, [0.7, 0.7]), samples=4000).method is None
-        assert "none scores above the frozen model" in ask(floor, arm(method, [0.7, 0.7]), samples=4000).reason
+        assert (
+            "none scores above the frozen model"
+            in ask(floor, arm(method, [0.7, 0.7]), samples=4000).reason
+        )
     assert "says how many examples" in ask(floor).reason
 
 
 def test_devices_are_not_mixed() -> None:
     """The better arm ran elsewhere, with fewer runs."""
     elsewhere = [
-        record.model_copy(update={"environment": record.environment.model_copy(update={"device_name": "another"})})
+        record.model_copy(
+            update={"environment": record.environment.model_copy(update={"device_name": "another"})}
+        )
         for record in arm("full", [0.9, 0.9])
     ]
     found = ask(elsewhere, arm("lora", [0.8, 0.8, 0.8]))
@@ -151,7 +184,7 @@ def test_one_seed_is_weak_evidence_without_an_interval() -> None:
 
 
 def test_tuning_effort_is_said() -> None:
-    tuned = ask(arm("lora", [0.8, 0.82], study=Study(name="tuned", trials=16)))
+    tuned = ask(arm("lora", [0.8, 0.82], study=StudyReference(name="tuned", trials=16)))
     assert tuned.trials == 16
     assert "tuned with 16 trials" in render(tuned)
     assert ask(arm("lora", [0.8, 0.82])).trials is None
@@ -161,7 +194,16 @@ def test_tuning_effort_is_said() -> None:
 def test_words_hold_what_was_found() -> None:
     lora = arm("lora", [0.8, 0.82, 0.81], train={"lr": 2e-4})
     text = render(ask(lora, samples=None))
-    for part in ("lora", "rank 8", "0.0002", "batch 16", "95.4 MiB", "0.8100", "3 seeds", *(record.run_id for record in lora)):
+    for part in (
+        "lora",
+        "rank 8",
+        "0.0002",
+        "batch 16",
+        "95.4 MiB",
+        "0.8100",
+        "3 seeds",
+        *(record.run_id for record in lora),
+    ):
         assert part in text
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import records as made
 
-from peftbench import report
-from peftbench.claims import Verdict
+from peftbench.analysis.frame import frame
+from peftbench.article.claims import Verdict
 from peftbench.errors import InputError
-from peftbench.frame import frame
+from peftbench.page import page as report
 from peftbench.record import Record
-from peftbench.spec import Study
+from peftbench.spec import StudyReference
 from peftbench.tables import closing
 
 NASTY = "boom <script>alert(1)</script> </script><!-- <b> & \" ' {{ 7 * 7 }}"
@@ -28,14 +28,17 @@ NASTY = "boom <script>alert(1)</script> </script><!-- <b> & \" ' {{ 7 * 7 }}"
 
 @dataclass
 class Parsed(HTMLParser):
-    """What a browser would make of the page: its elements, its visible text, and the rows of its tables."""
+    """What a browser would make of the page: its elements, its visible text, and the rows of its
+    tables."""
 
     html: str
     elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
     inside: list[str] = field(default_factory=list)  # contents of <script>, in order
     style: str = ""
     text: str = ""
-    tables: list[list[list[tuple[str | None, str]]]] = field(default_factory=list)  # (data-v, text) by table, row and cell
+    tables: list[list[list[tuple[str | None, str]]]] = field(
+        default_factory=list
+    )  # (data-v, text) by table, row and cell
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -72,7 +75,13 @@ class Parsed(HTMLParser):
     def script(self, name: str) -> Any:
         """The data in the script element of that id."""
         attributes = [given for tag, given in self.elements if tag == "script"]
-        return json.loads(next(inside for given, inside in zip(attributes, self.inside, strict=True) if given.get("id") == name))
+        return json.loads(
+            next(
+                inside
+                for given, inside in zip(attributes, self.inside, strict=True)
+                if given.get("id") == name
+            )
+        )
 
 
 def parsed(records: list[Record], **given: Any) -> Parsed:
@@ -80,7 +89,11 @@ def parsed(records: list[Record], **given: Any) -> Parsed:
 
 
 def unpacked(page: Parsed) -> list[dict[str, Any]]:
-    lines = [line for chunk in page.script("packed") for line in gzip.decompress(base64.b64decode(chunk)).decode().split("\n")]
+    lines = [
+        line
+        for chunk in page.script("packed")
+        for line in gzip.decompress(base64.b64decode(chunk)).decode().split("\n")
+    ]
     return [json.loads(line) for line in lines]
 
 
@@ -101,9 +114,20 @@ def verdict(**changed: Any) -> Verdict:
 
 
 def test_nothing_in_a_record_or_a_verdict_is_markup() -> None:
-    records = [made.record(), made.record(method=f"m{NASTY}", task=NASTY, model=f"{NASTY}\u2028", status="failed", error=NASTY)]
+    records = [
+        made.record(),
+        made.record(
+            method=f"m{NASTY}", task=NASTY, model=f"{NASTY}\u2028", status="failed", error=NASTY
+        ),
+    ]
     page = parsed(records, verdicts=[verdict(text=NASTY, reason=NASTY, rule=NASTY, unit=NASTY)])
-    plain = parsed([made.record(), made.record(method="galore", task="t", model="m", status="failed", error="e")], verdicts=[verdict()])
+    plain = parsed(
+        [
+            made.record(),
+            made.record(method="galore", task="t", model="m", status="failed", error="e"),
+        ],
+        verdicts=[verdict()],
+    )
     tags = [tag for tag, _ in page.elements]
     assert tags == [tag for tag, _ in plain.elements], "no element comes from a record"
     assert "alert(1)" not in page.inside[-1], "the script is the same for all records"
@@ -120,7 +144,11 @@ def test_nothing_in_a_record_or_a_verdict_is_markup() -> None:
 
 def test_the_page_needs_nothing_else_and_allows_nothing_else() -> None:
     page = parsed(list(made.study()))
-    policy = next(given["content"] for _, given in page.elements if given.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        given["content"]
+        for _, given in page.elements
+        if given.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy is not None
 
     def named(text: str) -> str:
@@ -195,13 +223,17 @@ def test_dots_lie_where_the_seeds_do() -> None:
 
 
 def test_trials_of_a_search_are_in_the_list_only() -> None:
-    trial = made.record(seed=7, split="valid", study=Study(name="tuning", trials=8, trial=3))
+    trial = made.record(
+        seed=7, split="valid", study=StudyReference(name="tuning", trials=8, trial=3)
+    )
     page = parsed([made.record(), trial])
     assert len(page.tables) == 1
     assert "Trials of searches (runs: 1, studies: 1) are left out" in page.text
     shown = page.script("data")
     assert (len(shown["arms"]), len(shown["blocks"])) == (1, 2)
-    assert dict(zip(shown["runs"]["run_id"], shown["runs"]["trial"], strict=True))[trial.run_id] == 3
+    assert (
+        dict(zip(shown["runs"]["run_id"], shown["runs"]["trial"], strict=True))[trial.run_id] == 3
+    )
     alone = parsed([trial])
     assert not alone.tables
     assert "all 1 runs in the store are trials" in alone.text
@@ -211,7 +243,10 @@ def test_devices_have_tables_of_their_own() -> None:
     other = made.record(environment=made.environment(device_name="Another"))
     page = parsed([made.record(), other])
     assert len(page.tables) == 2
-    assert {block["device"] for block in page.script("data")["blocks"]} == {"cpu: AMD EPYC, 2 threads", "cpu: Another"}
+    assert {block["device"] for block in page.script("data")["blocks"]} == {
+        "cpu: AMD EPYC, 2 threads",
+        "cpu: Another",
+    }
 
 
 def test_test_scores_come_before_others() -> None:
@@ -236,11 +271,19 @@ def test_failures_only() -> None:
 def test_claims_unfold_to_their_evidence() -> None:
     ids = tuple(f"{i:016x}" for i in range(report.MOST_LINKS + 5))
     page = parsed(
-        [made.record()], verdicts=[verdict(run_ids=ids), verdict(claim="L2", verdict="undecided", effect=None, low=None, high=None)]
+        [made.record()],
+        verdicts=[
+            verdict(run_ids=ids),
+            verdict(claim="L2", verdict="undecided", effect=None, low=None, high=None),
+        ],
     )
     assert "1 supported, 0 refuted, 1 undecided" in " ".join(page.text.split())
     assert "98.5 % 95 % interval 98 to 99" in " ".join(page.text.split())
-    links = [given["href"] for tag, given in page.elements if tag == "a" and (given["href"] or "").startswith("#run-")]
+    links = [
+        given["href"]
+        for tag, given in page.elements
+        if tag == "a" and (given["href"] or "").startswith("#run-")
+    ]
     assert links == [f"#run-{name}" for name in ids[: report.MOST_LINKS]]
     assert "and 5 more" in page.text
     assert page.script("claims-data") == [list(ids), []]
@@ -263,7 +306,9 @@ def test_curves_are_cut_only_where_they_would_be_too_much(monkeypatch: pytest.Mo
     monkeypatch.setattr(report, "MOST_PACKED", 1000)
     cut = parsed(records)
     assert "lack their training curves" in cut.text
-    assert [record | {"curve": []} for record in unpacked(whole)] == [record | {"curve": []} for record in unpacked(cut)]
+    assert [record | {"curve": []} for record in unpacked(whole)] == [
+        record | {"curve": []} for record in unpacked(cut)
+    ]
     assert not any("curve" in record for record in unpacked(cut))
 
 
@@ -287,7 +332,9 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_twenty_thousand_records_make_a_page() -> None:
-    base = [made.record(method=method, task=f"task{task}") for task in range(20) for method in made.ARGS]
+    base = [
+        made.record(method=method, task=f"task{task}") for task in range(20) for method in made.ARGS
+    ]
     records = []
     for record in base:
         for seed in range(143):

@@ -1,4 +1,5 @@
-"""The page in a browser: what a reader does with it, with a mouse, with keys, in the dark, on paper."""
+"""The page in a browser: what a reader does with it, with a mouse, with keys, in the dark, on
+paper."""
 
 import json
 import shutil
@@ -9,19 +10,27 @@ from typing import TYPE_CHECKING
 import pytest
 import records as made
 
-from peftbench import report
-from peftbench.claims import Verdict
+from peftbench.analysis.frame import arms, frame
+from peftbench.article.claims import Verdict
 from peftbench.figures import pareto_front
-from peftbench.frame import arms, frame
+from peftbench.page import page as report
 from peftbench.record import Record
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 ALERT = "<script>alert(1)</script>"
-BROKEN = made.record(method="galore", task="reviews", seed=1, status="failed", error=f"boom {ALERT}")
-RECORDS = [*made.study(), BROKEN, *(made.record(task="sst2", model="other", seed=seed) for seed in range(2))]
+BROKEN = made.record(
+    method="galore", task="reviews", seed=1, status="failed", error=f"boom {ALERT}"
+)
+RECORDS = [
+    *made.study(),
+    BROKEN,
+    *(made.record(task="sst2", model="other", seed=seed) for seed in range(2)),
+]
 CLAIM = Verdict(
     claim="L1",
     text="LoRA trains fewer parameters",
@@ -64,13 +73,20 @@ def page(browser: "Browser", file: Path) -> Iterator["Page"]:
     requests: list[str] = []
     wrong: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
-    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda message: (
+            wrong.append(message.text) if message.type in ("error", "warning") else None
+        ),
+    )
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", lambda dialog: wrong.append(dialog.message))
     page.goto(file.as_uri())
     yield page
     assert not wrong
-    assert {url.partition("#")[0] for url in requests if not url.startswith("data:")} == {file.as_uri()}
+    assert {url.partition("#")[0] for url in requests if not url.startswith("data:")} == {
+        file.as_uri()
+    }
     context.close()
 
 
@@ -81,8 +97,14 @@ def chooser(page: "Page", name: str) -> "Locator":
 def column(page: "Page", table: int, name: str) -> list[str]:
     """The cells of a visible table's column, from top to bottom."""
     found = page.locator("#tables .block:visible table").nth(table)
-    at = [text.split("↑")[0].split("↓")[0].strip() for text in found.locator("thead th").all_inner_texts()].index(name)
-    return [row.locator("th, td").nth(at).inner_text().split("[")[0].strip() for row in found.locator("tbody tr").all()]
+    at = [
+        text.split("↑")[0].split("↓")[0].strip()
+        for text in found.locator("thead th").all_inner_texts()
+    ].index(name)
+    return [
+        row.locator("th, td").nth(at).inner_text().split("[")[0].strip()
+        for row in found.locator("tbody tr").all()
+    ]
 
 
 def test_filters_choose_tables_panels_and_runs(page: "Page") -> None:
@@ -115,7 +137,12 @@ def test_tables_sort_both_ways_and_say_so(page: "Page") -> None:
     header.get_by_role("button").press("Enter")
     assert header.get_attribute("aria-sort") == "ascending"
     assert column(page, 0, "accuracy") == values[::-1]
-    assert page.locator("#tables table").first.locator("th[aria-sort=ascending], th[aria-sort=descending]").count() == 1
+    assert (
+        page.locator("#tables table")
+        .first.locator("th[aria-sort=ascending], th[aria-sort=descending]")
+        .count()
+        == 1
+    )
     page.locator("#tables table").first.get_by_role("button", name="method").click()
     assert column(page, 0, "method") == before
 
@@ -174,8 +201,13 @@ def test_a_claim_unfolds_to_its_runs_and_leads_there(page: "Page") -> None:
 
 def test_the_plot_shows_the_front_and_goes_from_mark_to_mark(page: "Page") -> None:
     chooser(page, "Task").select_option("gsm")
-    found = arms(frame(record for record in RECORDS if record.spec.task == "gsm")).dropna(subset=["metric", "peak_bytes"])
-    front = {found["label"].iloc[i] for i in pareto_front(found["peak_bytes"].tolist(), found["metric"].tolist())}
+    found = arms(frame(record for record in RECORDS if record.spec.task == "gsm")).dropna(
+        subset=["metric", "peak_bytes"]
+    )
+    front = {
+        found["label"].iloc[i]
+        for i in pareto_front(found["peak_bytes"].tolist(), found["metric"].tolist())
+    }
     marks = page.locator(".panel .point")
     texts = [mark.get_attribute("aria-label") or "" for mark in marks.all()]
     assert {text.partition(":")[0] for text in texts if text.endswith("on the line")} == front
@@ -186,13 +218,19 @@ def test_the_plot_shows_the_front_and_goes_from_mark_to_mark(page: "Page") -> No
     assert page.locator(".tip strong").inner_text() == texts[1].partition(":")[0]
     page.keyboard.press("End")
     assert page.locator(":focus").get_attribute("aria-label") == texts[-1]
-    assert marks.evaluate_all("nodes => nodes.filter((node) => node.tabIndex === 0).length") == 1, "one stop for Tab"
+    assert marks.evaluate_all("nodes => nodes.filter((node) => node.tabIndex === 0).length") == 1, (
+        "one stop for Tab"
+    )
     page.keyboard.press("Escape")
     assert not page.locator(".tip").is_visible()
     button = page.locator(".legend button", has_text="lora+")
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
-    assert not [text for text in page.locator(".point").evaluate_all("n => n.map((m) => m.ariaLabel)") if text.startswith("lora+")]
+    assert not [
+        text
+        for text in page.locator(".point").evaluate_all("n => n.map((m) => m.ariaLabel)")
+        if text.startswith("lora+")
+    ]
 
 
 @pytest.mark.parametrize("cost", report.COSTS)
@@ -231,14 +269,18 @@ def test_every_stop_of_the_tab_key_can_be_seen(page: "Page") -> None:
     assert {"select", "button", "summary", "g", "div"} <= seen
 
 
-def test_the_dark_scheme_changes_the_colours_and_both_can_be_read(browser: "Browser", file: Path) -> None:
+def test_the_dark_scheme_changes_the_colours_and_both_can_be_read(
+    browser: "Browser", file: Path
+) -> None:
     found = {}
     for scheme in ("light", "dark"):
         page = browser.new_page(color_scheme=scheme)
         page.goto(file.as_uri())
         page.locator(".claim summary").click()
         colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        found[scheme] = [int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+        found[scheme] = [
+            int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")
+        ]
         low = page.evaluate(CONTRAST)
         assert low == [], scheme
         page.close()
@@ -247,7 +289,9 @@ def test_the_dark_scheme_changes_the_colours_and_both_can_be_read(browser: "Brow
 
 
 @pytest.mark.parametrize("width", [320, 400, 1280])
-def test_nothing_but_tables_is_wider_than_the_window(browser: "Browser", file: Path, width: int) -> None:
+def test_nothing_but_tables_is_wider_than_the_window(
+    browser: "Browser", file: Path, width: int
+) -> None:
     page = browser.new_page(viewport={"width": width, "height": 800})
     page.goto(file.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -261,7 +305,9 @@ def test_paper_has_all_but_the_records(page: "Page") -> None:
     assert page.locator(".run").count() == len(RECORDS)
     assert not page.locator(".run pre").count()
     assert page.locator(".filters select").first.is_hidden()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 252, 250)", "light, whatever the screen's scheme"
+    assert (
+        page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 252, 250)"
+    ), "light, whatever the screen's scheme"
     wide = "() => [...document.querySelectorAll('.scroll')].filter((node) => node.scrollWidth > node.clientWidth + 1).length"
     assert page.evaluate(wide) == 0
     page.evaluate("dispatchEvent(new Event('afterprint'))")
@@ -279,7 +325,8 @@ def test_without_scripts_the_tables_and_claims_are_there(browser: "Browser", fil
     context.close()
 
 
-# Visible texts whose contrast against what lies behind them is below 4.5 (WCAG 2.2 AA), by the formula of its definition.
+# Visible texts whose contrast against what lies behind them is below 4.5 (WCAG 2.2 AA), by the
+# formula of its definition.
 CONTRAST = """() => {
     const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
     const rgb = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);

@@ -1,4 +1,5 @@
-"""The store that comes with the project: whole, honestly made, its tables its own numbers, and no method different from itself."""
+"""The store that comes with the project: whole, honestly made, its tables its own numbers, and no
+method different from itself."""
 
 import json
 import re
@@ -15,7 +16,7 @@ import pytest
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from peftbench import cli
-from peftbench.inference import p_value
+from peftbench.analysis.intervals import p_value
 from peftbench.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +27,9 @@ Arms = dict[str, list[dict[str, Any]]]
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is in the repository: a user's own runs may lie beside it."""
-    listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=ROOT, capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "results"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if listed.returncode:
         pytest.skip(f"which results come with the project cannot be told: {listed.stderr.strip()}")
     folder = tmp_path_factory.mktemp("shipped")
@@ -39,7 +42,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def records(store: Path) -> list[dict[str, Any]]:
     """The records as plain JSON: nothing here is read by the code under test."""
-    return [json.loads(path.read_text()) | {"path": path} for path in sorted(store.glob("*/*.json"))]
+    return [
+        json.loads(path.read_text()) | {"path": path} for path in sorted(store.glob("*/*.json"))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +54,17 @@ def arms(records: list[dict[str, Any]]) -> Arms:
     for record in records:
         spec = record["spec"]
         if spec["split"] == "test":
-            found[key(record["device"], spec["model"], spec["task"], spec["data"], spec["method"], spec["args"], spec["train"])].append(
-                record
-            )
+            found[
+                key(
+                    record["device"],
+                    spec["model"],
+                    spec["task"],
+                    spec["data"],
+                    spec["method"],
+                    spec["args"],
+                    spec["train"],
+                )
+            ].append(record)
     return {name: sorted(runs, key=lambda run: run["spec"]["seed"]) for name, runs in found.items()}
 
 
@@ -63,7 +76,12 @@ def predictions(record: dict[str, Any]) -> pd.DataFrame:
     return pd.read_parquet(record["path"].with_suffix(".predictions.parquet"))
 
 
-def printed(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def printed(
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *arguments: str,
+) -> str:
     monkeypatch.setattr("sys.argv", ["peftbench", *arguments, "--store", str(store)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -75,8 +93,14 @@ def test_the_store_is_whole(store: Path) -> None:
     assert Store(store).check() == []
 
 
-def test_every_arm_has_five_seeds_that_its_tuning_never_saw(records: list[dict[str, Any]], arms: Arms) -> None:
-    tuned_on = {(record["spec"]["task"], record["spec"]["seed"]) for record in records if record["spec"]["split"] == "valid"}
+def test_every_arm_has_five_seeds_that_its_tuning_never_saw(
+    records: list[dict[str, Any]], arms: Arms
+) -> None:
+    tuned_on = {
+        (record["spec"]["task"], record["spec"]["seed"])
+        for record in records
+        if record["spec"]["split"] == "valid"
+    }
     assert len(arms) == 16
     for runs in arms.values():
         assert [run["status"] for run in runs] == ["done"] * 5
@@ -91,7 +115,9 @@ def test_every_arm_had_as_many_trials(arms: Arms) -> None:
 def test_metrics_are_those_of_the_predictions(arms: Arms) -> None:
     for run in (run for runs in arms.values() for run in runs):
         table, primary = predictions(run), run["primary"]
-        assert run["metrics"][primary] == pytest.approx(METRICS[primary](table["target"], table["answer"]), abs=1e-12)
+        assert run["metrics"][primary] == pytest.approx(
+            METRICS[primary](table["target"], table["answer"]), abs=1e-12
+        )
 
 
 def test_the_table_s_numbers_are_the_records_(
@@ -100,47 +126,80 @@ def test_the_table_s_numbers_are_the_records_(
     rows = json.loads(printed(store, monkeypatch, capsys, "table", "--format", "json"))
     assert len(rows) == len(arms)
     for row in rows:
-        runs = arms[key(row["device"], row["model"], row["task"], row["data"], row["method"], row["args"], row["train"])]
+        runs = arms[
+            key(
+                row["device"],
+                row["model"],
+                row["task"],
+                row["data"],
+                row["method"],
+                row["args"],
+                row["train"],
+            )
+        ]
         for name, values in {
             "metric": [run["metrics"][run["primary"]] for run in runs],
             "nll": [run["metrics"]["nll"] for run in runs],
         }.items():
             assert row[name] == pytest.approx(fmean(values), abs=1e-12)
             assert row[f"{name}.std"] == pytest.approx(stdev(values), abs=1e-12)
-        for name in ("peak_bytes", "trained_params", "updatable_params", "tokens_per_second", "adapter_file_bytes"):
+        for name in (
+            "peak_bytes",
+            "trained_params",
+            "updatable_params",
+            "tokens_per_second",
+            "adapter_file_bytes",
+        ):
             assert row[name] == pytest.approx(fmean(run["cost"][name] for run in runs))
-        assert row["step_seconds"] == pytest.approx(fmean(run["cost"]["step_seconds"]["median"] for run in runs))
+        assert row["step_seconds"] == pytest.approx(
+            fmean(run["cost"]["step_seconds"]["median"] for run in runs)
+        )
         assert row["trials"] == runs[0]["spec"]["study"]["trials"]
         assert (row["seeds"], row["runs"]) == (len(runs), len(runs))
 
 
-def test_the_readme_s_table_is_the_store_s(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown("peftbench table") == printed(store, monkeypatch, capsys, "table").strip().replace("## ", "### ")
+def test_the_readme_s_table_is_the_store_s(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shown("peftbench table") == printed(store, monkeypatch, capsys, "table").strip().replace(
+        "## ", "### "
+    )
 
 
-def test_the_readme_s_verdicts_are_the_store_s(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_s_verdicts_are_the_store_s(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     claims = json.loads(printed(store, monkeypatch, capsys, "claims", "--format", "json"))
     lines = ["| | the article says | verdict | effect |", "|---|---|---|---|"]
     for claim in claims:
-        effect = "–" if claim["effect"] is None else f"{claim['effect']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}] {claim['unit']}"
+        effect = (
+            "–"
+            if claim["effect"] is None
+            else f"{claim['effect']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}] {claim['unit']}"
+        )
         lines.append(f"| {claim['claim']} | {claim['text']} | {claim['verdict']} | {effect} |")
     assert shown("peftbench claims") == "\n".join(lines)
 
 
 def shown(command: str) -> str:
     """What the README shows of a command's output."""
-    found = re.search(rf"<!-- {command} -->\n(.*?)\n<!-- end -->", (ROOT / "README.md").read_text(), re.DOTALL)
+    found = re.search(
+        rf"<!-- {command} -->\n(.*?)\n<!-- end -->", (ROOT / "README.md").read_text(), re.DOTALL
+    )
     assert found
     return found[1].strip()
 
 
 @pytest.mark.parametrize("task", ["cola", "rte"])
 def test_a_method_against_itself(task: str, arms: Arms) -> None:
-    """Five arms, of each two seeds, whichever is called the first: differences by seed and example in which no method is the better one.
-    Each arm is scaled by how much its seeds differ, since Student's test is exact where they differ alike, and rejects less where not."""
+    """Five arms, of each two seeds, whichever is called the first: differences by seed and example
+    in which no method is the better one. Each arm is scaled by how much its seeds differ, since
+    Student's test is exact where they differ alike, and rejects less where not."""
     rng = np.random.default_rng(0)
     runs = [runs for runs in arms.values() if runs[0]["spec"]["task"] == task]
-    nll = np.array([[predictions(run)["nll"] for run in each] for each in runs])  # (arms, seeds, examples)
+    nll = np.array(
+        [[predictions(run)["nll"] for run in each] for each in runs]
+    )  # (arms, seeds, examples)
     nll /= nll.mean(-1).std(-1, ddof=1)[:, None, None]
     differences = np.empty((2000, 5, nll.shape[2]))
     for made in differences:

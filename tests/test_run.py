@@ -1,4 +1,5 @@
-"""Whole runs on small models: equal bits from equal specs, what a seed changes, what a record says, and every way to end."""
+"""Whole runs on small models: equal bits from equal specs, what a seed changes, what a record says,
+and every way to end."""
 
 import math
 from pathlib import Path
@@ -9,19 +10,21 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score
 
-from peftbench import run as run_module
-from peftbench import train
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
 from peftbench.record import Record
-from peftbench.run import Outcome, prepare, run
 from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
 from peftbench.tasks import TASKS
+from peftbench.training import loop as train
+from peftbench.training import run as run_module
+from peftbench.training.run import Outcome, prepare, run
 
 SMALL = DataSpec(train=40, valid=12, test=20, generate=2, max_length=64, max_new_tokens=6)
 
 
-def spec(model: str, method: str = "lora", task: str = "reviews", seed: int = 0, **changes: object) -> RunSpec:
+def spec(
+    model: str, method: str = "lora", task: str = "reviews", seed: int = 0, **changes: object
+) -> RunSpec:
     settings = {"steps": 4, "batch_size": 4, "lr": METHODS[method].lr, "eval_every": 2} | changes
     return RunSpec(
         model=model,
@@ -29,7 +32,9 @@ def spec(model: str, method: str = "lora", task: str = "reviews", seed: int = 0,
         task_version=TASKS[task].version,
         method=method,
         method_version=METHODS[method].version,
-        args=METHODS[method].complete({"rank": 4} if "rank" in METHODS[method].model_fields else {}),
+        args=METHODS[method].complete(
+            {"rank": 4} if "rank" in METHODS[method].model_fields else {}
+        ),
         train=TrainSpec(**settings),  # type: ignore[arg-type]
         data=SMALL,
         seed=seed,
@@ -46,11 +51,16 @@ def done(outcome: Outcome) -> tuple[Record, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def models(small_encoder: str, small_decoder: str) -> dict[str, str]:
-    return {task: small_decoder if kind.kind == "generation" else small_encoder for task, kind in TASKS.items()}
+    return {
+        task: small_decoder if kind.kind == "generation" else small_encoder
+        for task, kind in TASKS.items()
+    }
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_equal_specs_give_equal_bits_and_another_seed_other_ones(method: str, small_encoder: str) -> None:
+def test_equal_specs_give_equal_bits_and_another_seed_other_ones(
+    method: str, small_encoder: str
+) -> None:
     first, second, other = (done(run(spec(small_encoder, method, seed=seed))) for seed in (0, 0, 1))
     assert first[0].metrics == second[0].metrics
     assert first[0].curve == second[0].curve
@@ -65,17 +75,32 @@ def test_what_a_record_says_of_parameters_and_bytes(method: str, small_encoder: 
     record, _ = done(run(spec(small_encoder, method)))
     cost = record.cost
     assert cost is not None
-    linears = [(32, 32)] * 4 * 2 + [(32, 64), (64, 32)] * 2 + [(32, 32)]  # (in, out): attention, MLP, pooler
+    linears = (
+        [(32, 32)] * 4 * 2 + [(32, 64), (64, 32)] * 2 + [(32, 32)]
+    )  # (in, out): attention, MLP, pooler
     trunk = cost.total_params - cost.head_params
-    A, B, W = sum(4 * i for i, _ in linears), sum(4 * o for _, o in linears), sum(i * o for i, o in linears)
-    trained = {"full": trunk, "frozen": 0, "lora": A + B, "lora+": A + B, "lora-fa": B, "delta-lora": A + B}
+    A, B, W = (
+        sum(4 * i for i, _ in linears),
+        sum(4 * o for _, o in linears),
+        sum(i * o for i, o in linears),
+    )
+    trained = {
+        "full": trunk,
+        "frozen": 0,
+        "lora": A + B,
+        "lora+": A + B,
+        "lora-fa": B,
+        "delta-lora": A + B,
+    }
     trained["vera"] = sum(o + 4 for _, o in linears)
     assert cost.trained_params == trained[method]
     assert cost.updatable_params == trained[method] + (W if method == "delta-lora" else 0)
     assert cost.head_params == 32 * 2 + 2
     parts = cost.peak_parts
     assert cost.peak_bytes == sum(parts.model_dump().values())
-    state = 2 * 4 * (cost.trained_params + cost.head_params)  # two float32 moments each, and a step count per tensor
+    state = (
+        2 * 4 * (cost.trained_params + cost.head_params)
+    )  # two float32 moments each, and a step count per tensor
     assert state < cost.optimizer_bytes < state + 1000
     assert parts.optimizer == cost.optimizer_bytes
     assert 0 <= parts.gradients <= 4 * (cost.trained_params + cost.head_params)
@@ -89,29 +114,41 @@ def test_full_fine_tuning_on_test_alone_leaves_spectra(small_encoder: str) -> No
     full = spec(small_encoder, "full")
     metrics = {
         what: done(run(each))[0].metrics
-        for what, each in {"test": full, "valid": full.model_copy(update={"split": "valid"}), "lora": spec(small_encoder, "lora")}.items()
+        for what, each in {
+            "test": full,
+            "valid": full.model_copy(update={"split": "valid"}),
+            "lora": spec(small_encoder, "lora"),
+        }.items()
     }
     assert {what for what, found in metrics.items() if "energy8.weight" in found} == {"test"}
     for part in ("weight", "change"):
         shares = [metrics["test"][f"energy{k}.{part}"] for k in (1, 8, 32)]
-        assert all(share is not None and 0 < share <= 1 + 1e-12 for share in shares)  # a change of zero would have none
+        assert all(
+            share is not None and 0 < share <= 1 + 1e-12 for share in shares
+        )  # a change of zero would have none
         assert shares == sorted(shares)
         assert shares[-1] == pytest.approx(1)  # of 32 directions, all
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_runs_and_its_metrics_can_be_recomputed(task: str, models: dict[str, str]) -> None:
+def test_every_task_runs_and_its_metrics_can_be_recomputed(
+    task: str, models: dict[str, str]
+) -> None:
     record, predictions = done(run(spec(models[task], task=task)))
     assert record.primary in record.metrics
     nll = record.metrics["nll"]
     assert nll is not None
-    assert nll == pytest.approx(math.fsum(predictions["nll"]) / predictions["count"].sum(), rel=1e-12)
+    assert nll == pytest.approx(
+        math.fsum(predictions["nll"]) / predictions["count"].sum(), rel=1e-12
+    )
     assert [point.step for point in record.curve] == [1, 2, 3, 4]
     assert [point.valid_loss is not None for point in record.curve] == [False, True, False, False]
     assert record.data is not None
     assert record.data.counts["train"] == 40
     if TASKS[task].kind == "classification":
-        assert record.metrics["accuracy"] == accuracy_score(predictions["target"], predictions["answer"])
+        assert record.metrics["accuracy"] == accuracy_score(
+            predictions["target"], predictions["answer"]
+        )
     elif TASKS[task].kind == "regression":
         correlation = np.corrcoef(predictions["target"], predictions["answer"])[0, 1]
         assert record.metrics[record.primary] == pytest.approx(correlation, abs=1e-6)
@@ -125,8 +162,14 @@ def test_the_frozen_language_model_takes_no_step(small_decoder: str) -> None:
     record, _ = done(run(spec(small_decoder, "frozen", "gsm_symbolic")))
     assert record.curve == ()
     assert record.cost is not None
-    assert (record.cost.trained_params, record.cost.optimizer_bytes, record.cost.train_seconds) == (0, 0, 0)
-    assert record.cost.step_seconds is record.cost.tokens_per_second is record.cost.utilization is None
+    assert (record.cost.trained_params, record.cost.optimizer_bytes, record.cost.train_seconds) == (
+        0,
+        0,
+        0,
+    )
+    assert (
+        record.cost.step_seconds is record.cost.tokens_per_second is record.cost.utilization is None
+    )
 
 
 def test_all_arms_see_the_same_batches(small_encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +189,9 @@ def test_all_arms_see_the_same_batches(small_encoder: str, monkeypatch: pytest.M
 
 def test_evaluation_changes_nothing_that_is_trained(small_encoder: str) -> None:
     often, never = (done(run(spec(small_encoder, eval_every=n)))[0] for n in (1, None))
-    assert [point.train_loss for point in often.curve] == [point.train_loss for point in never.curve]
+    assert [point.train_loss for point in often.curve] == [
+        point.train_loss for point in never.curve
+    ]
     assert often.metrics == never.metrics
 
 
@@ -169,14 +214,22 @@ def test_divergence_is_a_record(small_encoder: str) -> None:
     ],
 )
 def test_whatever_is_raised_becomes_a_status(
-    error: Exception, status: str, words: str, small_encoder: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    error: Exception,
+    status: str,
+    words: str,
+    small_encoder: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(run_module, "_run", fail)
     record = run(spec(small_encoder)).record
-    assert (record.status, record.error) == (status, words if words != "CUDA out of memory" else "OutOfMemoryError: CUDA out of memory")
+    assert (record.status, record.error) == (
+        status,
+        words if words != "CUDA out of memory" else "OutOfMemoryError: CUDA out of memory",
+    )
 
 
 def test_a_cpu_without_memory_is_out_of_memory(
@@ -200,4 +253,6 @@ def test_what_cannot_work_is_found_before_anything_runs(small_encoder: str) -> N
 def test_adapters_are_saved_where_asked(small_encoder: str, tmp_path: Path) -> None:
     record, _ = done(run(spec(small_encoder), tmp_path))
     assert record.cost is not None
-    assert (tmp_path / record.run_id / "adapter_model.safetensors").stat().st_size == record.cost.adapter_file_bytes
+    assert (
+        tmp_path / record.run_id / "adapter_model.safetensors"
+    ).stat().st_size == record.cost.adapter_file_bytes

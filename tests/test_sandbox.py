@@ -1,4 +1,5 @@
-"""Generated code neither harms anything nor passes without computing the right values, under each confinement that works here."""
+"""Generated code neither harms anything nor passes without computing the right values, under each
+confinement that works here."""
 
 import os
 import subprocess
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from peftbench import sandbox
-from peftbench.sandbox import Outcome, confinement, execute
+from peftbench.sandbox import execute as sandbox
+from peftbench.sandbox.execute import Outcome, confinement, execute
 
 DOUBLE = "def double(x):\n    return 2 * x\n"
 TEST = "assert double(3) == 6\nassert double('ab') == 'abab'\n"
@@ -25,8 +26,16 @@ def wrapper(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         pytest.skip("bubblewrap is not installed here, or not allowed to work")
 
 
-def judge(solution: str, test: str = TEST, seconds: float = 3.0, memory_bytes: int = 1 << 30) -> Outcome:
-    return execute(textwrap.dedent(solution), test, remote=["double"], seconds=seconds, memory_bytes=memory_bytes)
+def judge(
+    solution: str, test: str = TEST, seconds: float = 3.0, memory_bytes: int = 1 << 30
+) -> Outcome:
+    return execute(
+        textwrap.dedent(solution),
+        test,
+        remote=["double"],
+        seconds=seconds,
+        memory_bytes=memory_bytes,
+    )
 
 
 def idle(act: str, seconds: float = 3.0) -> Outcome:
@@ -63,11 +72,16 @@ def test_wrong_values_fail() -> None:
 
 def test_setup_belongs_to_the_test() -> None:
     test = "assert double(three()) == 6\nassert double([]) == []"
-    assert execute(DOUBLE, test, setup="def three(): return 3\ndef double(x): pass", remote=["double"]).passed
+    assert execute(
+        DOUBLE, test, setup="def three(): return 3\ndef double(x): pass", remote=["double"]
+    ).passed
 
 
 def test_an_error_is_told() -> None:
-    assert judge("def double(x): return y").reason == "RuntimeError: NameError: name 'y' is not defined"
+    assert (
+        judge("def double(x): return y").reason
+        == "RuntimeError: NameError: name 'y' is not defined"
+    )
     assert judge("def double(x:").reason.startswith("RuntimeError: SyntaxError")
     assert judge("").reason == "RuntimeError: KeyError: 'double'"
 
@@ -75,14 +89,22 @@ def test_an_error_is_told() -> None:
 @pytest.mark.parametrize(
     "act",
     [
-        *("raise SystemExit(0)", "import sys; sys.exit(0)", "import os; os._exit(0)", "import os; os.abort()"),
+        *(
+            "raise SystemExit(0)",
+            "import sys; sys.exit(0)",
+            "import os; os._exit(0)",
+            "import os; os.abort()",
+        ),
         "import atexit, os; atexit.register(os._exit, 0); raise SystemExit",
-        *("print('passed')", f"import os\nfor file in range(64):\n    try: os.write(file, {VERDICT!r})\n    except OSError: pass"),
+        *(
+            "print('passed')",
+            f"import os\nfor file in range(64):\n    try: os.write(file, {VERDICT!r})\n    except OSError: pass",
+        ),
         "import builtins; builtins.AssertionError = type('Never', (Exception,), {'__init__': lambda self, *a: None})",
         "import builtins; builtins.isinstance = builtins.repr = builtins.len = builtins.print = lambda *a: True",
         "import sys; sys.settrace(lambda *a: None); sys.excepthook = lambda *a: sys.exit(0); sys.stdout = sys.stderr = None",
         "import json; json.dumps = lambda value: 'true'; json.loads = json.load = lambda text: {'value': 6}",
-        "import sys; sys.modules['peftbench.confined.worker'].send = lambda *a: None",
+        "import sys; sys.modules['peftbench.sandbox.worker'].send = lambda *a: None",
         "import sys; sys._getframe(1).f_locals['reply']['value'] = 6; sys._getframe(1).f_globals['receive'] = lambda *a: ('abs', [6], {})",
     ],
 )
@@ -103,11 +125,16 @@ def test_a_value_that_equals_everything_fails(base: str) -> None:
 
 
 def test_swallowing_exceptions_fails() -> None:
-    assert not judge("def double(x):\n    try:\n        return y\n    except BaseException:\n        return None").passed
+    assert not judge(
+        "def double(x):\n    try:\n        return y\n    except BaseException:\n        return None"
+    ).passed
 
 
 def test_what_the_test_uses_cannot_be_replaced() -> None:
-    assert not judge("def abs(x): return 0\nint = float = len = abs\ndef double(x): return -1.0", "assert abs(double(3) - 6) < 1e-6").passed
+    assert not judge(
+        "def abs(x): return 0\nint = float = len = abs\ndef double(x): return -1.0",
+        "assert abs(double(3) - 6) < 1e-6",
+    ).passed
 
 
 def test_the_test_is_out_of_reach() -> None:
@@ -149,22 +176,43 @@ def test_memory_is_limited() -> None:
     assert not judge(f"x = bytes(10 ** 8)\n{DOUBLE}", memory_bytes=10**8).passed
 
 
-@pytest.mark.parametrize("value", ["'x' * 10 ** 8", "nested(10 ** 5)", "object()", "(x for x in 'ab')", "lambda: 6"])
+@pytest.mark.parametrize(
+    "value", ["'x' * 10 ** 8", "nested(10 ** 5)", "object()", "(x for x in 'ab')", "lambda: 6"]
+)
 def test_strange_values_fail(value: str) -> None:
-    assert not judge(f"def nested(n):\n    x = []\n    for _ in range(n): x = [x]\n    return x\ndef double(x): return {value}").passed
+    assert not judge(
+        f"def nested(n):\n    x = []\n    for _ in range(n): x = [x]\n    return x\ndef double(x): return {value}"
+    ).passed
 
 
 def test_the_environment_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "secret")
-    assert judge("import os\ndouble = lambda x: 'TOKEN' in os.environ or 'secret' in str(os.environ)", "assert double(0) is False").passed
+    assert judge(
+        "import os\ndouble = lambda x: 'TOKEN' in os.environ or 'secret' in str(os.environ)",
+        "assert double(0) is False",
+    ).passed
     refused("open('/proc/self/environ').read()")
 
 
 def test_nothing_outside_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
-    files = [str(tmp_path / "secret"), __file__, "/etc/passwd", "/proc/1/cmdline", f"{os.path.dirname(os.__file__)}/../../bin/python3"]
-    refused(*(f"open({file!r}, 'rb').read()" for file in files), *(f"os.read(os.open({file!r}, os.O_RDONLY), 9)" for file in files))
-    refused(*(f"os.listdir({folder!r})" for folder in (str(tmp_path), str(Path.home()), str(Path(__file__).parent), "/", ".")))
+    files = [
+        str(tmp_path / "secret"),
+        __file__,
+        "/etc/passwd",
+        "/proc/1/cmdline",
+        f"{os.path.dirname(os.__file__)}/../../bin/python3",
+    ]
+    refused(
+        *(f"open({file!r}, 'rb').read()" for file in files),
+        *(f"os.read(os.open({file!r}, os.O_RDONLY), 9)" for file in files),
+    )
+    refused(
+        *(
+            f"os.listdir({folder!r})"
+            for folder in (str(tmp_path), str(Path.home()), str(Path(__file__).parent), "/", ".")
+        )
+    )
 
 
 def test_nothing_outside_can_be_changed(tmp_path: Path) -> None:
@@ -182,25 +230,56 @@ def test_nothing_outside_can_be_changed(tmp_path: Path) -> None:
         ),
         *(f"os.{act}({path})" for act in ("remove", "unlink", "rmdir", "mkdir")),
         *(f"os.{act}({path}, {path} + '2')" for act in ("rename", "replace", "link", "symlink")),
-        *(f"os.truncate({path}, 1)", f"os.chmod({path}, 0o777)", f"os.chown({path}, 1, 1)", f"os.utime({path}, (1, 1))"),
-        *(f"__import__('shutil').rmtree({str(tmp_path)!r})", f"__import__('tempfile').mkstemp(dir={str(tmp_path)!r})"),
+        *(
+            f"os.truncate({path}, 1)",
+            f"os.chmod({path}, 0o777)",
+            f"os.chown({path}, 1, 1)",
+            f"os.utime({path}, (1, 1))",
+        ),
+        *(
+            f"__import__('shutil').rmtree({str(tmp_path)!r})",
+            f"__import__('tempfile').mkstemp(dir={str(tmp_path)!r})",
+        ),
     )
     after = file.stat()
-    assert (after.st_mode, after.st_mtime_ns, after.st_ctime_ns) == (before.st_mode, before.st_mtime_ns, before.st_ctime_ns)
+    assert (after.st_mode, after.st_mtime_ns, after.st_ctime_ns) == (
+        before.st_mode,
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+    )
     assert (file.read_text(), list(tmp_path.iterdir())) == ("kept", [file])
 
 
 def test_nobody_else_can_be_reached() -> None:
     refused(
-        *("os.fork()", "os.forkpty()", "os.system('true')", "os.popen('true')", "os.execv('/bin/true', ['true'])"),
-        *("os.posix_spawn('/bin/true', ['true'], {})", "__import__('subprocess').run(['true'])", "__import__('_posixsubprocess')"),
-        *("__import__('multiprocessing').Process(target=print).start()", "__import__('pty').spawn('true')"),
+        *(
+            "os.fork()",
+            "os.forkpty()",
+            "os.system('true')",
+            "os.popen('true')",
+            "os.execv('/bin/true', ['true'])",
+        ),
+        *(
+            "os.posix_spawn('/bin/true', ['true'], {})",
+            "__import__('subprocess').run(['true'])",
+            "__import__('_posixsubprocess')",
+        ),
+        *(
+            "__import__('multiprocessing').Process(target=print).start()",
+            "__import__('pty').spawn('true')",
+        ),
         *(
             "__import__('socket').create_connection(('127.0.0.1', 9))",
             "__import__('socket').socket(1)",
             "__import__('socket').socketpair()",
         ),
-        *("os.kill(os.getppid(), 9)", "os.kill(-1, 9)", "os.killpg(0, 9)", "os.kill(1, 9)", "__import__('gc').get_objects()"),
+        *(
+            "os.kill(os.getppid(), 9)",
+            "os.kill(-1, 9)",
+            "os.killpg(0, 9)",
+            "os.kill(1, 9)",
+            "__import__('gc').get_objects()",
+        ),
         *("__import__('resource').setrlimit(0, (9, 9))", "__import__('ctypes').CDLL(None).fork()"),
     )
 
@@ -219,11 +298,22 @@ def test_no_process_outlives_its_run() -> None:
                 pass
     """)
     time.sleep(0.1)
-    assert marker not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert (
+        marker
+        not in subprocess.run(
+            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def test_equal_solutions_get_equal_verdicts() -> None:
-    reasons = {judge("def double(x): return list({'a', 'b', 'c', 'd', 'e'})", "raise AssertionError(double(0))").reason for _ in range(3)}
+    reasons = {
+        judge(
+            "def double(x): return list({'a', 'b', 'c', 'd', 'e'})",
+            "raise AssertionError(double(0))",
+        ).reason
+        for _ in range(3)
+    }
     assert len(reasons) == 1
 
 

@@ -1,4 +1,5 @@
-"""The search: equal budgets, resume, dead workers, several workers, widening, ending early, and the file that it writes."""
+"""The search: equal budgets, resume, dead workers, several workers, widening, ending early, and the
+file that it writes."""
 
 import json
 import math
@@ -16,21 +17,24 @@ import pytest
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 from records import record as make_record
+from replay import Replay, replay
 
-from peftbench import cli, search, tuned
+from peftbench import cli
 from peftbench.errors import InputError
+from peftbench.experiment import Experiment, expand, read_experiment
 from peftbench.methods import METHODS
-from peftbench.methods._base import Range
+from peftbench.methods.base import Range
 from peftbench.record import Point
-from peftbench.run import Outcome
-from peftbench.search._dead import me, requeue_dead
-from peftbench.search._replay import Replay, replay
-from peftbench.search._studies import halving, study_name
-from peftbench.spaces import edges, fresh_seeds, may_prune, quests, trial_runs, widened
-from peftbench.spec import Experiment, RunSpec, expand, read_experiment
+from peftbench.spec import RunSpec
 from peftbench.store import Store
 from peftbench.suite import Watch
 from peftbench.tasks import TASKS
+from peftbench.training.run import Outcome
+from peftbench.tuning import search
+from peftbench.tuning import tuned_file as tuned
+from peftbench.tuning.dead_workers import me, requeue_dead
+from peftbench.tuning.space import edges, fresh_seeds, may_prune, quests, trial_runs, widened
+from peftbench.tuning.studies import halving, study_name
 
 FILE = """
 question = "Which rates?"
@@ -56,7 +60,8 @@ FOLDER = "cpu-amd-epyc-2-threads"  # of the made-up records
 
 
 def loss(spec: RunSpec, step: int, best: float = 1e-3) -> float:
-    """A made-up curve: the nearer the learning rate to the best one (in decades), the lower at every step."""
+    """A made-up curve: the nearer the learning rate to the best one (in decades), the lower at
+    every step."""
     return 0.3 + 0.1 * math.log10(spec.train.lr / best) ** 2 + 0.5 / (1 + step)
 
 
@@ -79,7 +84,11 @@ class Made:
         curve: list[Point] = []
         for step in range(1, spec.train.steps + 1):
             every = spec.train.eval_every
-            nll = self.curve(spec, step) if every and step % every == 0 and step < spec.train.steps else None
+            nll = (
+                self.curve(spec, step)
+                if every and step % every == 0 and step < spec.train.steps
+                else None
+            )
             if nll is not None and not math.isfinite(nll):
                 break
             curve.append(Point(step=step, train_loss=1.0, valid_loss=nll))
@@ -87,7 +96,11 @@ class Made:
                 return make_record(spec=spec, status="pruned", curve=tuple(curve))
         if not math.isfinite(self.curve(spec, spec.train.steps)):
             return make_record(spec=spec, status="diverged", curve=tuple(curve))
-        return make_record(spec=spec, curve=tuple(curve), metrics={"accuracy": 0.5, "nll": self.curve(spec, spec.train.steps)})
+        return make_record(
+            spec=spec,
+            curve=tuple(curve),
+            metrics={"accuracy": 0.5, "nll": self.curve(spec, spec.train.steps)},
+        )
 
     def close(self) -> None:
         pass
@@ -99,26 +112,48 @@ def experiment(folder: Path, text: str = FILE) -> Experiment:
     return read_experiment(file)
 
 
-def carry_out(folder: Path, what: Experiment, *executors: Made, journal: str = "studies.journal") -> list[search.Found]:
+def carry_out(
+    folder: Path, what: Experiment, *executors: Made, journal: str = "studies.journal"
+) -> list[search.Found]:
     folder.mkdir(exist_ok=True)
     storage = search.open_storage(str(folder / journal))
     tunings = search.prepare("e", what, storage)
-    return search.search(what, storage, tunings, Store(folder / "results"), FOLDER, executors or (Made(),), say=lambda line: None)
+    return search.search(
+        what,
+        storage,
+        tunings,
+        Store(folder / "results"),
+        FOLDER,
+        executors or (Made(),),
+        say=lambda line: None,
+    )
 
 
-def trials(folder: Path, journal: str = "studies.journal") -> dict[str, list[optuna.trial.FrozenTrial]]:
+def trials(
+    folder: Path, journal: str = "studies.journal"
+) -> dict[str, list[optuna.trial.FrozenTrial]]:
     storage = search.open_storage(str(folder / journal))
-    return {study.study_name: storage.get_all_trials(study._study_id) for study in storage.get_all_studies()}
+    return {
+        study.study_name: storage.get_all_trials(study._study_id)
+        for study in storage.get_all_studies()
+    }
 
 
 def test_every_arm_gets_its_trials_and_no_more_and_the_best_is_found(tmp_path: Path) -> None:
     found = carry_out(tmp_path, experiment(tmp_path))
-    assert [each.quest.arm.method for each in found] == ["lora", "lora+"]  # frozen has nothing to tune here
+    assert [each.quest.arm.method for each in found] == [
+        "lora",
+        "lora+",
+    ]  # frozen has nothing to tune here
     for each in found:
         assert sum(each.states.values()) == 9
         assert each.values is not None
         assert each.nll == pytest.approx(
-            sum(loss(spec, 27) for spec in trial_runs(experiment(tmp_path), each.quest, each.values, None)) / 2
+            sum(
+                loss(spec, 27)
+                for spec in trial_runs(experiment(tmp_path), each.quest, each.values, None)
+            )
+            / 2
         )
     for name, members in trials(tmp_path).items():
         assert len(members) == 9, name
@@ -131,7 +166,9 @@ def test_a_trial_is_an_ordinary_run_on_valid_that_says_its_study(tmp_path: Path)
     carry_out(tmp_path, experiment(tmp_path))
     records = list(Store(tmp_path / "results").read_all())
     assert {record.spec.split for record in records} == {"valid"}
-    names = Counter((record.spec.study.name, record.spec.study.trial) for record in records if record.spec.study)
+    names = Counter(
+        (record.spec.study.name, record.spec.study.trial) for record in records if record.spec.study
+    )
     assert {name for name, _ in names} == set(trials(tmp_path))
     bare = records[0].spec.model_copy(update={"study": None})
     assert bare.run_id == records[0].spec.run_id
@@ -145,8 +182,12 @@ def test_interrupted_anywhere_it_ends_as_if_it_had_not_been(tmp_path: Path, afte
         carry_out(tmp_path / "cut", what, Made(die_after=after))
     again = Made()
     carry_out(tmp_path / "cut", what, again)
-    assert [[(t.params, t.value, t.state) for t in members] for members in trials(tmp_path / "cut").values()] == [
-        [(t.params, t.value, t.state) for t in members] for members in trials(tmp_path / "whole").values()
+    assert [
+        [(t.params, t.value, t.state) for t in members]
+        for members in trials(tmp_path / "cut").values()
+    ] == [
+        [(t.params, t.value, t.state) for t in members]
+        for members in trials(tmp_path / "whole").values()
     ]
     more = Made()
     carry_out(tmp_path / "cut", what, more)
@@ -163,13 +204,23 @@ def test_runs_that_the_store_has_cost_nothing(tmp_path: Path) -> None:
 
 
 def test_several_workers_repeat_no_trial_and_lose_none(tmp_path: Path) -> None:
-    what = experiment(tmp_path, FILE.replace("trials = 9", "trials = 20").replace("halving", "none"))
+    what = experiment(
+        tmp_path, FILE.replace("trials = 9", "trials = 20").replace("halving", "none")
+    )
     made = [Made() for _ in range(4)]
     results = Store(tmp_path / "results")
 
     def work(mine: list[Made]) -> None:  # a storage of its own, as another process has
         storage = search.open_storage(str(tmp_path / "studies.journal"))
-        search.search(what, storage, search.prepare("e", what, storage), results, FOLDER, mine, say=lambda line: None)
+        search.search(
+            what,
+            storage,
+            search.prepare("e", what, storage),
+            results,
+            FOLDER,
+            mine,
+            say=lambda line: None,
+        )
 
     threads = [threading.Thread(target=work, args=(made[i : i + 2],)) for i in (0, 2)]
     for thread in threads:
@@ -177,7 +228,9 @@ def test_several_workers_repeat_no_trial_and_lose_none(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert [len(members) for members in trials(tmp_path).values()] == [20, 20]
-    assert {trial.state for members in trials(tmp_path).values() for trial in members} == {TrialState.COMPLETE}
+    assert {trial.state for members in trials(tmp_path).values() for trial in members} == {
+        TrialState.COMPLETE
+    }
     ran = [spec.run_id for each in made for spec in each.ran]
     assert len(ran) == len(set(ran)) == 2 * 20 * 2
 
@@ -204,7 +257,10 @@ def test_a_living_workers_trial_is_left_alone(tmp_path: Path) -> None:
     storage = search.open_storage(str(tmp_path / "studies.journal"))
     tunings = search.prepare("e", what, storage)
     mine, elsewhere = (trial._trial_id for trial in storage.get_all_trials(tunings[0].study_id)[:2])
-    for trial, worker in ((mine, me()), (elsewhere, {"host": "elsewhere", "pid": os.getpid(), "born": "long ago"})):
+    for trial, worker in (
+        (mine, me()),
+        (elsewhere, {"host": "elsewhere", "pid": os.getpid(), "born": "long ago"}),
+    ):
         storage.set_trial_state_values(trial, TrialState.RUNNING)
         storage.set_trial_user_attr(trial, "worker", worker)
     requeue_dead(what, storage, tunings, lambda line: None)
@@ -213,21 +269,33 @@ def test_a_living_workers_trial_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_best_value_on_the_edge_widens_the_range_once_for_all_arms(tmp_path: Path) -> None:
     text = FILE.replace("trials = 9", 'trials = 30, sampler = "random"').replace("halving", "none")
-    found = carry_out(tmp_path, experiment(tmp_path, text), Made(lambda spec, step: loss(spec, step, best=1.0)))
+    found = carry_out(
+        tmp_path, experiment(tmp_path, text), Made(lambda spec, step: loss(spec, step, best=1.0))
+    )
     lora, plus = (each.dimensions["train.lr"] for each in found)
     assert isinstance(lora, Range)
     assert isinstance(plus, Range)
     assert (lora.low, lora.high) == (1e-4, pytest.approx(1e-1))
     assert (plus.low, plus.high) == (1e-5, pytest.approx(1e-2))
-    rates = [[trial.params["train.lr"] for trial in members] for members in trials(tmp_path).values()]
-    assert all(max(each[:20]) <= limit < max(each[20:]) for each, limit in zip(rates, (1e-2, 1e-3), strict=True))
+    rates = [
+        [trial.params["train.lr"] for trial in members] for members in trials(tmp_path).values()
+    ]
+    assert all(
+        max(each[:20]) <= limit < max(each[20:])
+        for each, limit in zip(rates, (1e-2, 1e-3), strict=True)
+    )
 
 
 def test_an_interrupted_trial_names_no_worker_and_counts_nothing(tmp_path: Path) -> None:
     """Or whoever claims it next is taken for the one that let it go, until it says who it is."""
     with pytest.raises(KeyboardInterrupt):
         carry_out(tmp_path, experiment(tmp_path), Made(die_after=1))
-    (given_back,) = (trial for members in trials(tmp_path).values() for trial in members if "worker" in trial.user_attrs)
+    (given_back,) = (
+        trial
+        for members in trials(tmp_path).values()
+        for trial in members
+        if "worker" in trial.user_attrs
+    )
     assert given_back.state is TrialState.WAITING
     assert [given_back.user_attrs[name] for name in ("worker", "runs", "steps")] == [None, [], 0]
 
@@ -235,7 +303,10 @@ def test_an_interrupted_trial_names_no_worker_and_counts_nothing(tmp_path: Path)
 def test_a_grid_has_edges_that_widen_nobodys_range(tmp_path: Path) -> None:
     grid = 'sampler = "grid"\nspace = { "train.lr" = [3e-4, 2e-4, 1e-4], "train.head_lr" = false }'
     text = FILE.replace("trials = 9", "trials = 3").replace("halving", "none")
-    text = text.replace('method = "lora+"\nspace = { "train.head_lr" = false }', f'method = "lora"\nargs = {{ rank = 4 }}\n{grid}')
+    text = text.replace(
+        'method = "lora+"\nspace = { "train.head_lr" = false }',
+        f'method = "lora"\nargs = {{ rank = 4 }}\n{grid}',
+    )
     lora, gridded = carry_out(tmp_path, experiment(tmp_path, text))
     assert gridded.edges == {("train.lr", True)}
     assert lora.dimensions == lora.quest.dimensions
@@ -244,14 +315,23 @@ def test_a_grid_has_edges_that_widen_nobodys_range(tmp_path: Path) -> None:
 
 
 def test_edges_and_widening_in_closed_form() -> None:
-    space = {"train.lr": Range(1e-4, 1e-2, log=True), "args.ratio": Range(1, 64, log=True, least=1), "args.k": Range(0, 10, integer=True)}
-    assert edges(space, {"train.lr": 1.1e-4, "args.ratio": 1, "args.k": 10}) == {("train.lr", False), ("args.k", True)}
+    space = {
+        "train.lr": Range(1e-4, 1e-2, log=True),
+        "args.ratio": Range(1, 64, log=True, least=1),
+        "args.k": Range(0, 10, integer=True),
+    }
+    assert edges(space, {"train.lr": 1.1e-4, "args.ratio": 1, "args.k": 10}) == {
+        ("train.lr", False),
+        ("args.k", True),
+    }
     assert edges(space, {"train.lr": 1e-3, "args.ratio": 63, "args.k": 5}) == {("args.ratio", True)}
     grid = {"train.lr": (1e-4, 1e-3, 1e-2), "args.ratio": (1, 16)}
     assert edges(grid, {"train.lr": 1e-2, "args.ratio": 16}) == {("train.lr", True)}
     assert edges(grid, {"train.lr": 1e-4, "args.ratio": 1}) == {("train.lr", False)}
     assert edges(grid, {"train.lr": 1e-3, "args.ratio": 1}) == set()
-    wide = widened(space, {("train.lr", False), ("args.ratio", True), ("args.k", True), ("args.other", True)})
+    wide = widened(
+        space, {("train.lr", False), ("args.ratio", True), ("args.k", True), ("args.other", True)}
+    )
     assert wide == {
         "train.lr": Range(1e-5, 1e-2, log=True),
         "args.ratio": Range(1, 640, log=True, least=1),
@@ -260,7 +340,11 @@ def test_edges_and_widening_in_closed_form() -> None:
 
 
 def test_diverged_trials_count_and_are_never_the_best(tmp_path: Path) -> None:
-    found = carry_out(tmp_path, experiment(tmp_path), Made(lambda spec, step: math.inf if spec.train.lr > 5e-4 else loss(spec, step)))
+    found = carry_out(
+        tmp_path,
+        experiment(tmp_path),
+        Made(lambda spec, step: math.inf if spec.train.lr > 5e-4 else loss(spec, step)),
+    )
     assert all(each.values is None or each.values["train.lr"] <= 5e-4 for each in found)
     assert any(each.states.get("diverged") for each in found)
     assert all(sum(each.states.values()) == 9 for each in found)
@@ -268,7 +352,9 @@ def test_diverged_trials_count_and_are_never_the_best(tmp_path: Path) -> None:
 
 def test_a_grid_runs_each_of_its_points_to_the_end(tmp_path: Path) -> None:
     grid = 'sampler = "grid"\nspace = { "train.lr" = [1e-4, 1e-3, 1e-2], "args.ratio" = [1, 4, 16], "train.head_lr" = false }'
-    text = FILE.replace('method = "lora+"\nspace = { "train.head_lr" = false }', f'method = "lora+"\n{grid}')
+    text = FILE.replace(
+        'method = "lora+"\nspace = { "train.head_lr" = false }', f'method = "lora+"\n{grid}'
+    )
     found = carry_out(tmp_path, experiment(tmp_path, text))[1]
     members = trials(tmp_path)[found.study.name]
     assert {(trial.params["train.lr"], trial.params["args.ratio"]) for trial in members} == {
@@ -327,8 +413,16 @@ def test_learning_rates_span_two_decades_at_least() -> None:
         ('{ "args.dropout" = { low = 0, high = 1.5 } }', "dropout"),
     ],
 )
-def test_a_space_that_cannot_be_searched_is_refused_in_one_line(tmp_path: Path, space: str, said: str) -> None:
-    what = experiment(tmp_path, FILE.replace('method = "lora"\nspace = { "train.head_lr" = false }', f'method = "lora"\nspace = {space}'))
+def test_a_space_that_cannot_be_searched_is_refused_in_one_line(
+    tmp_path: Path, space: str, said: str
+) -> None:
+    what = experiment(
+        tmp_path,
+        FILE.replace(
+            'method = "lora"\nspace = { "train.head_lr" = false }',
+            f'method = "lora"\nspace = {space}',
+        ),
+    )
     with pytest.raises(InputError) as told:
         quests(what)
     assert "lora" in str(told.value).lower()
@@ -338,12 +432,24 @@ def test_a_space_that_cannot_be_searched_is_refused_in_one_line(tmp_path: Path, 
 
 def test_unequal_budgets_are_refused(tmp_path: Path) -> None:
     grid = 'method = "lora"\nsampler = "grid"\nspace = { "train.lr" = [1e-4, 1e-3], "train.head_lr" = false }'
-    what = experiment(tmp_path, FILE.replace('method = "lora"\nspace = { "train.head_lr" = false }', grid))
-    with pytest.raises(InputError, match=r"grid has 2 points, and search\.trials gives every arm 9"):
+    what = experiment(
+        tmp_path, FILE.replace('method = "lora"\nspace = { "train.head_lr" = false }', grid)
+    )
+    with pytest.raises(
+        InputError, match=r"grid has 2 points, and search\.trials gives every arm 9"
+    ):
         quests(what)
 
 
-@pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.db", "postgresql://nobody@127.0.0.1:1/none", "what://ever", "/proc/no.journal"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////nowhere/at/all.db",
+        "postgresql://nobody@127.0.0.1:1/none",
+        "what://ever",
+        "/proc/no.journal",
+    ],
+)
 def test_a_storage_out_of_reach_is_one_line(url: str) -> None:
     with pytest.raises(InputError) as told:
         search.open_storage(url)
@@ -355,7 +461,9 @@ def test_sqlite_is_as_good_a_storage(tmp_path: Path) -> None:
     what = experiment(tmp_path)
     storage = search.open_storage(f"sqlite:///{tmp_path}/studies.db")
     tunings = search.prepare("e", what, storage)
-    found = search.search(what, storage, tunings, Store(tmp_path / "results"), FOLDER, [Made()], say=lambda line: None)
+    found = search.search(
+        what, storage, tunings, Store(tmp_path / "results"), FOLDER, [Made()], say=lambda line: None
+    )
     assert all(sum(each.states.values()) == 9 for each in found)
 
 
@@ -365,8 +473,13 @@ def test_run_and_search_refuse_each_others_files(
     experiment(tmp_path)
     plain = tmp_path / "plain.toml"
     plain.write_text(FILE.replace('search = { trials = 9, pruner = "halving" }', ""))
-    for command, file, said in (("run", tmp_path / "e.toml", "peftbench search"), ("search", plain, "[search]")):
-        monkeypatch.setattr("sys.argv", ["peftbench", command, str(file), "--store", str(tmp_path / "results")])
+    for command, file, said in (
+        ("run", tmp_path / "e.toml", "peftbench search"),
+        ("search", plain, "[search]"),
+    ):
+        monkeypatch.setattr(
+            "sys.argv", ["peftbench", command, str(file), "--store", str(tmp_path / "results")]
+        )
         with pytest.raises(SystemExit) as ended:
             cli.main()
         assert ended.value.code == 2
@@ -379,11 +492,16 @@ def test_what_a_study_is_called_changes_with_what_it_is(tmp_path: Path) -> None:
         return {study_name("e", what, quest) for quest in quests(what)}
 
     assert names(FILE) == names(FILE)
-    for change in (("steps = 27", "steps = 28"), ("trials = 9", "trials = 10"), ("seeds = [0, 1]", "seeds = [0]")):
+    for change in (
+        ("steps = 27", "steps = 28"),
+        ("trials = 9", "trials = 10"),
+        ("seeds = [0, 1]", "seeds = [0]"),
+    ):
         assert not names(FILE) & names(FILE.replace(*change))
 
 
-# Full-length trials on `valid`: SmolLM2-135M with LoRA on code (12 learning rates), MiniLM with LoRA+ on reviews (4 rates x 4 ratios).
+# Full-length trials on `valid`: SmolLM2-135M with LoRA on code (12 learning rates), MiniLM with
+# LoRA+ on reviews (4 rates x 4 ratios).
 CURVES = json.loads((Path(__file__).parent / "curves.json").read_text())
 
 
@@ -406,18 +524,30 @@ def test_ending_trials_early_takes_a_third_of_the_steps_and_finds_as_good_a_lear
 
 
 def test_without_a_pruner_a_replay_takes_everything_and_loses_nothing() -> None:
-    assert {(each.share, each.regret) for each in replays("language model", lambda rung: NopPruner(), orders=3)} == {(1.0, 0.0)}
+    assert {
+        (each.share, each.regret)
+        for each in replays("language model", lambda rung: NopPruner(), orders=3)
+    } == {(1.0, 0.0)}
 
 
-def test_a_new_heads_first_losses_say_too_little_so_that_its_trials_run_to_the_end(tmp_path: Path) -> None:
+def test_a_new_heads_first_losses_say_too_little_so_that_its_trials_run_to_the_end(
+    tmp_path: Path,
+) -> None:
     assert statistics.median(each.regret for each in replays("new head", halving)) > 0.01
     what = experiment(tmp_path, FILE.replace(', pruner = "halving"', ""))
     assert not any(may_prune(what.search, quest) for quest in quests(what) if what.search)
-    code = experiment(tmp_path, FILE.replace(', pruner = "halving"', "").replace("reviews", "humaneval"))
-    assert all(may_prune(code.search, quest) for quest in quests(code) if code.search and quest.dimensions)
+    code = experiment(
+        tmp_path, FILE.replace(', pruner = "halving"', "").replace("reviews", "humaneval")
+    )
+    assert all(
+        may_prune(code.search, quest) for quest in quests(code) if code.search and quest.dimensions
+    )
 
 
 def test_every_arm_first_tries_the_settings_that_it_has(tmp_path: Path) -> None:
     carry_out(tmp_path, experiment(tmp_path))
     first = {name.split()[2]: members[0].params for name, members in trials(tmp_path).items()}
-    assert first == {"lora": {"train.lr": METHODS["lora"].lr}, "lora+": {"train.lr": METHODS["lora+"].lr, "args.ratio": 16.0}}
+    assert first == {
+        "lora": {"train.lr": METHODS["lora"].lr},
+        "lora+": {"train.lr": METHODS["lora+"].lr, "args.ratio": 16.0},
+    }

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftbench.errors import InputError
+from peftbench.experiment import expand, read_experiment, select
 from peftbench.methods import METHODS
-from peftbench.spaces import quests
-from peftbench.spec import RunSpec, expand, read_experiment, select
+from peftbench.spec import RunSpec
 from peftbench.tasks import TASKS
+from peftbench.tuning.space import quests
 
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").rglob("*.toml"))
 SMALL = """
@@ -33,7 +34,12 @@ train = { lr = 0.5 }
 def specs(tmp_path: Path, text: str, **settings: Any) -> list[RunSpec]:
     file = tmp_path / "e.toml"
     file.write_text(text)
-    return expand(read_experiment(file), METHODS, TASKS, [(key.replace("__", "."), value) for key, value in settings.items()])
+    return expand(
+        read_experiment(file),
+        METHODS,
+        TASKS,
+        [(key.replace("__", "."), value) for key, value in settings.items()],
+    )
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -51,7 +57,9 @@ def test_arms_are_interleaved_seed_by_seed(tmp_path: Path) -> None:
     assert order == [(0, "lora"), (0, "vera"), (1, "lora"), (1, "vera")]
 
 
-def test_all_arms_share_everything_but_method_arguments_and_what_they_override(tmp_path: Path) -> None:
+def test_all_arms_share_everything_but_method_arguments_and_what_they_override(
+    tmp_path: Path,
+) -> None:
     lora, vera = specs(tmp_path, SMALL)[:2]
     assert lora.data == vera.data
     assert lora.train == vera.train.model_copy(update={"lr": lora.train.lr})
@@ -76,7 +84,10 @@ def test_a_spec_is_complete_and_its_id_a_function_of_all_of_it(tmp_path: Path) -
         {"data": spec.data.model_copy(update={"max_length": 7})},
         {"limits": spec.limits.model_copy(update={"seconds": 1})},
     ]
-    assert len({spec.run_id} | {spec.model_copy(update=change).run_id for change in changed}) == len(changed) + 1
+    assert (
+        len({spec.run_id} | {spec.model_copy(update=change).run_id for change in changed})
+        == len(changed) + 1
+    )
 
 
 def test_a_default_spelled_out_is_the_same_run(tmp_path: Path) -> None:
@@ -84,7 +95,9 @@ def test_a_default_spelled_out_is_the_same_run(tmp_path: Path) -> None:
     assert specs(tmp_path, spelled)[0].run_id == specs(tmp_path, SMALL)[0].run_id
 
 
-def test_overrides_go_from_the_file_to_the_task_to_the_arm_to_the_command_line(tmp_path: Path) -> None:
+def test_overrides_go_from_the_file_to_the_task_to_the_arm_to_the_command_line(
+    tmp_path: Path,
+) -> None:
     text = """
     question = "q"
     model = "m"
@@ -148,7 +161,13 @@ def test_select_keeps_what_is_named(tmp_path: Path) -> None:
         select(read_experiment(file), {"methods": {"vera"}})
 
 
-@given(st.dictionaries(st.sampled_from(["rank", "alpha", "dropout"]), st.floats() | st.integers() | st.text(max_size=3), max_size=3))
+@given(
+    st.dictionaries(
+        st.sampled_from(["rank", "alpha", "dropout"]),
+        st.floats() | st.integers() | st.text(max_size=3),
+        max_size=3,
+    )
+)
 def test_arguments_are_completed_or_refused(args: dict[str, Any]) -> None:
     try:
         full = METHODS["lora"].complete(args)

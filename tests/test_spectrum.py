@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from peftbench.spectrum import DIRECTIONS, LAYERS, effective_rank, energy, spectra, squared_singular_values, weights
+from peftbench.training.singular_values import (
+    DIRECTIONS,
+    LAYERS,
+    effective_rank,
+    energy,
+    spectra,
+    squared_singular_values,
+    weights,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -27,7 +35,10 @@ def test_energy_and_effective_rank_of_equal_singular_values() -> None:
 
 
 def test_the_effective_rank_is_least_for_one_direction_and_grows_as_they_even_out() -> None:
-    ranks = [effective_rank(torch.tensor([1.0, tail, tail], dtype=torch.float64)).item() for tail in (0.0, 0.1, 0.5, 1.0)]
+    ranks = [
+        effective_rank(torch.tensor([1.0, tail, tail], dtype=torch.float64)).item()
+        for tail in (0.0, 0.1, 0.5, 1.0)
+    ]
     assert ranks == sorted(ranks)
     assert ranks[0] == pytest.approx(1)
     assert ranks[-1] == pytest.approx(3)
@@ -41,14 +52,18 @@ def test_a_change_of_low_rank_lies_in_its_first_directions_and_the_weight_does_n
             layer.weight.copy_(torch.eye(64))
     before = weights(net)
     found = spectra(before, net)
-    assert {name for name, value in found.items() if value is None} == {name for name in found if name.endswith(".change")}
+    assert {name for name, value in found.items() if value is None} == {
+        name for name in found if name.endswith(".change")
+    }
     for layer in layers:
         with torch.no_grad():
             layer.weight += normal(64, 4, seed=1) @ normal(4, 64, seed=2)
     found = spectra(before, net)
     for directions in DIRECTIONS:
         assert found[f"energy{directions}.weight"] == pytest.approx(min(1, directions / 64))
-        assert (found[f"energy{directions}.change"] == pytest.approx(1, abs=1e-6)) == (directions >= 4)
+        assert (found[f"energy{directions}.change"] == pytest.approx(1, abs=1e-6)) == (
+            directions >= 4
+        )
     assert found["effective_rank.weight"] == pytest.approx(64)
     assert found["effective_rank.change"] < 4.2
 

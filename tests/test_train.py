@@ -11,13 +11,29 @@ from hypothesis import strategies as st
 from torch import nn
 
 from peftbench.spec import TrainSpec
-from peftbench.train import DivergenceError, InvariantError, Step, Training, factor, make_optimizer, plan, train
+from peftbench.training.loop import (
+    DivergenceError,
+    InvariantError,
+    Step,
+    Training,
+    factor,
+    make_optimizer,
+    plan,
+    train,
+)
 
 CPU = torch.device("cpu")
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=300), st.integers(1, 40), st.integers(1, 60), st.integers(0, 5))
-def test_a_plan_has_full_batches_and_repeats_no_example_within_an_epoch(lengths: list[int], size: int, steps: int, seed: int) -> None:
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=300),
+    st.integers(1, 40),
+    st.integers(1, 60),
+    st.integers(0, 5),
+)
+def test_a_plan_has_full_batches_and_repeats_no_example_within_an_epoch(
+    lengths: list[int], size: int, steps: int, seed: int
+) -> None:
     batches = plan(lengths, size, steps, seed)
     size = min(size, len(lengths))
     assert [len(batch) for batch in batches] == [size] * steps
@@ -38,10 +54,17 @@ def test_batches_by_length_are_padded_far_less_than_random_ones() -> None:
     lengths = [5 + (i * 7919) % 60 for i in range(2000)]
 
     def padding(batches: list[list[int]]) -> float:
-        return sum(len(b) * max(lengths[i] for i in b) for b in batches) / sum(lengths[i] for b in batches for i in b)
+        return sum(len(b) * max(lengths[i] for i in b) for b in batches) / sum(
+            lengths[i] for b in batches for i in b
+        )
 
     order = torch.randperm(2000, generator=torch.Generator().manual_seed(0)).tolist()
-    assert padding(plan(lengths, 16, 120, seed=0)) < 1.1 < 1.5 < padding([order[i : i + 16] for i in range(0, 1920, 16)])
+    assert (
+        padding(plan(lengths, 16, 120, seed=0))
+        < 1.1
+        < 1.5
+        < padding([order[i : i + 16] for i in range(0, 1920, 16)])
+    )
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
@@ -53,11 +76,17 @@ def test_the_schedule_rises_to_the_peak_and_then_never_rises_again(schedule: str
     assert values[-1] > 0
     assert (
         values[-1]
-        == {"linear": pytest.approx(1 / 45), "cosine": pytest.approx(0.5 * (1 - math.cos(math.pi / 45))), "constant": 1}[schedule]
+        == {
+            "linear": pytest.approx(1 / 45),
+            "cosine": pytest.approx(0.5 * (1 - math.cos(math.pi / 45))),
+            "constant": 1,
+        }[schedule]
     )
 
 
-def loop(spec: TrainSpec, net: nn.Linear, loss_scale: float = 1.0, groups: list | None = None) -> tuple[Training, torch.optim.Optimizer]:
+def loop(
+    spec: TrainSpec, net: nn.Linear, loss_scale: float = 1.0, groups: list | None = None
+) -> tuple[Training, torch.optim.Optimizer]:
     optimizer = make_optimizer(groups or [{"params": list(net.parameters()), "lr": spec.lr}], spec)
     x = torch.arange(12.0).view(4, 3)
 
@@ -65,7 +94,14 @@ def loop(spec: TrainSpec, net: nn.Linear, loss_scale: float = 1.0, groups: list 
         return Step((net(x).square().mean()) * loss_scale, tokens=10, padded=12)
 
     return train(
-        net, optimizer, spec, forward, lambda step: optimizer.step() and None, lambda: 0.5, lambda step, nll: False, CPU
+        net,
+        optimizer,
+        spec,
+        forward,
+        lambda step: optimizer.step() and None,
+        lambda: 0.5,
+        lambda step, nll: False,
+        CPU,
     ), optimizer
 
 

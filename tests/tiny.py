@@ -1,4 +1,5 @@
-"""Tiny models from configurations, with the shapes that tell things apart, and a bare training loop."""
+"""Tiny models from configurations, with the shapes that tell things apart, and a bare training
+loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +9,16 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from peftbench.methods._adapted import linearize
-from peftbench.methods._base import AbstractMethod
+from peftbench.methods.base import AbstractMethod
+from peftbench.methods.linear import linearize
 
 VOCABULARY = 61
 LABELS = 3
 
 
 def llama() -> PreTrainedModel:
-    """Grouped-query attention (k and v narrower than q), an MLP wider than the model, input and output embeddings tied."""
+    """Grouped-query attention (k and v narrower than q), an MLP wider than the model, input and
+    output embeddings tied."""
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=24,
@@ -33,7 +35,14 @@ def llama() -> PreTrainedModel:
 def gpt2() -> PreTrainedModel:
     """Conv1D layers, as transformers makes them."""
     config = transformers.GPT2Config(
-        vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=4, n_positions=64, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+        vocab_size=VOCABULARY,
+        n_embd=24,
+        n_layer=2,
+        n_head=4,
+        n_positions=64,
+        resid_pdrop=0,
+        embd_pdrop=0,
+        attn_pdrop=0,
     )
     return transformers.GPT2LMHeadModel(config)
 
@@ -66,7 +75,9 @@ def bert() -> PreTrainedModel:
 
 def roberta() -> PreTrainedModel:
     """The head has two linear layers."""
-    return transformers.RobertaForSequenceClassification(transformers.RobertaConfig(**_encoder_shape()))
+    return transformers.RobertaForSequenceClassification(
+        transformers.RobertaConfig(**_encoder_shape())
+    )
 
 
 def distilbert() -> PreTrainedModel:
@@ -96,7 +107,9 @@ HEADS = {
 }
 
 
-def make(build: Callable[[], PreTrainedModel], dtype: torch.dtype = torch.float64) -> PreTrainedModel:
+def make(
+    build: Callable[[], PreTrainedModel], dtype: torch.dtype = torch.float64
+) -> PreTrainedModel:
     """The same bits on every call, in evaluation mode; torch's global generator is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -107,11 +120,17 @@ def batch(model: PreTrainedModel, seed: int = 0) -> dict[str, Tensor]:
     """Inputs and labels of a step: 4 sequences of 7 tokens."""
     rng = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, VOCABULARY, (4, 7), generator=rng)
-    return {"input_ids": ids, "labels": ids if model.can_generate() else torch.randint(0, LABELS, (4,), generator=rng)}
+    return {
+        "input_ids": ids,
+        "labels": ids if model.can_generate() else torch.randint(0, LABELS, (4,), generator=rng),
+    }
 
 
-def attach(method: AbstractMethod, model: PreTrainedModel, head: tuple[str, ...] = (), seed: int = 0) -> list[nn.Parameter]:
-    """The method attached and the head unfrozen, as a run does it; returns what the method trains, without the head."""
+def attach(
+    method: AbstractMethod, model: PreTrainedModel, head: tuple[str, ...] = (), seed: int = 0
+) -> list[nn.Parameter]:
+    """The method attached and the head unfrozen, as a run does it; returns what the method trains,
+    without the head."""
     method.attach(model, torch.Generator().manual_seed(seed))
     return unfreeze(model, head)
 
@@ -137,7 +156,8 @@ def fit(
     steps: int = 20,
     before: Callable[[int], None] = lambda step: None,
 ) -> list[float]:
-    """Take steps, counted from 1, on three batches in turn; returns the losses. `before` is called before each update."""
+    """Take steps, counted from 1, on three batches in turn; returns the losses. `before` is called
+    before each update."""
     losses = []
     for step in range(1, steps + 1):
         optimizer.zero_grad()
@@ -150,10 +170,17 @@ def fit(
 
 
 def train(
-    method: AbstractMethod, model: PreTrainedModel, head: tuple[str, ...] = (), steps: int = 20, lr: float = 1e-2, **options: Any
+    method: AbstractMethod,
+    model: PreTrainedModel,
+    head: tuple[str, ...] = (),
+    steps: int = 20,
+    lr: float = 1e-2,
+    **options: Any,
 ) -> list[float]:
     """Attach and train with AdamW; returns the losses. options: those of AdamW."""
-    groups = method.param_groups(attach(method, model, head), model, lr) + head_group(model, head, 1e-2)
+    groups = method.param_groups(attach(method, model, head), model, lr) + head_group(
+        model, head, 1e-2
+    )
     groups = [group for group in groups if group["params"]]
     if not groups:
         return []

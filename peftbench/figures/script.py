@@ -1,4 +1,5 @@
-"""What the scripts in paper_figures/ have in common: they read a store once, draw what it has data for, and say what it lacks."""
+"""What the scripts in paper_figures/ have in common: they read a store once, draw what it has data
+for, and say what it lacks."""
 
 import argparse
 import sys
@@ -11,10 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from peftbench.curves import curves
+from peftbench.analysis.frame import frame
+from peftbench.analysis.loss_curves import curves
 from peftbench.errors import InputError
-from peftbench.figures._style import NothingToDraw, save
-from peftbench.frame import frame
+from peftbench.figures.style import NothingToDraw, save
 from peftbench.record import Record
 from peftbench.store import Store
 from peftbench.tables import EMPTY
@@ -47,11 +48,23 @@ Drawings = Callable[[Results], dict[str, Callable[[], Figure]]]
 
 
 def script(description: str, scripts: Iterable[Drawings]) -> int:
-    """Draw all figures, named by their files, and return the exit status: 0, also where there is nothing to draw, or 2 if the store cannot
-    be read. Prints a line for each figure."""
-    parser = argparse.ArgumentParser(description=description, epilog="Example: python paper_figures/fig_pareto.py --out figures")
-    parser.add_argument("--store", type=Path, default=Path("results"), help="the folder of results (default: results)")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="the folder to draw into (default: figures)")
+    """Draw all figures, named by their files, and return the exit status: 0, also where there is
+    nothing to draw, or 2 if the store cannot be read. Prints a line for each figure."""
+    parser = argparse.ArgumentParser(
+        description=description, epilog="Example: python paper_figures/fig_pareto.py --out figures"
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path("results"),
+        help="the folder of results (default: results)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("figures"),
+        help="the folder to draw into (default: figures)",
+    )
     options = parser.parse_args()
     store = Store(options.store)
     try:

@@ -1,6 +1,6 @@
 """The methods, by the names users type."""
 
-from peftbench.methods._base import AbstractMethod
+from peftbench.methods.base import AbstractMethod
 from peftbench.methods.delta_lora import DeltaLoRA
 from peftbench.methods.frozen import Frozen
 from peftbench.methods.full import Full

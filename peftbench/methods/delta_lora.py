@@ -1,7 +1,9 @@
-"""Delta-LoRA: LoRA that also moves W by the change of the product, W(t+1) = W(t) + lambda s (B' A' - B A) from step K on.
+"""Delta-LoRA: LoRA that also moves W by the change of the product, W(t+1) = W(t) + lambda s (B' A'
+- B A) from step K on.
 
-The sum telescopes: W(t) = W(0) + lambda s (B_t A_t - B_K A_K). So W is never written to here: nothing drifts in low
-precision, the base may be shared, and the trained model is an ordinary LoRA adapter of rank 2r (of rank r when K = 0).
+The sum telescopes: W(t) = W(0) + lambda s (B_t A_t - B_K A_K). So W is never written to here:
+nothing drifts in low precision, the base may be shared, and the trained model is an ordinary LoRA
+adapter of rank 2r (of rank r when K = 0).
 """
 
 from typing import Any, ClassVar
@@ -11,9 +13,9 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
-from peftbench.methods._adapted import adapt, kaiming_uniform, layers, linear_plus
-from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
-from peftbench.methods._lowrank import AbstractLowRank, Alpha, Rank
+from peftbench.methods.base import AbstractMethod, Range, Space, Targets, freeze
+from peftbench.methods.linear import adapt, kaiming_uniform, layers, linear_plus
+from peftbench.methods.low_rank import AbstractLowRank, Alpha, Rank
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -32,15 +34,17 @@ class ScaleGradient(torch.autograd.Function):
 class DeltaLowRank(AbstractLowRank):
     """y = W(t) x + s B A x with W(t) from the telescoped sum.
 
-    The paper takes gradients of A and B through the branch s B A only, W(t) being a constant within a step, but x's gradient
-    through both. So the two are computed as one branch with scale (1 + lambda) s, and the gradients of A and B divided by
-    1 + lambda. Before step K lambda counts as 0.
+    The paper takes gradients of A and B through the branch s B A only, W(t) being a constant within
+    a step, but x's gradient through both. So the two are computed as one branch with scale (1 +
+    lambda) s, and the gradients of A and B divided by 1 + lambda. Before step K lambda counts as 0.
     """
 
     A_start: Tensor  # A_K, (r, in)
     B_start: Tensor  # B_K, (out, r)
 
-    def __init__(self, base: nn.Linear, *, rank: int, alpha: float, ratio: float, rng: torch.Generator) -> None:
+    def __init__(
+        self, base: nn.Linear, *, rank: int, alpha: float, ratio: float, rng: torch.Generator
+    ) -> None:
         super().__init__()
         self.base = base
         self.scale = alpha / rank
@@ -57,7 +61,8 @@ class DeltaLowRank(AbstractLowRank):
 
     @torch.no_grad()
     def start(self, step: int) -> None:
-        """W moves from here on: keep A_K and B_K. At K = 0 their product is zero and nothing need be kept."""
+        """W moves from here on: keep A_K and B_K. At K = 0 their product is zero and nothing need
+        be kept."""
         self.moving = True
         self.offset = step > 0
         if self.offset:
@@ -68,7 +73,9 @@ class DeltaLowRank(AbstractLowRank):
         gain = 1 + self.ratio if self.moving else 1.0
         if not self.offset:
             return self.A, gain * self.B
-        return torch.cat([self.A, self.A_start]), torch.cat([gain * self.B, -self.ratio * self.B_start], dim=1)
+        return torch.cat([self.A, self.A_start]), torch.cat(
+            [gain * self.B, -self.ratio * self.B_start], dim=1
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         A, B = self.A.to(x.dtype), self.B.to(x.dtype)
@@ -81,11 +88,14 @@ class DeltaLowRank(AbstractLowRank):
         if not self.offset:
             return y
         z = F.linear(tokens, self.A_start.to(x.dtype))
-        return torch.addmm(y.view(-1, y.shape[-1]), z, self.B_start.to(x.dtype).t(), alpha=-self.ratio * self.scale).view_as(y)
+        return torch.addmm(
+            y.view(-1, y.shape[-1]), z, self.B_start.to(x.dtype).t(), alpha=-self.ratio * self.scale
+        ).view_as(y)
 
 
 class DeltaLoRA(AbstractMethod):
-    """LoRA whose base weight follows the product. The branch has no dropout: dL/dW = dL/d(BA) holds only without (paper, section 4).
+    """LoRA whose base weight follows the product. The branch has no dropout: dL/dW = dL/d(BA) holds
+    only without (paper, section 4).
 
     ratio is the paper's lambda, start_step its K.
     """
@@ -108,7 +118,13 @@ class DeltaLoRA(AbstractMethod):
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         freeze(model)
-        adapt(model, self.targets, lambda base: DeltaLowRank(base, rank=self.rank, alpha=self.alpha, ratio=self.ratio, rng=rng))
+        adapt(
+            model,
+            self.targets,
+            lambda base: DeltaLowRank(
+                base, rank=self.rank, alpha=self.alpha, ratio=self.ratio, rng=rng
+            ),
+        )
         if self.start_step == 0:
             self._start(model)
 

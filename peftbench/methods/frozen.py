@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from peftbench.methods._base import AbstractMethod, Keeps, Range, Space, freeze
+from peftbench.methods.base import AbstractMethod, Keeps, Range, Space, freeze
 
 
 class Frozen(AbstractMethod):

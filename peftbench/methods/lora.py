@@ -5,23 +5,27 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from peftbench.methods._adapted import adapt
-from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
-from peftbench.methods._lowrank import Alpha, Dropout, LowRank, Rank
+from peftbench.methods.base import AbstractMethod, Range, Space, Targets, freeze
+from peftbench.methods.linear import adapt
+from peftbench.methods.low_rank import Alpha, Dropout, LowRank, Rank
 
 
 class LoRA(AbstractMethod):
     """Low-rank adaptation.
 
-    alpha is not searched: under Adam, alpha times c with B's learning rate divided by c trains identically (see the invariance in
-    tests/test_methods.py), so that lr and alpha together are lr and LoRA+'s ratio. In LoRA-FA alpha and lr are the same dimension, and in
-    Delta-LoRA (K = 0) alpha and lambda are.
+    alpha is not searched: under Adam, alpha times c with B's learning rate divided by c trains
+    identically (see the invariance in tests/test_methods.py), so that lr and alpha together are lr
+    and LoRA+'s ratio. In LoRA-FA alpha and lr are the same dimension, and in Delta-LoRA (K = 0)
+    alpha and lambda are.
     """
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "arXiv:2106.09685"
     lr: ClassVar[float] = 1e-3
-    space: ClassVar[Space] = {"train.lr": Range(1e-4, 1e-2, log=True), "train.head_lr": Range(1e-4, 1e-2, log=True)}
+    space: ClassVar[Space] = {
+        "train.lr": Range(1e-4, 1e-2, log=True),
+        "train.head_lr": Range(1e-4, 1e-2, log=True),
+    }
 
     rank: Rank = 8
     alpha: Alpha = 16.0
@@ -30,4 +34,10 @@ class LoRA(AbstractMethod):
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         freeze(model)
-        adapt(model, self.targets, lambda base: LowRank(base, rank=self.rank, alpha=self.alpha, dropout=self.dropout, rng=rng))
+        adapt(
+            model,
+            self.targets,
+            lambda base: LowRank(
+                base, rank=self.rank, alpha=self.alpha, dropout=self.dropout, rng=rng
+            ),
+        )

@@ -1,31 +1,37 @@
-"""LoRA-FA: LoRA with A frozen; only B is trained, and a layer keeps A x (r numbers a token) instead of x for the backward pass."""
+"""LoRA-FA: LoRA with A frozen; only B is trained, and a layer keeps A x (r numbers a token) instead
+of x for the backward pass."""
 
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from peftbench.methods._adapted import adapt, layers
-from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
-from peftbench.methods._lowrank import Alpha, Dropout, LowRank, Rank
+from peftbench.methods.base import AbstractMethod, Range, Space, Targets, freeze
+from peftbench.methods.linear import adapt, layers
+from peftbench.methods.low_rank import Alpha, Dropout, LowRank, Rank
 
 
 def corrected(gradient: Tensor, A: Tensor, scale: float) -> Tensor:
     """g_B (A A^T + 1e-8 I)^+ / s^2: s * result * A is the projection of dL/dW on A's row space.
 
-    (out, r), (r, in) -> (out, r). arXiv:2308.03303v2; as in huggingface/peft @ 5d602fdb, optimizers/lorafa.py.
+    (out, r), (r, in) -> (out, r). arXiv:2308.03303v2; as in huggingface/peft @ 5d602fdb,
+    optimizers/lorafa.py.
     """
     gram = A @ A.t() + 1e-8 * torch.eye(A.shape[0], dtype=A.dtype, device=A.device)  # (r, r)
     return gradient @ torch.linalg.pinv(gram) / scale**2
 
 
 class LoRAFA(AbstractMethod):
-    """LoRA with frozen A. `correction` is the gradient correction of the paper's second version; the first has none."""
+    """LoRA with frozen A. `correction` is the gradient correction of the paper's second version;
+    the first has none."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "arXiv:2308.03303"
     lr: ClassVar[float] = 1e-3
-    space: ClassVar[Space] = {"train.lr": Range(1e-4, 1e-2, log=True), "train.head_lr": Range(1e-4, 1e-2, log=True)}
+    space: ClassVar[Space] = {
+        "train.lr": Range(1e-4, 1e-2, log=True),
+        "train.head_lr": Range(1e-4, 1e-2, log=True),
+    }
 
     rank: Rank = 8
     alpha: Alpha = 16.0
@@ -35,7 +41,13 @@ class LoRAFA(AbstractMethod):
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         freeze(model)
-        adapt(model, self.targets, lambda base: LowRank(base, rank=self.rank, alpha=self.alpha, dropout=self.dropout, rng=rng))
+        adapt(
+            model,
+            self.targets,
+            lambda base: LowRank(
+                base, rank=self.rank, alpha=self.alpha, dropout=self.dropout, rng=rng
+            ),
+        )
         for layer in layers(model, LowRank):
             layer.A.requires_grad_(False)
 

@@ -6,16 +6,17 @@ import torch
 from pydantic import PositiveFloat
 from torch import nn
 
-from peftbench.methods._adapted import adapt, layers
-from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
-from peftbench.methods._lowrank import Alpha, Dropout, LowRank, Rank
+from peftbench.methods.base import AbstractMethod, Range, Space, Targets, freeze
+from peftbench.methods.linear import adapt, layers
+from peftbench.methods.low_rank import Alpha, Dropout, LowRank, Rank
 
 
 class LoRAPlus(AbstractMethod):
     """LoRA with two learning rates.
 
-    B's group holds the matrices B and nothing else. The authors' code also puts every one-dimensional parameter there
-    (nikhil-ghosh-berkeley/loraplus @ a0c44bfe, lora_plus.py), so that a head's bias learns faster than its weight.
+    B's group holds the matrices B and nothing else. The authors' code also puts every
+    one-dimensional parameter there (nikhil-ghosh-berkeley/loraplus @ a0c44bfe, lora_plus.py), so
+    that a head's bias learns faster than its weight.
     """
 
     version: ClassVar[int] = 1
@@ -35,9 +36,17 @@ class LoRAPlus(AbstractMethod):
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         freeze(model)
-        adapt(model, self.targets, lambda base: LowRank(base, rank=self.rank, alpha=self.alpha, dropout=self.dropout, rng=rng))
+        adapt(
+            model,
+            self.targets,
+            lambda base: LowRank(
+                base, rank=self.rank, alpha=self.alpha, dropout=self.dropout, rng=rng
+            ),
+        )
 
-    def param_groups(self, parameters: list[nn.Parameter], model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    def param_groups(
+        self, parameters: list[nn.Parameter], model: nn.Module, lr: float
+    ) -> list[dict[str, Any]]:
         fast = {id(layer.B) for layer in layers(model, LowRank)}
         return [
             {"params": [p for p in parameters if id(p) not in fast], "lr": lr},

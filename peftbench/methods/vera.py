@@ -1,4 +1,5 @@
-"""VeRA: y = W x + b * (B (d * (A x))), with one frozen random pair A, B shared by all layers; b and d are trained."""
+"""VeRA: y = W x + b * (B (d * (A x))), with one frozen random pair A, B shared by all layers; b and
+d are trained."""
 
 from typing import Any, ClassVar
 
@@ -7,15 +8,17 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from peftbench.methods._adapted import AbstractAdapted, adapt, kaiming_uniform, linear_layers
-from peftbench.methods._base import AbstractMethod, Range, Space, Targets, freeze
-from peftbench.methods._lowrank import Dropout, Rank
+from peftbench.methods.base import AbstractMethod, Range, Space, Targets, freeze
+from peftbench.methods.linear import AbstractAdapted, adapt, kaiming_uniform, linear_layers
+from peftbench.methods.low_rank import Dropout, Rank
 
 
 class Projection(nn.Module):
-    """The shared pair: A (r, largest in), B (largest out, r). A layer uses A's first columns and B's first rows.
+    """The shared pair: A (r, largest in), B (largest out, r). A layer uses A's first columns and
+    B's first rows.
 
-    Kaiming-uniform with gain sqrt 2 over the full size, as in huggingface/peft @ 5d602fdb, tuners/vera/model.py.
+    Kaiming-uniform with gain sqrt 2 over the full size, as in huggingface/peft @ 5d602fdb,
+    tuners/vera/model.py.
     """
 
     A: Tensor
@@ -26,13 +29,18 @@ class Projection(nn.Module):
         largest_in = max(layer.in_features for layer in layers)
         largest_out = max(layer.out_features for layer in layers)
         weight = layers[0].weight
-        self.register_buffer("A", kaiming_uniform((rank, largest_in), 2**0.5, weight, rng).to(weight.dtype))
-        self.register_buffer("B", kaiming_uniform((largest_out, rank), 2**0.5, weight, rng).to(weight.dtype))
+        self.register_buffer(
+            "A", kaiming_uniform((rank, largest_in), 2**0.5, weight, rng).to(weight.dtype)
+        )
+        self.register_buffer(
+            "B", kaiming_uniform((largest_out, rank), 2**0.5, weight, rng).to(weight.dtype)
+        )
 
 
 class AddScaled(torch.autograd.Function):
-    """y + (b * B) (d * u), where u = A x. Keeps u (tokens, r) for the backward pass and nothing of size tokens x out or out x r:
-    plain autograd would keep B (d * u) as well, the largest tensor of all adapters."""
+    """y + (b * B) (d * u), where u = A x. Keeps u (tokens, r) for the backward pass and nothing of
+    size tokens x out or out x r: plain autograd would keep B (d * u) as well, the largest tensor of
+    all adapters."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, u: Tensor, b: Tensor, d: Tensor, B: Tensor) -> Tensor:
@@ -53,7 +61,9 @@ class VectorBased(AbstractAdapted):
 
     peft_type: ClassVar[str] = "VERA"
 
-    def __init__(self, base: nn.Linear, *, projection: Projection, d_init: float, dropout: float) -> None:
+    def __init__(
+        self, base: nn.Linear, *, projection: Projection, d_init: float, dropout: float
+    ) -> None:
         super().__init__()
         self.base = base
         self.projection = projection
@@ -61,20 +71,29 @@ class VectorBased(AbstractAdapted):
         self.dropout = dropout
         dtype = torch.promote_types(base.weight.dtype, torch.float32)
         self.b = nn.Parameter(base.weight.new_zeros(base.out_features, dtype=dtype))  # (out,)
-        self.d = nn.Parameter(base.weight.new_full((projection.A.shape[0],), d_init, dtype=dtype))  # (r,)
+        self.d = nn.Parameter(
+            base.weight.new_full((projection.A.shape[0],), d_init, dtype=dtype)
+        )  # (r,)
 
     def matrices(self) -> tuple[Tensor, Tensor]:
         """This layer's slices of the shared pair: (r, in), (out, r)."""
-        return self.projection.A[:, : self.base.in_features], self.projection.B[: self.base.out_features]
+        return self.projection.A[:, : self.base.in_features], self.projection.B[
+            : self.base.out_features
+        ]
 
     def delta(self) -> Tensor:
         A, B = self.matrices()
         return (self.b[:, None] * B) @ (self.d[:, None] * A)
 
     def settings(self) -> dict[str, Any]:
-        # The pair itself is in the file, so that the key from which peft would draw one is never used.
+        # The pair itself is in the file, so that the key from which peft would draw one is never
+        # used.
         saved = {"save_projection": True, "projection_prng_key": 0}
-        return {"r": self.projection.A.shape[0], "vera_dropout": self.dropout, "d_initial": self.d_init} | saved
+        return {
+            "r": self.projection.A.shape[0],
+            "vera_dropout": self.dropout,
+            "d_initial": self.d_init,
+        } | saved
 
     def tensors(self) -> dict[str, Tensor]:
         return {"vera_lambda_b": self.b, "vera_lambda_d": self.d}
@@ -92,7 +111,8 @@ class VectorBased(AbstractAdapted):
 
 
 class VeRA(AbstractMethod):
-    """Vector-based random matrix adaptation. It has no alpha: the learning rate plays its part (paper, section 4)."""
+    """Vector-based random matrix adaptation. It has no alpha: the learning rate plays its part
+    (paper, section 4)."""
 
     version: ClassVar[int] = 1
     paper: ClassVar[str] = "arXiv:2310.11454"
@@ -111,4 +131,10 @@ class VeRA(AbstractMethod):
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         freeze(model)
         projection = Projection(self.rank, list(linear_layers(model, self.targets).values()), rng)
-        adapt(model, self.targets, lambda base: VectorBased(base, projection=projection, d_init=self.d_init, dropout=self.dropout))
+        adapt(
+            model,
+            self.targets,
+            lambda base: VectorBased(
+                base, projection=projection, d_init=self.d_init, dropout=self.dropout
+            ),
+        )

@@ -10,7 +10,8 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 
 class Binary(Metric):
-    """accuracy; f1, None where label 1 is neither right nor predicted anywhere; matthews_correlation, 0 for a constant prediction."""
+    """accuracy; f1, None where label 1 is neither right nor predicted anywhere;
+    matthews_correlation, 0 for a constant prediction."""
 
     def _info(self) -> MetricInfo:
         index = datasets.Value("int64")
@@ -21,11 +22,15 @@ class Binary(Metric):
             features=datasets.Features({"predictions": index, "references": index}),
         )
 
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _compute(
+        self, predictions: Sequence[int], references: Sequence[int]
+    ) -> dict[str, float | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         f1 = float(f1_score(references, predictions, zero_division=math.nan))  # type: ignore[arg-type]
         constant = len({*predictions, *references}) == 1  # scikit-learn warns of it
         return {
             "accuracy": float(accuracy_score(references, predictions)),
             "f1": None if math.isnan(f1) else f1,
-            "matthews_correlation": 0.0 if constant else float(matthews_corrcoef(references, predictions)),
+            "matthews_correlation": 0.0
+            if constant
+            else float(matthews_corrcoef(references, predictions)),
         }

@@ -12,7 +12,8 @@ from scipy import stats
 
 
 class Correlation(Metric):
-    """pearson and spearman; None where undefined: fewer than two numbers, a constant side, a number that is not finite."""
+    """pearson and spearman; None where undefined: fewer than two numbers, a constant side, a number
+    that is not finite."""
 
     def _info(self) -> MetricInfo:
         number = datasets.Value("float64")
@@ -23,7 +24,9 @@ class Correlation(Metric):
             features=datasets.Features({"predictions": number, "references": number}),
         )
 
-    def _compute(self, predictions: Sequence[float], references: Sequence[float]) -> dict[str, float | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _compute(
+        self, predictions: Sequence[float], references: Sequence[float]
+    ) -> dict[str, float | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if len(predictions) < 2 or not all(map(math.isfinite, [*predictions, *references])):
             return {"pearson": None, "spearman": None}
         with warnings.catch_warnings():

@@ -1,4 +1,5 @@
-"""Whether an answer gives the right number: the one after `####` (exact), or the last one in it (flexible)."""
+"""Whether an answer gives the right number: the one after `####` (exact), or the last one in it
+(flexible)."""
 
 from collections.abc import Sequence
 
@@ -24,7 +25,13 @@ class ExactNumber(Metric):
     def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
         gold = [final_number(text) for text in references]
         if None in gold:
-            raise ValueError(f"a reference without a final number: {references[gold.index(None)]!r}")
-        exact = sum(final_number(text) == number for text, number in zip(predictions, gold, strict=True))
-        flexible = sum(last_number(text) == number for text, number in zip(predictions, gold, strict=True))
+            raise ValueError(
+                f"a reference without a final number: {references[gold.index(None)]!r}"
+            )
+        exact = sum(
+            final_number(text) == number for text, number in zip(predictions, gold, strict=True)
+        )
+        flexible = sum(
+            last_number(text) == number for text, number in zip(predictions, gold, strict=True)
+        )
         return {"exact_match": exact / len(gold), "flexible_match": flexible / len(gold)}

@@ -16,9 +16,11 @@ FINAL = re.compile(rf"\#\#\#\#[ \t*]*{NUMBER.pattern}", re.VERBOSE)
 
 
 def final_number(text: str) -> Fraction | None:
-    """The number after `####`, the first if the text goes on after its answer; None where there is none.
+    """The number after `####`, the first if the text goes on after its answer; None where there is
+    none.
 
-    openai/grade-school-math, grade_school_math/dataset.py, ANS_RE; beyond it, currencies, fractions and 7.0 = 7 are understood.
+    openai/grade-school-math, grade_school_math/dataset.py, ANS_RE; beyond it, currencies, fractions
+    and 7.0 = 7 are understood.
     """
     match = FINAL.search(text)
     return _number(match) if match else None

@@ -12,7 +12,8 @@ KS = (1, 5, 10, 25, 50, 100)
 
 
 def estimate(samples: int, passed: int, k: int) -> float:
-    """The part of all choices of k among the samples in which one passes: unbiased (arXiv:2107.03374, equation 1)."""
+    """The part of all choices of k among the samples in which one passes: unbiased
+    (arXiv:2107.03374, equation 1)."""
     choices = comb(samples, k)
     return (choices - comb(samples - passed, k)) / choices
 
@@ -25,14 +26,21 @@ class PassAtK(Metric):
             description=__doc__ or "",
             citation="arXiv:2107.03374",
             inputs_description="predictions: whether an answer passed; references: the problem it answers",
-            features=datasets.Features({"predictions": datasets.Value("bool"), "references": datasets.Value("string")}),
+            features=datasets.Features(
+                {"predictions": datasets.Value("bool"), "references": datasets.Value("string")}
+            ),
         )
 
     def _compute(self, predictions: Sequence[bool], references: Sequence[str]) -> dict[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
         samples = Counter(references)
-        passed = Counter(problem for problem, prediction in zip(references, predictions, strict=True) if prediction)
+        passed = Counter(
+            problem
+            for problem, prediction in zip(references, predictions, strict=True)
+            if prediction
+        )
         return {
-            f"pass@{k}": sum(estimate(n, passed[problem], k) for problem, n in samples.items()) / len(samples)
+            f"pass@{k}": sum(estimate(n, passed[problem], k) for problem, n in samples.items())
+            / len(samples)
             for k in KS
             if k <= min(samples.values())
         }

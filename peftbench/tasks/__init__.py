@@ -1,6 +1,6 @@
 """The tasks, by the names users type."""
 
-from peftbench.tasks._base import AbstractTask
+from peftbench.tasks.base import AbstractTask
 from peftbench.tasks.glue import MNLI, MRPC, QNLI, QQP, RTE, SST2, STSB, WNLI, CoLA
 from peftbench.tasks.gsm8k import GSM8K
 from peftbench.tasks.gsm_symbolic import GSMSymbolic

@@ -4,9 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from peftbench.errors import InputError
-from peftbench.tasks._base import AbstractTask, Answer, Example, Kind, Scores, Source, Split, held_out
-from peftbench.tasks._hub import rows
-from peftbench.tasks._text import bare
+from peftbench.tasks.base import (
+    AbstractTask,
+    Answer,
+    Example,
+    Kind,
+    Scores,
+    Source,
+    Split,
+    held_out,
+)
+from peftbench.tasks.hub import rows
+from peftbench.tasks.text import bare
 
 Metric = Literal["classification", "binary", "correlation"]
 RATING = (0.0, 5.0)  # STS-B: from no shared meaning to the same meaning
@@ -15,10 +24,11 @@ RATING = (0.0, 5.0)  # STS-B: from no shared meaning to the same meaning
 class AbstractGlue(AbstractTask):
     """A task of GLUE, with the hub's columns and order of labels. A subclass is final.
 
-    test: the official validation split, since the official test labels are hidden (-1) and never read. valid: the examples of the official
-    train split whose first sentence a hash picks, so that equal texts, and all pairs with one premise, stay on one side. Whatever stands in
-    test word for word (19 sentences of CoLA, 5 of SST-2) is in neither train nor valid. Texts lose the spaces around them: a decoder would
-    read its answer off a space.
+    test: the official validation split, since the official test labels are hidden (-1) and never
+    read. valid: the examples of the official train split whose first sentence a hash picks, so that
+    equal texts, and all pairs with one premise, stay on one side. Whatever stands in test word for
+    word (19 sentences of CoLA, 5 of SST-2) is in neither train nor valid. Texts lose the spaces
+    around them: a decoder would read its answer off a space.
     """
 
     version: ClassVar[int] = 1
@@ -30,7 +40,11 @@ class AbstractGlue(AbstractTask):
     tests: ClassVar[Mapping[str, str]] = {"validation": ""}  # official split: its subset
 
     def examples(self, split: Split) -> list[Example]:
-        test = [example for official, subset in self.tests.items() for example in self._official(official, subset)]
+        test = [
+            example
+            for official, subset in self.tests.items()
+            for example in self._official(official, subset)
+        ]
         if split == "test":
             return test
         taken = {(bare(example.text), bare(example.pair or "")) for example in test}
@@ -51,11 +65,18 @@ class AbstractGlue(AbstractTask):
         metrics = _computed(self.metric, answers, targets)
         for subset in filter(None, self.tests.values()):
             chosen = [i for i, example in enumerate(examples) if example.subset == subset]
-            found = _computed(self.metric, [answers[i] for i in chosen], [targets[i] for i in chosen]) if chosen else {}
+            found = (
+                _computed(self.metric, [answers[i] for i in chosen], [targets[i] for i in chosen])
+                if chosen
+                else {}
+            )
             metrics[f"{self.primary}_{subset}"] = found.get(self.primary)
         if self.kind == "regression":  # a correlation has no part that is one example's
             return Scores(metrics, [None] * len(examples))
-        return Scores(metrics, [float(answer == target) for answer, target in zip(answers, targets, strict=True)])
+        return Scores(
+            metrics,
+            [float(answer == target) for answer, target in zip(answers, targets, strict=True)],
+        )
 
     def _official(self, split: str, subset: str = "") -> list[Example]:
         """The examples of an official split, checked."""
@@ -66,24 +87,45 @@ class AbstractGlue(AbstractTask):
                 if not isinstance(row[column], str):
                     raise InputError(f"{where}: {column} is {row[column]!r}; it must be a text")
             text, pair = ([row[column].strip() for column in self.columns] + [None])[:2]
-            made.append(Example(id=f"{split}/{i}", text=text, pair=pair, target=self._target(row["label"], where), subset=subset))
+            made.append(
+                Example(
+                    id=f"{split}/{i}",
+                    text=text,
+                    pair=pair,
+                    target=self._target(row["label"], where),
+                    subset=subset,
+                )
+            )
         return made
 
     def _target(self, label: Any, where: str) -> int | float:
         """The label, if it is one."""
         if self.kind == "regression":
             low, high = RATING
-            if isinstance(label, int | float) and not isinstance(label, bool) and low <= label <= high:
+            if (
+                isinstance(label, int | float)
+                and not isinstance(label, bool)
+                and low <= label <= high
+            ):
                 return float(label)
-            raise InputError(f"{where}: label is {label!r}; it must be a number from {low:g} to {high:g}")
-        if isinstance(label, int) and not isinstance(label, bool) and label in range(len(self.labels)):
+            raise InputError(
+                f"{where}: label is {label!r}; it must be a number from {low:g} to {high:g}"
+            )
+        if (
+            isinstance(label, int)
+            and not isinstance(label, bool)
+            and label in range(len(self.labels))
+        ):
             return label
         known = ", ".join(f"{index} ({name})" for index, name in enumerate(self.labels))
         raise InputError(f"{where}: label is {label!r}; it must be one of {known}")
 
 
-def _computed(metric: Metric, answers: Sequence[Answer], targets: Sequence[Answer]) -> dict[str, float | None]:
-    """What one of our metrics says. They import torch and transformers, which takes seconds, hence late."""
+def _computed(
+    metric: Metric, answers: Sequence[Answer], targets: Sequence[Answer]
+) -> dict[str, float | None]:
+    """What one of our metrics says. They import torch and transformers, which takes seconds, hence
+    late."""
     if metric == "correlation":
         from peftbench.metrics.correlation import Correlation as Module
     elif metric == "binary":
@@ -94,7 +136,12 @@ def _computed(metric: Metric, answers: Sequence[Answer], targets: Sequence[Answe
 
 
 def _source(config: str, licence: str = "none stated") -> Source:
-    return Source(name="nyu-mll/glue", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", licence=licence, config=config)
+    return Source(
+        name="nyu-mll/glue",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        licence=licence,
+        config=config,
+    )
 
 
 class CoLA(AbstractGlue):
@@ -108,7 +155,8 @@ class CoLA(AbstractGlue):
 
 
 class SST2(AbstractGlue):
-    """Is a phrase of a movie review positive? The phrases are parts of sentences, so that those of valid overlap with those of train."""
+    """Is a phrase of a movie review positive? The phrases are parts of sentences, so that those of
+    valid overlap with those of train."""
 
     source: ClassVar[Source] = _source("sst2")
     labels: ClassVar[tuple[str, ...]] = ("negative", "positive")
@@ -117,7 +165,8 @@ class SST2(AbstractGlue):
 
 
 class MRPC(AbstractGlue):
-    """Do two sentences of the news say the same? GLUE asks for F1 and accuracy; accuracy leads, as in the tables of LoRA and VeRA."""
+    """Do two sentences of the news say the same? GLUE asks for F1 and accuracy; accuracy leads, as
+    in the tables of LoRA and VeRA."""
 
     source: ClassVar[Source] = _source("mrpc")
     metric: ClassVar[Metric] = "binary"
@@ -126,7 +175,8 @@ class MRPC(AbstractGlue):
 
 
 class STSB(AbstractGlue):
-    """How alike in meaning are two sentences, from 0 to 5? Pearson correlation leads, as in the tables of LoRA and VeRA."""
+    """How alike in meaning are two sentences, from 0 to 5? Pearson correlation leads, as in the
+    tables of LoRA and VeRA."""
 
     source: ClassVar[Source] = _source("stsb")
     kind: ClassVar[Kind] = "regression"
@@ -146,13 +196,17 @@ class QQP(AbstractGlue):
 
 
 class MNLI(AbstractGlue):
-    """Does a premise entail a hypothesis, contradict it, or neither? Accuracy over both test sets, of train's genres and of others."""
+    """Does a premise entail a hypothesis, contradict it, or neither? Accuracy over both test sets,
+    of train's genres and of others."""
 
     source: ClassVar[Source] = _source("mnli", "OANC, CC BY-SA 3.0, CC BY 3.0")
     labels: ClassVar[tuple[str, ...]] = ("entailment", "neutral", "contradiction")
     columns: ClassVar[tuple[str, ...]] = ("premise", "hypothesis")
     part: ClassVar[float] = 0.004
-    tests: ClassVar[Mapping[str, str]] = {"validation_matched": "matched", "validation_mismatched": "mismatched"}
+    tests: ClassVar[Mapping[str, str]] = {
+        "validation_matched": "matched",
+        "validation_mismatched": "mismatched",
+    }
 
 
 class QNLI(AbstractGlue):
@@ -173,7 +227,8 @@ class RTE(AbstractGlue):
 
 
 class WNLI(AbstractGlue):
-    """Does a sentence entail another that says who its pronoun is? Test holds hypotheses of train with other labels."""
+    """Does a sentence entail another that says who its pronoun is? Test holds hypotheses of train
+    with other labels."""
 
     source: ClassVar[Source] = _source("wnli")
     labels: ClassVar[tuple[str, ...]] = ("not_entailment", "entailment")

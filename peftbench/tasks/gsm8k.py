@@ -4,21 +4,35 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from peftbench.metrics.number import without_calculator
-from peftbench.tasks._base import AbstractTask, Answer, Example, Kind, Scores, Source, Split, held_out
-from peftbench.tasks._hub import rows
-from peftbench.tasks._text import bare
-from peftbench.tasks._worked import score_worked
+from peftbench.tasks.base import (
+    AbstractTask,
+    Answer,
+    Example,
+    Kind,
+    Scores,
+    Source,
+    Split,
+    held_out,
+)
+from peftbench.tasks.hub import rows
+from peftbench.tasks.text import bare
+from peftbench.tasks.worked_answers import score_worked
 
 
 class GSM8K(AbstractTask):
-    """Prompts as in lm-evaluation-harness 0.4.13, lm_eval/tasks/gsm8k/gsm8k.yaml; an answer goes on to its `#### number`.
+    """Prompts as in lm-evaluation-harness 0.4.13, lm_eval/tasks/gsm8k/gsm8k.yaml; an answer goes on
+    to its `#### number`.
 
-    test: the official one. valid: 5 % of the official train split. The calculator's marks are removed, since here nothing calculates.
+    test: the official one. valid: 5 % of the official train split. The calculator's marks are
+    removed, since here nothing calculates.
     """
 
     version: ClassVar[int] = 1
     source: ClassVar[Source] = Source(
-        name="openai/gsm8k", revision="740312add88f781978c0658806c59bc2815b9866", licence="MIT", config="main"
+        name="openai/gsm8k",
+        revision="740312add88f781978c0658806c59bc2815b9866",
+        licence="MIT",
+        config="main",
     )
     kind: ClassVar[Kind] = "generation"
     primary: ClassVar[str] = "exact_match"
@@ -30,7 +44,13 @@ class GSM8K(AbstractTask):
         for i, row in enumerate(rows(self.source, official, ("question", "answer"))):
             question, worked = row["question"].strip(), without_calculator(row["answer"]).strip()
             if split == "test" or held_out(bare(question), 0.05) == (split == "valid"):
-                chosen.append(Example(id=f"{official}/{i}", text=f"Question: {question}\nAnswer:", target=f" {worked}"))
+                chosen.append(
+                    Example(
+                        id=f"{official}/{i}",
+                        text=f"Question: {question}\nAnswer:",
+                        target=f" {worked}",
+                    )
+                )
         return chosen
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:

@@ -1,4 +1,5 @@
-"""gsm_symbolic: grade-school word problems made from templates; the templates of the splits are disjoint."""
+"""gsm_symbolic: grade-school word problems made from templates; the templates of the splits are
+disjoint."""
 
 import functools
 import hashlib
@@ -13,12 +14,21 @@ from typing import Any, ClassVar
 
 from peftbench.assets import PACKAGES, package_folder
 from peftbench.metrics.number import final_number
-from peftbench.tasks._base import AbstractTask, Answer, Example, Kind, Scores, Source, Split
-from peftbench.tasks._worked import score_worked
+from peftbench.tasks.base import AbstractTask, Answer, Example, Kind, Scores, Source, Split
+from peftbench.tasks.worked_answers import score_worked
 
-# The first set: reasoning-gym 0.1.25, arithmetic/gsm_symbolic/gsm_symbolic.py, tasks_need_fix. The second: evaluating the equations of 60
-# worked answers of each other template found some that cut off fractions (80 / 24 = 3) and so end in a wrong number.
-UNSOUND = frozenset({32, 35, 37, 61, 63, 65, 74, 76, 77, 79, 86, 87, 90, 97, 98}) | {2, 3, 4, 60, 75, 99}
+# The first set: reasoning-gym 0.1.25, arithmetic/gsm_symbolic/gsm_symbolic.py, tasks_need_fix. The
+# second: evaluating the equations of 60
+# worked answers of each other template found some that cut off fractions (80 / 24 = 3) and so end
+# in a wrong number.
+UNSOUND = frozenset({32, 35, 37, 61, 63, 65, 74, 76, 77, 79, 86, 87, 90, 97, 98}) | {
+    2,
+    3,
+    4,
+    60,
+    75,
+    99,
+}
 TEMPLATES = {"train": 47, "valid": 12, "test": 20}  # how many of the 79 sound templates a split has
 COUNTS = {"train": 2000, "valid": 200, "test": 300}  # and how many examples
 
@@ -26,10 +36,12 @@ Generator = Callable[[random.Random, float], dict[str, Any]]
 
 
 class GSMSymbolic(AbstractTask):
-    """Problems in the manner of GSM8K whose names and numbers are drawn anew for each example (GSM-Symbolic, arXiv:2410.05229).
+    """Problems in the manner of GSM8K whose names and numbers are drawn anew for each example
+    (GSM-Symbolic, arXiv:2410.05229).
 
-    A test example comes from a template that training never saw. Example k of template t is drawn with the seed "t/k"; a question that was
-    there before, a negative answer (no question asks for one) and a worked answer that ends in another number than `answer` are left out.
+    A test example comes from a template that training never saw. Example k of template t is drawn
+    with the seed "t/k"; a question that was there before, a negative answer (no question asks for
+    one) and a worked answer that ends in another number than `answer` are left out.
     """
 
     version: ClassVar[int] = 1
@@ -45,14 +57,20 @@ class GSMSymbolic(AbstractTask):
 
     def examples(self, split: Split) -> list[Example]:
         made, chosen, seen = generators(), [], set()
-        for k, template in ((k, template) for k in itertools.count() for template in templates(split)):
+        for k, template in (
+            (k, template) for k in itertools.count() for template in templates(split)
+        ):
             drawn = made[template](random.Random(f"{template}/{k}"), 1.0)
             question, worked = drawn["question"].strip(), drawn["metadata"]["answer_cot"].strip()
             answer = final_number(f"#### {drawn['answer']}")
             if question in seen or answer is None or answer < 0 or final_number(worked) != answer:
                 continue
             seen.add(question)
-            chosen.append(Example(id=f"{template}/{k}", text=f"Question: {question}\nAnswer:", target=f" {worked}"))
+            chosen.append(
+                Example(
+                    id=f"{template}/{k}", text=f"Question: {question}\nAnswer:", target=f" {worked}"
+                )
+            )
             if len(chosen) == COUNTS[split]:
                 break
         return chosen
@@ -63,7 +81,10 @@ class GSMSymbolic(AbstractTask):
 
 def templates(split: Split) -> list[int]:
     """The templates of a split: a fixed shuffle, by hash, cut into three."""
-    order = sorted(set(range(100)) - UNSOUND, key=lambda template: hashlib.sha256(f"gsm_symbolic/{template}".encode()).digest())
+    order = sorted(
+        set(range(100)) - UNSOUND,
+        key=lambda template: hashlib.sha256(f"gsm_symbolic/{template}".encode()).digest(),
+    )
     cut, end = TEMPLATES["train"], TEMPLATES["train"] + TEMPLATES["valid"]
     return sorted({"train": order[:cut], "valid": order[cut:end], "test": order[end:]}[split])
 
@@ -72,7 +93,8 @@ def templates(split: Split) -> list[int]:
 def generators() -> dict[int, Generator]:
     """The package's generators by template number.
 
-    They are loaded without `reasoning_gym` itself, whose import needs a dozen packages: for a moment an empty package stands in its place.
+    They are loaded without `reasoning_gym` itself, whose import needs a dozen packages: for a
+    moment an empty package stands in its place.
     """
     folder = package_folder("reasoning-gym")
     utils = _load("reasoning_gym.utils", folder / "utils.py")
@@ -80,12 +102,20 @@ def generators() -> dict[int, Generator]:
     before = {name: sys.modules[name] for name in stand_in if name in sys.modules}
     sys.modules.update(stand_in)
     try:
-        halves = [_load(name, folder / "arithmetic" / "gsm_symbolic" / f"{name}.py") for name in ("generators_00_49", "generators_50_99")]
+        halves = [
+            _load(name, folder / "arithmetic" / "gsm_symbolic" / f"{name}.py")
+            for name in ("generators_00_49", "generators_50_99")
+        ]
     finally:
         for name in stand_in:
             del sys.modules[name]
         sys.modules.update(before)
-    return {t: getattr(half, f"generate_{t}") for half in halves for t in range(100) if hasattr(half, f"generate_{t}")}
+    return {
+        t: getattr(half, f"generate_{t}")
+        for half in halves
+        for t in range(100)
+        if hasattr(half, f"generate_{t}")
+    }
 
 
 def _load(name: str, path: Path) -> ModuleType:

@@ -4,28 +4,42 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from peftbench.sandbox import execute
-from peftbench.tasks._base import AbstractTask, Answer, Example, Kind, Scores, Source, Split, held_out
-from peftbench.tasks._code import check_all, pass_rates
-from peftbench.tasks._hub import rows
-from peftbench.tasks._text import bare
+from peftbench.sandbox.execute import execute
+from peftbench.tasks.base import (
+    AbstractTask,
+    Answer,
+    Example,
+    Kind,
+    Scores,
+    Source,
+    Split,
+    held_out,
+)
+from peftbench.tasks.code_answers import check_all, pass_rates
+from peftbench.tasks.hub import rows
+from peftbench.tasks.text import bare
 
 COLUMNS = ("task_id", "text", "code", "test_list", "test_setup_code")
 SECONDS = 10.0  # of processor time: the slowest reference, of problem 123, takes 3 to 5
 
 
 class MBPP(AbstractTask):
-    """Prompts as in bigcode-evaluation-harness, bigcode_eval/tasks/mbpp.py: a docstring of the description and the first of three tests.
-    An answer passes with all three; the challenge tests are not used.
+    """Prompts as in bigcode-evaluation-harness, bigcode_eval/tasks/mbpp.py: a docstring of the
+    description and the first of three tests. An answer passes with all three; the challenge tests
+    are not used.
 
-    test: the official 500 problems. valid: 15 % of the official train split's 374, by description; train: the rest, without the three
-    descriptions that are in test too. The official validation and prompt splits are not used. Of that harness' stops "\\nclass" is missing,
-    since a reference (342) has a class after its first line.
+    test: the official 500 problems. valid: 15 % of the official train split's 374, by description;
+    train: the rest, without the three descriptions that are in test too. The official validation
+    and prompt splits are not used. Of that harness' stops "\\nclass" is missing, since a reference
+    (342) has a class after its first line.
     """
 
     version: ClassVar[int] = 1
     source: ClassVar[Source] = Source(
-        name="google-research-datasets/mbpp", revision="4bb6404fdc6cacfda99d4ac4205087b89d32030c", licence="CC-BY-4.0", config="full"
+        name="google-research-datasets/mbpp",
+        revision="4bb6404fdc6cacfda99d4ac4205087b89d32030c",
+        licence="CC-BY-4.0",
+        config="full",
     )
     kind: ClassVar[Kind] = "generation"
     primary: ClassVar[str] = "pass@1"
@@ -37,11 +51,23 @@ class MBPP(AbstractTask):
             return [example(row) for row in test]
         tested = {bare(row["text"]) for row in test}
         train = [row for row in self._rows("train") if bare(row["text"]) not in tested]
-        return [example(row) for row in train if held_out(bare(row["text"]), 0.15) == (split == "valid")]
+        return [
+            example(row) for row in train if held_out(bare(row["text"]), 0.15) == (split == "valid")
+        ]
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        problems = {str(row["task_id"]): row for official in ("train", "test") for row in self._rows(official)} if examples else {}
-        passed = check_all(lambda example, answer: float(passes(problems[example.id], answer)), examples, answers)
+        problems = (
+            {
+                str(row["task_id"]): row
+                for official in ("train", "test")
+                for row in self._rows(official)
+            }
+            if examples
+            else {}
+        )
+        passed = check_all(
+            lambda example, answer: float(passes(problems[example.id], answer)), examples, answers
+        )
         return Scores(pass_rates(examples, passed), list(passed))
 
     def _rows(self, official: str) -> list[dict[str, Any]]:
@@ -51,12 +77,16 @@ class MBPP(AbstractTask):
 def example(row: dict[str, Any]) -> Example:
     """A problem as it is put to a model."""
     prompt = f'"""\n{row["text"].strip()}\n{row["test_list"][0].strip()}\n"""\n'
-    return Example(id=str(row["task_id"]), text=prompt, target=row["code"].replace("\r\n", "\n").rstrip())
+    return Example(
+        id=str(row["task_id"]), text=prompt, target=row["code"].replace("\r\n", "\n").rstrip()
+    )
 
 
 def passes(row: dict[str, Any], answer: str) -> bool:
     """Whether the answer passes the problem's tests."""
     tests = "\n".join([row["test_setup_code"], *row["test_list"]])
     setup = "import sys"  # which the tests of problem 596 expect of the solution
-    named = re.findall(r"^(?:def|class) +(\w+)", row["code"], re.MULTILINE)  # what tests take from a solution is what the reference has
+    named = re.findall(
+        r"^(?:def|class) +(\w+)", row["code"], re.MULTILINE
+    )  # what tests take from a solution is what the reference has
     return execute(answer, tests, setup=setup, remote=named, seconds=SECONDS).passed

@@ -6,8 +6,17 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from peftbench.assets import REVIEWS_VERSION, reviews_archive
-from peftbench.tasks._base import AbstractTask, Answer, Example, Kind, Scores, Source, Split, held_out
-from peftbench.tasks._text import bare
+from peftbench.tasks.base import (
+    AbstractTask,
+    Answer,
+    Example,
+    Kind,
+    Scores,
+    Source,
+    Split,
+    held_out,
+)
+from peftbench.tasks.text import bare
 
 INNER = f"vaderSentiment-{REVIEWS_VERSION}/additional_resources/hutto_ICWSM_2014.tar.gz"
 MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
@@ -15,14 +24,18 @@ AMBIGUOUS = 0.5  # of the ratings' range [-4, 4]
 
 
 class Reviews(AbstractTask):
-    """Rotten Tomatoes snippets with the mean rating of 20 people, from -4 to 4 (Hutto and Gilbert, ICWSM 2014).
+    """Rotten Tomatoes snippets with the mean rating of 20 people, from -4 to 4 (Hutto and Gilbert,
+    ICWSM 2014).
 
-    Positive means a rating of at least 0.5, negative one of at most -0.5; the 5 % between, where the raters take no side, are left out.
-    Texts that differ in nothing but case, spaces and punctuation count once. A hash of the text puts 15 % into test and 10 % into valid.
+    Positive means a rating of at least 0.5, negative one of at most -0.5; the 5 % between, where
+    the raters take no side, are left out. Texts that differ in nothing but case, spaces and
+    punctuation count once. A hash of the text puts 15 % into test and 10 % into valid.
     """
 
     version: ClassVar[int] = 1
-    source: ClassVar[Source] = Source(name="vaderSentiment", revision=REVIEWS_VERSION, licence="MIT", config="movieReviewSnippets")
+    source: ClassVar[Source] = Source(
+        name="vaderSentiment", revision=REVIEWS_VERSION, licence="MIT", config="movieReviewSnippets"
+    )
     kind: ClassVar[Kind] = "classification"
     primary: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = ("negative", "positive")
@@ -35,18 +48,26 @@ class Reviews(AbstractTask):
             if abs(float(rating)) < AMBIGUOUS or key in seen:
                 continue
             seen.add(key)
-            if split == ("test" if held_out(key, 0.15) else "valid" if held_out(key, 0.25) else "train"):
+            if split == (
+                "test" if held_out(key, 0.15) else "valid" if held_out(key, 0.25) else "train"
+            ):
                 chosen.append(Example(id=name, text=text.strip(), target=int(float(rating) > 0)))
         return chosen
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        from peftbench.metrics.classification import Classification  # it imports torch and transformers, which takes seconds
+        from peftbench.metrics.classification import (
+            Classification,  # it imports torch and transformers, which takes seconds
+        )
 
         if not examples:
             return Scores({"accuracy": None, "macro_f1": None}, [])
         targets = [example.target for example in examples]
-        metrics = Classification(keep_in_memory=True).compute(predictions=answers, references=targets)
-        each: list[float | None] = [float(answer == target) for answer, target in zip(answers, targets, strict=True)]
+        metrics = Classification(keep_in_memory=True).compute(
+            predictions=answers, references=targets
+        )
+        each: list[float | None] = [
+            float(answer == target) for answer, target in zip(answers, targets, strict=True)
+        ]
         return Scores(metrics or {}, each)
 
 

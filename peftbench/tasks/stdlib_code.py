@@ -1,4 +1,5 @@
-"""Functions of the standard library as programming problems: signature and docstring in HumanEval's layout, and the body as answer."""
+"""Functions of the standard library as programming problems: signature and docstring in HumanEval's
+layout, and the body as answer."""
 
 import ast
 import functools
@@ -11,18 +12,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.tasks._text import bare
+from peftbench.tasks.text import bare
 
 DOCSTRING = range(20, 601)  # characters
 BODY = range(1, 31)  # lines
-SKIPPED = frozenset({"antigravity", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "this", "turtledemo"})
+SKIPPED = frozenset(
+    {
+        "antigravity",
+        "encodings",
+        "ensurepip",
+        "idlelib",
+        "lib2to3",
+        "pydoc_data",
+        "test",
+        "tests",
+        "this",
+        "turtledemo",
+    }
+)
 
 
 @dataclass(frozen=True)
 class Function:
     """A top-level function of a module."""
 
-    module: str  # the module or package right under the standard library, which is held out as a whole
+    module: (
+        str  # the module or package right under the standard library, which is held out as a whole
+    )
     name: str  # with the dotted path of its file
     head: str  # signature and docstring
     body: str
@@ -30,7 +46,8 @@ class Function:
 
 @functools.cache
 def functions() -> tuple[Function, ...]:
-    """The running Python's functions in a fixed order; of two with the same head or the same arguments and body, the first."""
+    """The running Python's functions in a fixed order; of two with the same head or the same
+    arguments and body, the first."""
     chosen, seen = [], set()
     for function in itertools.chain.from_iterable(map(_functions, _files())):
         tree = parsed(function.head + function.body)
@@ -44,12 +61,18 @@ def functions() -> tuple[Function, ...]:
 
 
 def parsed(source: str) -> ast.FunctionDef | None:
-    """The only statement of `source`, if that is a function; None for anything else, invalid code included."""
+    """The only statement of `source`, if that is a function; None for anything else, invalid code
+    included."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the code read, such as an invalid escape sequence
         try:
             body = ast.parse(source).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: a null character; the last two: nested too deeply
+        except (
+            SyntaxError,
+            ValueError,
+            RecursionError,
+            MemoryError,
+        ):  # ValueError: a null character; the last two: nested too deeply
             return None
     return body[0] if len(body) == 1 and isinstance(body[0], ast.FunctionDef) else None
 
@@ -64,7 +87,8 @@ def _files() -> Iterator[Path]:
 
 
 def _functions(path: Path) -> Iterator[Function]:
-    """The undecorated top-level functions whose docstring and body have lines and a size of their own."""
+    """The undecorated top-level functions whose docstring and body have lines and a size of their
+    own."""
     parts = path.relative_to(sysconfig.get_path("stdlib")).with_suffix("").parts
     with tokenize.open(path) as file:
         source = file.read()
@@ -76,13 +100,25 @@ def _functions(path: Path) -> Iterator[Function]:
         if not isinstance(node, ast.FunctionDef) or node.decorator_list or len(node.body) < 2:
             continue
         docstring, statements = node.body[0], node.body[1:]
-        head, body = lines[node.lineno - 1 : docstring.end_lineno], lines[docstring.end_lineno : node.end_lineno]
-        body = list(itertools.dropwhile(lambda line: not line.strip(), body))  # HumanEval has no blank line after the docstring
+        head, body = (
+            lines[node.lineno - 1 : docstring.end_lineno],
+            lines[docstring.end_lineno : node.end_lineno],
+        )
+        body = list(
+            itertools.dropwhile(lambda line: not line.strip(), body)
+        )  # HumanEval has no blank line after the docstring
         if (
             len(ast.get_docstring(node) or "") in DOCSTRING
             and len(body) in BODY
             and docstring.lineno > node.lineno
-            and all(line.startswith("    ") or not line.strip() for line in body)  # else a comment at the margin would stop an answer
+            and all(
+                line.startswith("    ") or not line.strip() for line in body
+            )  # else a comment at the margin would stop an answer
             and not all(isinstance(statement, ast.Pass | ast.Raise) for statement in statements)
         ):
-            yield Function(parts[0], ".".join([*parts, node.name]), "\n".join([*head, ""]), "\n".join([*body, ""]))
+            yield Function(
+                parts[0],
+                ".".join([*parts, node.name]),
+                "\n".join([*head, ""]),
+                "\n".join([*body, ""]),
+            )

@@ -1,0 +1,1 @@
+"""Records to estimates: runs that may be compared, intervals, curves."""

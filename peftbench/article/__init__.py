@@ -1,0 +1,1 @@
+"""The article's claims, their rules and verdicts."""

@@ -1,0 +1,262 @@
+"""What is to be run: an experiment file, the part of it that is wanted, and its single runs."""
+
+import itertools
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, get_args
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from peftbench.errors import InputError, unknown
+from peftbench.spec import (
+    DataSpec,
+    Dtype,
+    FrozenModel,
+    LimitSpec,
+    RunSpec,
+    ScoredSplit,
+    StudyReference,
+    TrainSpec,
+    validated,
+)
+
+Sampler = Literal["tpe", "random", "grid"]
+Item = TypeVar("Item")
+
+
+class TaskEntry(FrozenModel):
+    """A task of an experiment, with what differs there from the experiment's defaults. A name alone
+    is short for a table with nothing but that name."""
+
+    name: str
+    model: str | None = None
+    """The model for this task; null: the experiment's."""
+    train: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+
+
+class Override(FrozenModel):
+    """What an arm changes on one task."""
+
+    train: dict[str, Any] = {}
+    args: dict[str, Any] = {}
+    study: StudyReference | None = None
+    """The study that found the values; `peftbench search` writes it."""
+
+
+class ArmEntry(FrozenModel):
+    """A method with its hyperparameters."""
+
+    method: str
+    args: dict[str, Any] = {}
+    """The method's hyperparameters; `peftbench list methods` names them."""
+    train: dict[str, Any] = {}
+    on: dict[str, Override] = {}
+    """By a task's name: what the arm changes there."""
+    space: dict[str, Any] = {}
+    """In a search, by a dotted key in quotation marks: a range `{ low = 1e-4, high = 1e-2, log =
+    true }` or a list of values in place of the method's own; false: not varied."""
+    sampler: Sampler | None = None
+    """In a search: another sampler than the file's."""
+
+
+class SearchTable(FrozenModel):
+    """How `peftbench search` tunes an experiment: on `valid`, each arm with as many trials as any
+    other."""
+
+    trials: PositiveInt
+    """For each arm on each task; a trial is a run for each of the experiment's seeds."""
+    sampler: Sampler = "tpe"
+    pruner: Literal["halving", "none"] | None = None
+    """halving: trials that are not among the best at a fraction of their steps end there. null:
+    halving for language models, none where a new head is trained, whose first losses say too little
+    (docs/log.md)."""
+    seed: NonNegativeInt = 0
+    """Of the sampler."""
+    test_seeds: PositiveInt = 5
+    """Fresh seeds in the experiment file that is written with the settings found."""
+
+
+class Experiment(FrozenModel):
+    """An experiment file: arms x tasks x seeds are multiplied, nothing else is."""
+
+    question: str
+    """What the experiment is to answer."""
+    model: str | None = None
+    """A packaged model's name, a local folder or a hub id, for all tasks that name none."""
+    task: tuple[TaskEntry, ...]
+    arm: tuple[ArmEntry, ...]
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    split: ScoredSplit = "test"
+    """The split that is scored."""
+    train: dict[str, Any] = {}
+    """Defaults of all runs; values of a task, an arm and its `on.TASK` win over them, in that
+    order."""
+    data: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+    search: SearchTable | None = None
+
+
+class MethodType(Protocol):
+    """What `expand` needs to know of a method."""
+
+    version: int
+    lr: float
+
+    def complete(self, args: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+class TaskType(Protocol):
+    """What `expand` needs to know of a task."""
+
+    version: int
+
+
+def read_experiment(path: Path) -> Experiment:
+    """The experiment in a TOML file. Raises InputError that names the file and the key."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no such experiment file: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    entries = raw.get("task")
+    if isinstance(entries, list):
+        raw["task"] = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+    experiment = validated(Experiment, raw, str(path))
+    for key in ("task", "arm", "seeds"):
+        if not getattr(experiment, key):
+            raise InputError(f"{path}: {key}: at least one is needed")
+    return experiment
+
+
+def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
+    """The part of an experiment whose method, task, model and seed are among the given ones. Raises
+    InputError if nothing is left."""
+    arms = [{"method": arm.method} for arm in experiment.arm]
+    entries = [
+        {"task": entry.name, "model": entry.model or experiment.model or ""}
+        for entry in experiment.task
+    ]
+    seeds = [{"seed": str(seed)} for seed in experiment.seeds]
+    there: dict[str, set[str]] = {}
+    for facts in [*arms, *entries, *seeds]:
+        for key, value in facts.items():
+            there.setdefault(key, set()).add(value)
+    for key, values in only.items():
+        if key not in there:
+            raise unknown("key in --only", key, there)
+        for value in values - there[key]:
+            raise unknown(f"{key} in --only", value, there[key])
+
+    def wanted(facts: Mapping[str, str]) -> bool:
+        return all(value in only.get(key, {value}) for key, value in facts.items())
+
+    def among(values: Sequence[Item], facts: Sequence[Mapping[str, str]]) -> tuple[Item, ...]:
+        return tuple(value for value, fact in zip(values, facts, strict=True) if wanted(fact))
+
+    task = among(experiment.task, entries)
+    if not task:
+        raise InputError(
+            "--only leaves no task of the experiment: none has both that name and that model"
+        )
+    selected = {"arm": among(experiment.arm, arms), "task": task}
+    return experiment.model_copy(update=selected | {"seeds": among(experiment.seeds, seeds)})
+
+
+def expand(
+    experiment: Experiment,
+    methods: Mapping[str, MethodType],
+    tasks: Mapping[str, TaskType],
+    settings: Iterable[tuple[str, Any]] = (),
+    *,
+    auto_dtype: Dtype,
+) -> list[RunSpec]:
+    """Every run of an experiment: seed by seed, within a seed task by task, and within a task all
+    arms in turn.
+
+    settings: (dotted key, value) pairs such as ("train.steps", 20), which win over the file.
+    auto_dtype: what the dtype "auto" comes to on the device the runs are for.
+    Raises InputError on a name, key or value that does not exist.
+    """
+    forced = _by_table(settings)
+    _check_names(experiment, methods, tasks)
+    specs: dict[str, RunSpec] = {}
+    for seed, entry in itertools.product(experiment.seeds, experiment.task):
+        where = f"task {entry.name!r}"
+        model = entry.model or experiment.model
+        if model is None:
+            raise InputError(f"{where} has no model: give one there or at the top of the file")
+        data = experiment.data | entry.data | forced["data"]
+        limits = experiment.limits | entry.limits | forced["limits"]
+        for arm in experiment.arm:
+            method, on = methods[arm.method], arm.on.get(entry.name, Override())
+            train = {"lr": method.lr, "dtype": "auto"}
+            for table in (experiment.train, entry.train, arm.train, on.train, forced["train"]):
+                train |= table
+            spec = RunSpec(
+                model=model,
+                task=entry.name,
+                task_version=tasks[entry.name].version,
+                method=arm.method,
+                method_version=method.version,
+                args=method.complete(arm.args | on.args | forced["args"]),
+                train=_train_spec(train, auto_dtype, f"arm {arm.method!r} on {where}: train"),
+                data=validated(DataSpec, data, f"{where}: data"),
+                seed=seed,
+                split=experiment.split,
+                limits=validated(LimitSpec, limits, f"{where}: limits"),
+                study=on.study,
+            )
+            if spec.run_id in specs:
+                raise InputError(
+                    f"arm {arm.method!r} on {where}, seed {seed}: "
+                    "the same run stands in the experiment twice"
+                )
+            specs[spec.run_id] = spec
+    return list(specs.values())
+
+
+def _by_table(settings: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings of the command line by the table that they belong to."""
+    tables: dict[str, dict[str, Any]] = {"train": {}, "data": {}, "limits": {}, "args": {}}
+    for key, value in settings:
+        table, _, name = key.partition(".")
+        if table not in tables or not name:
+            raise InputError(
+                f"--set {key}: the key must be one of train.KEY, data.KEY, limits.KEY, args.KEY"
+            )
+        tables[table][name] = value
+    return tables
+
+
+def _check_names(
+    experiment: Experiment, methods: Mapping[str, MethodType], tasks: Mapping[str, TaskType]
+) -> None:
+    """Raises InputError on a method or task that does not exist."""
+    names = {entry.name for entry in experiment.task}
+    for arm in experiment.arm:
+        if arm.method not in methods:
+            raise unknown("method", arm.method, methods)
+        for name in arm.on:
+            if name not in names:
+                raise unknown(f"task in arm {arm.method!r}: on", name, names)
+    for name in names:
+        if name not in tasks:
+            raise unknown("task", name, tasks)
+
+
+def _train_spec(values: dict[str, Any], auto_dtype: Dtype, where: str) -> TrainSpec:
+    """The spec, its dtype never "auto": what that comes to belongs to the run's id."""
+    dtypes = ("auto", *get_args(Dtype))
+    if values["dtype"] not in dtypes:
+        raise InputError(
+            f"{where}: dtype: must be one of {', '.join(dtypes)} (given: {values['dtype']!r})"
+        )
+    if values["dtype"] == "auto":
+        values = values | {"dtype": auto_dtype}
+    return validated(TrainSpec, values, where)

@@ -1,0 +1,171 @@
+"""Linear layers with something trained beside them: finding, replacing and merging them, once for
+all methods."""
+
+import abc
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from peftbench.errors import InputError
+from peftbench.methods.base import Targets
+
+
+class TransposedLinear(nn.Linear):
+    """A linear layer whose weight the published model keeps as (in, out)."""
+
+
+def linearize(model: nn.Module) -> None:
+    """Replace every Conv1D of transformers (GPT-2's linear layer with a transposed weight) by the
+    nn.Linear that computes the same.
+
+    To be called right after loading, on weights that are not tied.
+    """
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            linear = TransposedLinear(module.nx, module.nf, bias=False, device="meta")
+            linear.weight = nn.Parameter(
+                module.weight.detach().t().contiguous(), requires_grad=module.weight.requires_grad
+            )
+            linear.bias = module.bias
+            replace(model, name, linear)
+
+
+class AbstractAdapted(nn.Module, abc.ABC):
+    """A frozen linear layer W and a trained change of it: y = (W + delta) x + bias."""
+
+    peft_type: ClassVar[str]  # what the ecosystem's adapter files call this kind of layer
+    base: nn.Linear
+
+    @abc.abstractmethod
+    def delta(self) -> Tensor:
+        """The change of the weight, (out, in), in the adapter's dtype."""
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """This layer's entries in the ecosystem's adapter_config.json; the same for all layers of a
+        model."""
+
+    @abc.abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What an adapter file keeps of this layer, by the ecosystem's names."""
+
+    def shared(self) -> dict[str, Tensor]:
+        """What an adapter file keeps once for all layers, by the ecosystem's names."""
+        return {}
+
+    @property
+    def updatable(self) -> int:
+        """How many parameters change their value although they are not trained."""
+        return 0
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """A plain linear layer that computes the same; shares the bias, not the weight."""
+        linear = type(self.base)(
+            self.base.in_features, self.base.out_features, bias=False, device="meta"
+        )
+        weight = self.base.weight
+        linear.weight = nn.Parameter((weight + self.delta()).to(weight.dtype), requires_grad=False)
+        linear.bias = self.base.bias
+        return linear
+
+
+Layer = TypeVar("Layer", bound=AbstractAdapted)
+
+
+def linear_layers(model: nn.Module, targets: Targets) -> dict[str, nn.Linear]:
+    """The targeted linear layers of `model` by name.
+
+    "all-linear": every nn.Linear of the model's trunk, that is, without the head (transformers'
+    models call their trunk `base_model`). A tuple: every nn.Linear whose name ends with one of the
+    given names, at a dot. Raises InputError that names a target without a layer.
+    """
+    trunk = getattr(model, "base_model", model)
+    inside = {id(module) for module in trunk.modules()}
+    linears = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and id(module) in inside
+    }
+    if targets == "all-linear":
+        if not linears:
+            raise InputError(f"targets 'all-linear': {type(model).__name__} has no linear layer")
+        return linears
+    wanted = (targets,) if isinstance(targets, str) else targets
+    if not wanted:
+        raise InputError("targets: at least one is needed, or 'all-linear'")
+    chosen: dict[str, nn.Linear] = {}
+    for target in wanted:
+        found = {
+            name: module for name, module in linears.items() if f".{name}".endswith(f".{target}")
+        }
+        if not found:
+            last = sorted({name.rpartition(".")[2] for name in linears})
+            raise InputError(
+                f"target {target!r} matches no linear layer; the model's are called {', '.join(last)}"
+            )
+        chosen |= found
+    return {
+        name: module for name, module in linears.items() if name in chosen
+    }  # in the model's order, whatever the targets'
+
+
+def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` where `name` is in `model`."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def adapt(model: nn.Module, targets: Targets, wrap: Callable[[nn.Linear], AbstractAdapted]) -> None:
+    """Replace each targeted linear layer by wrap(layer), in the model's order."""
+    for name, linear in linear_layers(model, targets).items():
+        replace(model, name, wrap(linear))
+
+
+def adapted_layers(model: nn.Module) -> Iterator[tuple[str, AbstractAdapted]]:
+    """Name and layer of every adapted layer."""
+    return (
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, AbstractAdapted)
+    )
+
+
+def layers(model: nn.Module, kind: type[Layer]) -> list[Layer]:
+    """Every adapted layer of one kind."""
+    return [module for module in model.modules() if isinstance(module, kind)]
+
+
+def merge(model: nn.Module) -> None:
+    """Replace every adapted layer of `model` by its merged, plain linear layer."""
+    for name, layer in list(adapted_layers(model)):
+        replace(model, name, layer.merged())
+
+
+def kaiming_uniform(
+    shape: tuple[int, int], gain: float, like: Tensor, rng: torch.Generator
+) -> Tensor:
+    """U(-bound, bound) with bound = gain * sqrt(3 / fan_in), fan_in = shape[1] (He et al.,
+    arXiv:1502.01852).
+
+    Drawn on the CPU, then moved to the device of `like`, in float32 or its dtype if that is wider:
+    trained parameters stay precise beside a bfloat16 base.
+    """
+    bound = gain * (3 / shape[1]) ** 0.5
+    values = torch.empty(shape, device="cpu", dtype=torch.float32).uniform_(
+        -bound, bound, generator=rng
+    )
+    return values.to(device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+
+
+def linear_plus(base: nn.Linear, x: Tensor, z: Tensor, B: Tensor, scale: float) -> Tensor:
+    """base(x) + scale * z B^T without a tensor of its own for the second term: (..., in), (tokens,
+    r), (out, r) -> (..., out)."""
+    y = F.linear(
+        x.reshape(-1, x.shape[-1]), base.weight, base.bias
+    )  # (tokens, out), no view: may be added to in place
+    return y.addmm_(z, B.t(), alpha=scale).view(*x.shape[:-1], -1)

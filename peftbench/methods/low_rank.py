@@ -1,0 +1,69 @@
+"""The low-rank layer y = W x + s B A x (arXiv:2106.09685, section 4.1), shared by the LoRA family."""
+
+import abc
+from typing import Annotated, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from peftbench.methods.linear import AbstractAdapted, kaiming_uniform, linear_plus
+
+Rank = PositiveInt
+Alpha = PositiveFloat
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AbstractLowRank(AbstractAdapted):
+    """A layer whose change is s B A: whatever it does while training, its file is that of an
+    ordinary LoRA layer."""
+
+    peft_type: ClassVar[str] = "LORA"
+    scale: float
+    dropout: float = 0.0
+
+    @abc.abstractmethod
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """(A, B) of an ordinary LoRA layer with the same scale that computes the same: (r', in),
+        (out, r')."""
+
+    def delta(self) -> Tensor:
+        A, B = self.factors()
+        return self.scale * (B @ A)
+
+    def settings(self) -> dict[str, Any]:
+        rank = self.factors()[0].shape[0]
+        return {"r": rank, "lora_alpha": rank * self.scale, "lora_dropout": self.dropout}
+
+    def tensors(self) -> dict[str, Tensor]:
+        A, B = self.factors()
+        return {"lora_A.weight": A, "lora_B.weight": B}
+
+
+class LowRank(AbstractLowRank):
+    """y = W x + s B A drop(x), s = alpha / r; W is frozen, A starts Kaiming-uniform (a = sqrt 5), B
+    at zero.
+
+    A's distribution is loralib's and peft's, U(-1/sqrt(in), 1/sqrt(in)); the paper says "random
+    Gaussian".
+    """
+
+    def __init__(
+        self, base: nn.Linear, *, rank: int, alpha: float, dropout: float, rng: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.scale = alpha / rank
+        self.dropout = dropout
+        a = kaiming_uniform((rank, base.in_features), 3**-0.5, base.weight, rng)
+        self.A = nn.Parameter(a)  # (r, in)
+        self.B = nn.Parameter(a.new_zeros(base.out_features, rank))  # (out, r)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.A, self.B
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        z = F.linear(h.reshape(-1, h.shape[-1]), self.A.to(x.dtype))  # (tokens, r)
+        return linear_plus(self.base, x, z, self.B.to(x.dtype), self.scale)

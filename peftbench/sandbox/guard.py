@@ -1,0 +1,88 @@
+"""What Python itself refuses to confined code: a second fence where the kernel has fences, the only
+one for files where it has none."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+# how the names of refused audit events begin (docs.python.org/3/library/audit_events.html)
+EVENTS = (
+    *(
+        "socket.",
+        "subprocess.",
+        "pty.",
+        "os.system",
+        "os.exec",
+        "os.fork",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.kill",
+        "signal.pthread_kill",
+    ),
+    *(
+        "os.remove",
+        "os.rename",
+        "os.rmdir",
+        "os.mkdir",
+        "os.link",
+        "os.symlink",
+        "os.truncate",
+        "os.chmod",
+        "os.chown",
+        "os.utime",
+    ),
+    *(
+        "os.setxattr",
+        "os.removexattr",
+        "os.chflags",
+        "os.lockf",
+        "os.chdir",
+        "shutil.",
+        "tempfile.",
+        "resource.",
+    ),
+    *("ctypes.", "gc.get_", "code.__new__"),  # ways to the guard itself
+)
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def guard(readable: Sequence[str]) -> Callable[[str, tuple[Any, ...]], None]:
+    """An audit hook, which no Python code can remove. It calls nothing that Python code could
+    replace: hence the names it binds here."""
+    events, writing, files, folders, null = (
+        EVENTS,
+        WRITING,
+        frozenset((*readable, os.devnull)),
+        tuple(f"{file}/" for file in readable),
+        os.devnull,
+    )
+    begins, contains, kind, text, number, refusal = (
+        str.startswith,
+        str.__contains__,
+        type,
+        str,
+        int,
+        PermissionError,
+    )
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if begins(event, events):
+            raise refusal(event)
+        if event == "import" and arguments[0] == "_posixsubprocess":  # it forks without an event
+            raise refusal(event)
+        if event == "object.__setattr__" and arguments[1] == "__code__":
+            raise refusal(event)
+        if event == "open" or event == "os.listdir" or event == "os.scandir":
+            path = arguments[0]
+            if kind(path) is number:  # a file that is open already
+                return
+            if (
+                kind(path) is not text
+                or contains(path, "..")
+                or not (path in files or begins(path, folders))
+            ):
+                raise refusal(event)
+            if event == "open" and arguments[2] & writing and path != null:
+                raise refusal(event)
+
+    return hook

@@ -1,0 +1,111 @@
+"""Plain values over a pipe: what arrives is built of Python's own types alone, so that comparing it
+runs no code of the sender."""
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+LIMIT = 16_000_000  # bytes of a message
+TYPES: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        bytearray,
+        list,
+        tuple,
+        set,
+        frozenset,
+        dict,
+    )
+}
+
+
+def refuse(value: Any) -> int:
+    """What `keep` is where only plain values may pass. Raises TypeError."""
+    raise TypeError(f"a value of type {type(value).__name__} cannot be passed on")
+
+
+def missing(number: int) -> Any:
+    """What `find` is where no object is kept. Raises ValueError."""
+    raise ValueError("no such type: 'object'")
+
+
+def send(descriptor: int, message: Any, keep: Callable[[Any], int] = refuse) -> None:
+    """Write a message of plain values; of anything else goes the number that `keep` gives it.
+    Raises ValueError if it is too long."""
+    data = json.dumps(encoded(message, keep)).encode()
+    if len(data) > LIMIT:
+        raise ValueError(f"a value of {len(data)} bytes is too long")
+    data = len(data).to_bytes(4, "big") + data
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def receive(descriptor: int, find: Callable[[int], Any] = missing) -> Any:
+    """Read a message; `find` gives what a number stands for. Raises EOFError where the other side
+    has gone, ValueError on no message."""
+    size = int.from_bytes(_read(descriptor, 4), "big")
+    if size > LIMIT:
+        raise ValueError(f"a value of {size} bytes is too long")
+    return decoded(json.loads(_read(descriptor, size)), find)
+
+
+def encoded(value: Any, keep: Callable[[Any], int] = refuse) -> Any:
+    """A value as JSON has it: containers become [letter, content]. A subclass of a plain type goes
+    as that type."""
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        return ["dict", [[encoded(key, keep), encoded(item, keep)] for key, item in value.items()]]
+    for kind in (list, tuple, set, frozenset):
+        if isinstance(value, kind):
+            return [kind.__name__, [encoded(item, keep) for item in value]]
+    if isinstance(value, bytes | bytearray):
+        return [type(value).__name__, value.hex()]
+    if isinstance(value, complex):
+        return ["complex", [value.real, value.imag]]
+    if isinstance(value, type) and value in TYPES.values():
+        return ["type", value.__name__]
+    return ["object", keep(value)]
+
+
+def decoded(value: Any, find: Callable[[int], Any] = missing) -> Any:
+    """The value that `encoded` made JSON of."""
+    if not isinstance(value, list):
+        return value
+    kind, content = value
+    match kind:
+        case "dict":
+            return {decoded(key, find): decoded(item, find) for key, item in content}
+        case "list" | "tuple" | "set" | "frozenset":
+            return TYPES[kind](decoded(item, find) for item in content)
+        case "bytes" | "bytearray":
+            return {"bytes": bytes, "bytearray": bytearray}[kind].fromhex(content)
+        case "complex":
+            return complex(*content)
+        case "type":
+            return TYPES[content]
+        case "object":
+            return find(content)
+        case _:
+            raise ValueError(f"no such type: {kind!r}")
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    parts = []
+    while size:
+        part = os.read(descriptor, min(size, 1 << 20))
+        if not part:
+            raise EOFError("the other side has gone")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,71 @@
+"""The process that generated code runs in: it answers the judge's calls, and whatever it does, all
+it can give is values."""
+
+import json
+import os
+import sys
+from typing import Any
+
+from peftbench.sandbox.confine import confine
+from peftbench.sandbox.wire import receive, send
+
+
+def main(incoming: int, outgoing: int) -> None:
+    """Run the solution of the job on stdin, then answer calls until the judge has gone."""
+    job = json.load(sys.stdin)
+    sys.set_int_max_str_digits(0)
+    confine(**job["limits"])
+    namespace: dict[str, Any] = {"__name__": "solution"}
+    try:
+        exec(compile(job["solution"], "solution", "exec"), namespace)
+        reply: dict[str, Any] = {"value": None}
+    except BaseException as error:
+        reply = failure(error)
+    send(outgoing, reply)
+    objects = Objects()
+    while True:
+        try:
+            message = receive(incoming, objects.find)
+        except EOFError:
+            os._exit(0)  # without what the solution would do at exit
+        try:
+            send(outgoing, {"value": _answer(namespace, *message)}, objects.keep)
+        except BaseException as error:
+            send(outgoing, failure(error))
+
+
+def _answer(namespace: dict[str, Any], act: str, target: Any, *rest: Any) -> Any:
+    match act:
+        case "call":
+            arguments, keywords = rest
+            return namespace[target](*arguments, **keywords)
+        case "get":
+            return getattr(target, *rest)
+        case "set":
+            return setattr(target, *rest)
+        case "items":
+            return list(target)
+
+
+class Objects:
+    """What has been handed out by number since it is no plain value."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def keep(self, value: Any) -> int:
+        """The number of an object, the same each time."""
+        for number, known in enumerate(self.kept):
+            if known is value:
+                return number
+        self.kept.append(value)
+        return len(self.kept) - 1
+
+    def find(self, number: int) -> Any:
+        """The object with a number."""
+        return self.kept[number]
+
+
+def failure(error: BaseException) -> dict[str, str]:
+    """What the judge is told of an exception."""
+    return {"error": type(error).__name__, "message": str(error)[:200]}

@@ -1,0 +1,100 @@
+"""What a task is: text in, text or a label out, and how answers are scored. Tasks know nothing of
+tokens or models."""
+
+import abc
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import ClassVar, Literal
+
+Split = Literal["train", "valid", "test"]
+Kind = Literal["classification", "regression", "generation"]
+Answer = str | int | float  # generated text, the index of a label, or a number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a task's data come from."""
+
+    name: str  # a hub id, or the package that holds the data
+    licence: str
+    revision: str | None = None  # a hub revision or the package's version
+    config: str | None = None  # the hub's configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One example. `text` is the whole prompt (generation) or the first sentence; `target` the
+    right answer."""
+
+    id: str  # unique within its split
+    text: str
+    # generation: the text that must follow `text`, its leading space included; else a label's index
+    # or a number
+    target: Answer
+    pair: str | None = None  # the second sentence of a pair
+    subset: str = ""  # a part of the split that is scored on its own (MNLI: matched, mismatched)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """metrics by name (None where undefined), and for each example its own score in [0, 1] or None
+    where it has none."""
+
+    metrics: dict[str, float | None]
+    each: list[float | None]
+
+
+class AbstractTask(abc.ABC):
+    """A task. A subclass is final."""
+
+    version: ClassVar[int]  # raise it when examples or scores change
+    source: ClassVar[Source]
+    kind: ClassVar[Kind]
+    primary: ClassVar[str]  # the metric the task is known by; higher is better
+    labels: ClassVar[tuple[str, ...]] = ()  # classification: names in the order of their indices
+    stops: ClassVar[tuple[str, ...]] = ()  # generation: the answer ends before the first of these
+
+    @abc.abstractmethod
+    def examples(self, split: Split) -> list[Example]:
+        """All examples of a split, always in the same order. Raises InputError where the source
+        cannot be had."""
+
+    @abc.abstractmethod
+    def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
+        """Score one answer per example. An example that is there several times, in a row or not,
+        was answered several times."""
+
+
+def held_out(text: str, part: float) -> bool:
+    """Whether an example of the official train split belongs to `valid`: a fixed hash of its text,
+    true for `part` of them."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < part * 2**64
+
+
+def sample(examples: list[Example], n: int | None) -> list[Example]:
+    """`n` of the examples, in their order, the same ones for every seed; a larger n keeps what a
+    smaller one chose. None: all."""
+    if n is None or n >= len(examples):
+        return examples
+    order = random.Random(0).sample(range(len(examples)), len(examples))
+    return [examples[i] for i in sorted(order[:n])]
+
+
+def few_shot(shots: Sequence[Example], example: Example) -> str:
+    """An example's prompt after solved examples, an empty line between them (as
+    lm-evaluation-harness has it)."""
+    return "".join(f"{shot.text}{shot.target}\n\n" for shot in shots) + example.text
+
+
+def fingerprint(splits: Mapping[Split, list[Example]]) -> str:
+    """SHA-256 over the examples of all splits, in order."""
+    digest = hashlib.sha256()
+    for split in sorted(splits):
+        for example in splits[split]:
+            digest.update(
+                json.dumps([split, asdict(example)], sort_keys=True, ensure_ascii=False).encode()
+            )
+    return digest.hexdigest()

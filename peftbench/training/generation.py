@@ -1,0 +1,328 @@
+"""Answers of a language model: many at once, greedy or drawn, each ending where it ends and making
+room for the next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from peftbench.errors import InputError
+from peftbench.training.models import LanguageModel, by_length
+
+STOP_WINDOW = 24  # tokens at the end of an answer in which a stop string is looked for
+FREED = (
+    1 / 8
+)  # part of the rows that must have finished before they are replaced, which copies the cache
+READ_TOKENS = {
+    "cpu": 1024,
+    "cuda": 16384,
+}  # padded tokens of prompts that are read at once: more is no faster, and pads more
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Answers in the order of their prompts, and what it took."""
+
+    answers: list[str]
+    tokens: int  # generated, with those that ended an answer
+    cut: int  # prompts that lost their start, since the window had no room for them and an answer
+    halvings: int  # times that memory was short
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Sampling: by inverse transform from one uniform number per answer and token, on the CPU, so
+    that equal seeds draw alike on every device and in every batch."""
+
+    temperature: float
+    uniform: Tensor  # (prompts, tokens), float64
+
+    @classmethod
+    def seeded(cls, temperature: float, tokens: int, seeds: Sequence[int]) -> "Drawing":
+        """One seed per prompt."""
+        rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return cls(
+            temperature,
+            torch.stack([torch.rand(tokens, generator=rng, dtype=torch.float64) for rng in rngs]),
+        )
+
+    def draw(self, logits: Tensor, prompts: Sequence[int], places: Sequence[int]) -> Tensor:
+        """The next token of each row of logits, (rows, vocabulary): whose prompt it is, and which
+        of its tokens, from 0."""
+        reached = (logits.float() / self.temperature).softmax(-1).cpu().double().cumsum(-1)
+        goal = (
+            self.uniform[list(prompts), list(places), None] * reached[:, -1:]
+        )  # what rounding leaves below 1 is nobody's
+        return (
+            torch.searchsorted(reached, goal, right=True)
+            .clamp(max=logits.shape[-1] - 1)
+            .squeeze(-1)
+            .to(logits.device)
+        )
+
+
+class End:
+    """Tells when an answer has ended."""
+
+    def __init__(self, model: LanguageModel, stops: Sequence[str]) -> None:
+        named = model.net.generation_config.eos_token_id
+        self.tokens = {
+            model.tokenizer.eos_token_id,
+            *(named if isinstance(named, list) else [named]),
+        } - {None}
+        self.stops = stops
+        self.text = model.text
+        self.before: list[int] = model.tokenizer("a", add_special_tokens=False)["input_ids"]
+        self.closing: dict[int, bool] = {}
+
+    def reached(self, answer: list[int]) -> bool:
+        """Whether the newest token ends the answer."""
+        if answer[-1] in self.tokens:
+            return True
+        if not self._closes(answer[-1]):
+            return False
+        tail = self.text(answer[-STOP_WINDOW:])
+        return any(stop in tail for stop in self.stops)
+
+    def _closes(self, token: int) -> bool:
+        """Whether a stop string may be complete with this token: decoding every answer at every
+        step would take longer than the network on a GPU."""
+        if token not in self.closing:
+            text = self.text([*self.before, token])[
+                len(self.text(self.before)) :
+            ]  # alone, it might lose a leading space
+            self.closing[token] = any(stop[-1] in text for stop in self.stops)
+        return self.closing[token]
+
+
+@dataclass(frozen=True)
+class Running:
+    """Answers in progress, one a row. What a row has read stands at its right end."""
+
+    prompts: list[int]  # whose each row is
+    token: Tensor  # (rows,), what is read next
+    mask: Tensor  # (rows, width), of what has been read
+    cache: DynamicCache  # keys and values, (rows, heads, width, size) in each layer
+
+    def only(self, rows: list[int]) -> "Running":
+        """Some of the rows. The cache is the same object, changed."""
+        kept = torch.tensor(rows, device=self.mask.device)
+        self.cache.batch_select_indices(kept)
+        return Running(
+            [self.prompts[row] for row in rows], self.token[kept], self.mask[kept], self.cache
+        )
+
+    def trimmed(self) -> "Running":
+        """Without the columns that are padding in every row. The cache is the same object, changed."""
+        start = self.mask.shape[1] - int(self.mask.sum(1).max())
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
+            layer.keys, layer.values = (states[:, :, start:] for states in _states(layer))
+        return Running(self.prompts, self.token, self.mask[:, start:], self.cache)
+
+
+class Work:
+    """Answers that are to be generated. Prompts are read as others' answers end, so that no short
+    answer waits for a long one."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompts: list[list[int]],
+        max_new_tokens: int,
+        end: End,
+        drawing: Drawing | None,
+    ) -> None:
+        self.model = model
+        self.prompts = prompts
+        self.max_new_tokens = max_new_tokens
+        self.end = end
+        self.drawing = drawing
+        self.new: list[list[int]] = [[] for _ in prompts]
+        self.unfinished = set(range(len(prompts)))
+        self.in_use = (0, 0)  # rows and tokens that were last wanted at once
+        self.joins = all(
+            type(layer) is DynamicLayer for layer in DynamicCache(config=model.net.config).layers
+        )  # others have a window
+
+    @torch.inference_mode()
+    def finish(self, tokens: int) -> None:
+        """Generate what is unfinished, with about `tokens` tokens in progress, to come ones and
+        padding included; one row at least."""
+        waiting = sorted(
+            self.unfinished, key=lambda i: len(self.prompts[i])
+        )  # the longest is read first
+        for prompt in waiting:
+            self.new[prompt] = []
+        running: Running | None = None
+        while waiting or running:
+            if running:
+                running = self._unfinished(running)
+            busy = len(running.prompts) if running else 0
+            if waiting and (self.joins or not busy):
+                longest = self.max_new_tokens + max(
+                    len(self.prompts[i])
+                    for i in [*(running.prompts if running else []), waiting[-1]]
+                )
+                free = max(tokens // longest, 1) - busy
+                if not busy or free > FREED * busy:
+                    taken = [waiting.pop() for _ in range(min(free, len(waiting)))]
+                    self.in_use = (busy + len(taken), (busy + len(taken)) * longest)
+                    running = self._joined([*([running] if running else []), *self._read(taken)])
+            if running:
+                running = self._step(running)
+
+    def _unfinished(self, running: Running) -> Running | None:
+        """The rows without the finished ones, as soon as those are many."""
+        alive = [row for row, prompt in enumerate(running.prompts) if prompt in self.unfinished]
+        if not alive:
+            return None
+        if len(alive) > (1 - FREED) * len(running.prompts):
+            return running
+        left = running.only(alive)
+        return left.trimmed() if self.joins else left
+
+    def _read(self, chosen: list[int]) -> list[Running]:
+        """The prompts, with the first token of each answer, those of like length together."""
+        budget = (
+            READ_TOKENS[self.model.device.type]
+            if self.joins
+            else sum(len(self.prompts[i]) for i in chosen) * len(chosen)
+        )
+        groups = [
+            [chosen[i] for i in batch]
+            for batch in by_length([len(self.prompts[i]) for i in chosen], budget)
+        ]
+        found = []
+        for group in groups:
+            ids, mask = self.model.pad_rows([self.prompts[i] for i in group], left=True)
+            cache = DynamicCache(config=self.model.net.config)
+            found.append(
+                Running(group, self._next(group, self.model.inputs(ids, mask), cache), mask, cache)
+            )
+        return found
+
+    def _step(self, running: Running) -> Running:
+        reads = [
+            [prompt in self.unfinished] for prompt in running.prompts
+        ]  # a finished row stays where it is, within the window
+        mask = torch.cat(
+            [
+                running.mask,
+                torch.tensor(reads, dtype=running.mask.dtype, device=running.mask.device),
+            ],
+            1,
+        )
+        inputs = {"input_ids": running.token[:, None], "attention_mask": mask}
+        if "position_ids" in self.model.accepted:
+            inputs["position_ids"] = mask.sum(-1, keepdim=True) - 1
+        return Running(
+            running.prompts, self._next(running.prompts, inputs, running.cache), mask, running.cache
+        )
+
+    def _next(self, prompts: list[int], inputs: dict[str, Tensor], cache: DynamicCache) -> Tensor:
+        """The next token of each row, (rows,), noted where its answer is unfinished."""
+        last = {"logits_to_keep": 1} if "logits_to_keep" in self.model.accepted else {}
+        logits = self.model.net(**inputs, **last, past_key_values=cache, use_cache=True).logits[
+            :, -1
+        ]  # (rows, vocabulary)
+        if self.drawing is None:
+            token = logits.argmax(-1)
+        else:
+            token = self.drawing.draw(
+                logits, prompts, [min(len(self.new[i]), self.max_new_tokens - 1) for i in prompts]
+            )
+        for prompt, value in zip(prompts, token.tolist(), strict=True):
+            if prompt in self.unfinished:
+                self.new[prompt].append(value)
+                if len(self.new[prompt]) == self.max_new_tokens or self.end.reached(
+                    self.new[prompt]
+                ):
+                    self.unfinished.remove(prompt)
+        return token
+
+    def _joined(self, parts: list[Running]) -> Running:
+        """All rows in one."""
+        if len(parts) == 1:
+            return parts[0]
+        width = max(part.mask.shape[1] for part in parts)
+        cache = DynamicCache(config=self.model.net.config)
+        for i, layers in enumerate(zip(*(part.cache.layers for part in parts), strict=True)):
+            keys, values = (
+                [F.pad(states, (0, 0, width - states.shape[2], 0)) for states in pair]
+                for pair in zip(*map(_states, layers), strict=True)
+            )
+            cache.update(torch.cat(keys), torch.cat(values), i)
+        return Running(
+            [prompt for part in parts for prompt in part.prompts],
+            torch.cat([part.token for part in parts]),
+            torch.cat([F.pad(part.mask, (width - part.mask.shape[1], 0)) for part in parts]),
+            cache,
+        )
+
+
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    stops: Sequence[str],
+    batch_tokens: int,
+    temperature: float = 0.0,
+    seeds: Sequence[int] = (),
+) -> Generated:
+    """Answers, each cut before its first stop string; greedy at temperature 0, else drawn, with one
+    seed per prompt.
+
+    About `batch_tokens` tokens are in progress, answers to come and padding included; half as many
+    where memory is short. Raises InputError where the model's window has no room for an answer.
+    """
+    room = None if model.window is None else model.window - max_new_tokens
+    if room is not None and room < 1:
+        raise InputError(
+            f"max_new_tokens = {max_new_tokens} leaves no room for a prompt in the model's window of {model.window} tokens"
+        )
+    whole: list[list[int]] = [model.tokenizer(prompt)["input_ids"] for prompt in prompts]
+    encoded = [tokens if room is None else tokens[-room:] for tokens in whole]
+    drawing = (
+        Drawing.seeded(temperature, max_new_tokens, seeds) if temperature and prompts else None
+    )
+    work, halvings = Work(model, encoded, max_new_tokens, End(model, stops), drawing), 0
+    while work.unfinished:
+        try:
+            work.finish(batch_tokens)
+        except (RuntimeError, MemoryError) as error:
+            rows, tokens = work.in_use
+            if rows == 1 or not lacks_memory(error):
+                raise
+            batch_tokens, halvings = tokens // 2, halvings + 1
+    return Generated(
+        answers=[_cut(model.text(tokens), stops) for tokens in work.new],
+        tokens=sum(map(len, work.new)),
+        cut=sum(
+            len(tokens) < len(all_tokens) for tokens, all_tokens in zip(encoded, whole, strict=True)
+        ),
+        halvings=halvings,
+    )
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error says that memory is short; torch has a plain RuntimeError for it on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _states(layer: Any) -> tuple[Tensor, Tensor]:
+    return layer.keys, layer.values
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """`text` up to the first of the stop strings."""
+    for stop in stops:
+        text = text.split(stop, 1)[0]
+    return text

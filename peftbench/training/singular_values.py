@@ -1,0 +1,65 @@
+"""How much of a weight, and of its change by training, lies in its first singular directions, and
+their effective ranks."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from peftbench.methods.linear import linear_layers
+
+LAYERS = 24  # at most, evenly spaced over the model
+DIRECTIONS = (1, 2, 4, 8, 16, 32, 64, 128)  # the ranks that low-rank methods take
+
+
+def weights(net: nn.Module) -> dict[str, Tensor]:
+    """Copies, on the CPU, of the weights (out, in) of some of the trunk's linear layers."""
+    layers = linear_layers(net, "all-linear")
+    stride = -(-len(layers) // LAYERS)
+    return {
+        name: layers[name].weight.detach().to("cpu", copy=True) for name in list(layers)[::stride]
+    }
+
+
+@torch.no_grad()
+def spectra(before: Mapping[str, Tensor], net: nn.Module) -> dict[str, float | None]:
+    """Means over layers, of W (`.weight`) and of its change W' - W (`.change`): `energy8`, the
+    share of the first eight in all squared singular values, likewise for the other DIRECTIONS, and
+    `effective_rank`. All None where a matrix is zero: it has no directions."""
+    changes = [
+        net.get_submodule(name).weight.detach().cpu() - weight for name, weight in before.items()
+    ]  # type: ignore[union-attr]
+    return _means(list(before.values()), "weight") | _means(changes, "change")
+
+
+def squared_singular_values(matrix: Tensor) -> Tensor:
+    """Those of a matrix (m, n), descending, float64 (min(m, n),): the eigenvalues of its smaller
+    Gram matrix."""
+    wide = (matrix if matrix.shape[0] <= matrix.shape[1] else matrix.t()).double()
+    return torch.linalg.eigvalsh(wide @ wide.t()).clamp(min=0).flip(0)
+
+
+def energy(squared: Tensor, directions: int) -> Tensor:
+    """The share of the first `directions` squared singular values in all."""
+    return squared[:directions].sum() / squared.sum()
+
+
+def effective_rank(squared: Tensor) -> Tensor:
+    """The exponential of the entropy of the singular values' shares: k for k equal ones. Roy and
+    Vetterli, EUSIPCO 2007."""
+    values = squared.sqrt()
+    return torch.special.entr(values / values.sum()).sum().exp()
+
+
+def _means(matrices: list[Tensor], of: str) -> dict[str, float | None]:
+    spectrum = [squared_singular_values(matrix) for matrix in matrices]
+    parts = {
+        f"energy{directions}": [energy(squared, directions) for squared in spectrum]
+        for directions in DIRECTIONS
+    }
+    parts["effective_rank"] = [effective_rank(squared) for squared in spectrum]
+    zero = not all(squared.any() for squared in spectrum)
+    return {
+        f"{name}.{of}": None if zero or not values else torch.stack(values).mean().item()
+        for name, values in parts.items()
+    }

@@ -1,0 +1,1 @@
+"""The search of every arm's settings with equal trials."""
