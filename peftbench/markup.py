@@ -1,16 +1,18 @@
 """Sheets of cells as Markdown, LaTeX, CSV and JSON: nothing here knows what a table is about."""
 
-import csv
-import io
 import json
 import re
 import textwrap
-import unicodedata
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from peftbench.wording import Lang
+import pandas as pd
+from tabulate import tabulate
+from wcwidth import wcswidth
+
+from peftbench.wording import Lang, printable
 
 Format = Literal["md", "csv", "latex", "json"]
 WIDTH = 140  # columns of a terminal
@@ -22,13 +24,13 @@ class Section:
 
     title: str
     about: str
-    header: list[str]
-    rows: list[list[str]]
-    left: set[int]  # columns of words
-    marked: set[tuple[int, int]] = field(
-        default_factory=set
-    )  # places (row, column) of what is best
-    notes: list[str] = field(default_factory=list)
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: frozenset[int]  # columns of words
+    marked: frozenset[tuple[int, int]] = frozenset()  # places (row, column) of what is best
+    notes: Sequence[str] = ()
+    wrapped: Mapping[int, float] = field(default_factory=dict)
+    # columns of sentences, and their part of the line's width in LaTeX
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class Sheet:
     """A table as people read it. legend: `{best}` in it is what marks the best. Without sections,
     `empty` says what is missing."""
 
-    sections: list[Section]
+    sections: Sequence[Section]
     legend: str
     empty: str
-    notes: list[str] = field(default_factory=list)
+    notes: Sequence[str] = ()
 
 
 class AbstractTable(ABC):
@@ -53,141 +55,122 @@ class AbstractTable(ABC):
         """Unrounded numbers, in bytes and seconds, by the names that records use."""
 
 
-def render(table: AbstractTable, format: Format, lang: Lang = "en") -> str:
+def as_text(table: AbstractTable, format: Format, lang: Lang = "en") -> str:
     """A table as text, without a newline at its end. Markdown is laid out for a terminal; csv and
     json know no language."""
     match format:
         case "md":
-            return _md(table.sheet(lang))
+            return _markdown(table.sheet(lang))
         case "latex":
             return _latex(table.sheet(lang), lang)
         case "csv":
-            return _csv(table.rows())
+            return as_frame(table).to_csv(index=False, lineterminator="\n").rstrip("\n")
         case "json":
             return json.dumps(table.rows(), indent=1, allow_nan=False, ensure_ascii=False)
 
 
-_MARKDOWN = re.compile(
-    r"[\\|`*<\[]|(?<![^\W_])_|_(?![^\W_])"
-)  # an underscore inside a word means nothing in Markdown
+def as_frame(table: AbstractTable) -> pd.DataFrame:
+    """A row for each of the table's: each of `metrics` has a column of its own, other lists and
+    dictionaries are JSON."""
+    flat = [
+        {
+            name: json.dumps(cell, ensure_ascii=False) if isinstance(cell, dict | list) else cell
+            for name, cell in row.items()
+            if name != "metrics"
+        }
+        | {f"metrics.{name}": cell for name, cell in row.get("metrics", {}).items()}
+        for row in table.rows()
+    ]
+    return pd.DataFrame(flat, dtype=object)
+
+
+# An underscore inside a word means nothing in Markdown.
+_MARKDOWN = re.compile(r"[\\|`*<\[]|(?<![^\W_])_|_(?![^\W_])")
 _LATEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}
-    | {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": "$<$",
-        ">": "$>$",
-        "|": "$|$",
-    }
-    | {
-        "±": r"$\pm$",
-        "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$",
-        "×": r"$\times$",
-        "–": "--",
-        "…": r"\dots{}",
-        "`": r"\textasciigrave{}",
-    }
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", "×": r"$\times$", "Σ": r"$\Sigma$"}
+    | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$", "–": "--", "…": r"\dots{}"}
+    | {"`": r"\textasciigrave{}", "[": "{[}"}
 )
 
 
-def printable(text: str) -> str:
-    """Text on one line, without the control characters that move a terminal's cursor."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is."""
     return _MARKDOWN.sub(lambda match: f"\\{match[0]}", printable(text))
 
 
 def _cell(text: str) -> str:
     """A table's cell: a bracket starts no link there, since no parenthesis follows."""
-    return re.sub(r"\\\[(?=[-+\d.]+, [-+\d.]+\])", "[", _escaped(text))
+    return re.sub(r"\\\[(?=[-+\d.,]+, [-+\d.,]+\])", "[", escaped(text))
 
 
 def _tex(text: str) -> str:
     return printable(text).translate(_LATEX)
 
 
-def _wide(text: str) -> int:
-    """Columns of a terminal."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
-
-
-def _md(sheet: Sheet) -> str:
+def _markdown(sheet: Sheet) -> str:
     if not sheet.sections:
         return sheet.empty
     parts: list[str] = []
     for section in sheet.sections:
-        starred = {
-            column for _, column in section.marked
-        }  # a star or a space, so that the digits stay in line
-        rows = [
-            [
-                _cell(cell) + ("*" if (i, j) in section.marked else " " if j in starred else "")
-                for j, cell in enumerate(row)
-            ]
-            for i, row in enumerate(section.rows)
-        ]
-        notes = "\n".join(f"- {_escaped(note)}" for note in section.notes)
-        about = [_escaped(section.about)] if section.about else []
-        parts += [
-            f"## {_escaped(section.title)}",
-            *about,
-            _grid(section, rows),
-            *([notes] if notes else []),
-        ]
-    return "\n\n".join([*parts, *map(_filled, sheet.notes), _filled(sheet.legend.format(best="*"))])
+        parts += [f"## {escaped(section.title)}"] if section.title else []
+        parts += [escaped(section.about)] if section.about else []
+        parts.append(_grid(section))
+        if section.notes:
+            parts.append("\n".join(f"- {escaped(note)}" for note in section.notes))
+    return "\n\n".join([*parts, *map(_filled, sheet.notes), _filled(sheet.legend, best="*")])
 
 
-def _filled(text: str) -> str:
-    """A paragraph in lines of a terminal's width; Chinese, which has no spaces to break at, on one
-    line."""
-    return (
-        textwrap.fill(_escaped(text), WIDTH)
-        if text.isascii() or _wide(text) < 1.2 * len(text)
-        else _escaped(text)
+def _grid(section: Section) -> str:
+    """A Markdown table whose columns stand in line in a terminal: words to the left, numbers to the
+    right, and a star or a space behind the numbers of a column where any is marked."""
+    starred = {column for _, column in section.marked}
+    rows = [
+        [
+            _cell(cell) + ("*" if (i, j) in section.marked else " " if j in starred else "")
+            for j, cell in enumerate(row)
+        ]
+        for i, row in enumerate(section.rows)
+    ]
+    aligned = ["left" if i in section.left else "right" for i in range(len(section.header))]
+    header = [escaped(cell) for cell in section.header]
+    return tabulate(
+        rows,
+        header,
+        "pipe",
+        disable_numparse=True,
+        colalign=aligned,
+        preserve_whitespace=True,  # the space in place of a star
     )
 
 
-def _grid(section: Section, rows: list[list[str]]) -> str:
-    """A Markdown table whose columns stand in line in a terminal: words to the left, numbers to the
-    right."""
-    header = [_escaped(cell) for cell in section.header]
-    widths = [max(map(_wide, column)) for column in zip(header, *rows, strict=True)]
-    left = [i in section.left for i in range(len(widths))]
-
-    def padded(cell: str, width: int, at_left: bool) -> str:
-        room = " " * (width - _wide(cell))
-        return f" {cell}{room} " if at_left else f" {room}{cell} "
-
-    rule = [
-        "-" * (width + 1) + ("-" if at_left else ":")
-        for width, at_left in zip(widths, left, strict=True)
-    ]
-    lines = [
-        [padded(*place) for place in zip(row, widths, left, strict=True)] for row in [header, *rows]
-    ]
-    return "\n".join(f"|{'|'.join(line)}|" for line in [lines[0], rule, *lines[1:]])
+def _filled(text: str, **marks: str) -> str:
+    """A paragraph in lines of a terminal's width; Chinese, which has no spaces to break at, on one
+    line."""
+    text = escaped(text.format(**marks)) if marks else escaped(text)
+    return textwrap.fill(text, WIDTH) if wcswidth(text) < 1.2 * len(text) else text
 
 
 def _latex(sheet: Sheet, lang: Lang) -> str:
     if not sheet.sections:
         return f"% {sheet.empty}"
-    parts = [r"% needs \usepackage{booktabs}" + (r" and \usepackage{ctex}" if lang == "zh" else "")]
+    package = r" and \usepackage{ctex}" if lang == "zh" else ""
+    parts = [rf"% needs \usepackage{{booktabs}}{package}"]
     for section in sheet.sections:
         caption = ". ".join(_tex(text) for text in (section.title, section.about) if text)
-        columns = "".join("l" if i in section.left else "r" for i in range(len(section.header)))
-        lines = [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{caption}.}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            rf"{' & '.join(map(_tex, section.header))} \\",
-            r"\midrule",
-        ]
+        columns = "".join(
+            rf"p{{{section.wrapped[i]}\linewidth}}"
+            if i in section.wrapped
+            else "l"
+            if i in section.left
+            else "r"
+            for i in range(len(section.header))
+        )
+        lines = [r"\begin{table}", r"\centering", r"\small"]
+        lines += [rf"\caption{{{caption}.}}"] if caption else []
+        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+        lines += [rf"{' & '.join(map(_tex, section.header))} \\", r"\midrule"]
         for i, row in enumerate(section.rows):
             cells = [
                 rf"\textbf{{{_tex(cell)}}}" if (i, j) in section.marked else _tex(cell)
@@ -195,33 +178,8 @@ def _latex(sheet: Sheet, lang: Lang) -> str:
             ]
             lines.append(rf"{' & '.join(cells)} \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
-        notes = [
-            *section.notes,
-            *sheet.notes,
-            sheet.legend.format(best="bold" if lang == "en" else "粗体"),
-        ]
-        lines += [rf"\par{{\footnotesize {_tex(note)}\par}}" for note in notes]
+        legend = sheet.legend.format(best="bold" if lang == "en" else "粗体")
+        notes = [*section.notes, *sheet.notes, legend]
+        lines += [rf"\par{{\footnotesize {_tex(note)}\par}}" for note in notes if note]
         parts.append("\n".join([*lines, r"\end{table}"]))
     return "\n\n".join(parts)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    """Lists and dictionaries as JSON, but for `metrics`, each of which has a column."""
-    flat: list[dict[str, Any]] = []
-    for row in rows:
-        cells = {
-            name: json.dumps(each, ensure_ascii=False) if isinstance(each, dict | list) else each
-            for name, each in row.items()
-        }
-        cells.pop("metrics", None)
-        flat.append(
-            cells | {f"metrics.{name}": each for name, each in row.get("metrics", {}).items()}
-        )
-    out = io.StringIO()
-    writer = csv.DictWriter(
-        out, list(dict.fromkeys(name for row in flat for name in row)), lineterminator="\n"
-    )
-    if flat:
-        writer.writeheader()
-    writer.writerows(flat)
-    return out.getvalue().rstrip("\n")

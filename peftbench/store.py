@@ -34,6 +34,12 @@ def device_folder(device: str, device_name: str) -> str:
     return re.sub("[^a-z0-9]+", "-", f"{device} {device_name}".lower()).strip("-")[:100]
 
 
+def run_key(record: Record) -> str:
+    """`<device folder>/<run id>`, which no other run of a store has."""
+    folder = device_folder(record.device, record.environment.device_name)
+    return f"{folder}/{record.run_id}"
+
+
 @dataclass(frozen=True, order=True)
 class Entry:
     """One record's place in the store."""

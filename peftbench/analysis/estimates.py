@@ -1,323 +1,334 @@
-"""Frames to estimates: what each arm reaches with its interval, how arms differ, and which of that
+"""Blocks to estimates: what each arm reaches with its interval, how arms differ, and which of that
 is more than chance."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from peftbench.analysis.frame import ARM, BLOCK, distinct
+from peftbench.analysis.blocks import (
+    Arm,
+    Block,
+    Run,
+    Value,
+    canonical,
+    cost_blocks,
+    counted,
+    quality_blocks,
+)
 from peftbench.analysis.intervals import (
-    LEVEL,
     Array,
     example_weights,
     half_width,
     holm,
     improvement,
-    interval,
+    lopsided,
     p_value,
+    rejects,
     sign_flip,
     sign_test,
 )
-from peftbench.analysis.predictions import MEAN, Scored, scored
-from peftbench.store import device_folder
+from peftbench.analysis.predictions import MEAN, ByExample, by_example
+from peftbench.record import Record
+from peftbench.store import Store
 
-Predictions = Callable[[str], pd.DataFrame]
-VALUES = {
-    "metric": ("", 1.0),
-    "nll": ("nll.", -1.0),
-}  # column of the frame: prefix of the estimates, sign that makes positive better
-ESTIMATES = ["mean", "median", "iqm", "low", "high", "over"]
-DIFFERENCES = ["difference", "low", "high", "p", "p_holm", "p_flip", "improvement", "over"]
+Over = Literal["seeds and examples", "seeds", "examples"]
+Predictions = Callable[[str], pd.DataFrame]  # those of a run, by its key
+BETTER: dict[Value, float] = {"metric": 1.0, "nll": -1.0}  # the sign that makes positive better
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """A value of an arm: one number per seed, and where predictions give it again, by example."""
+@dataclass(frozen=True, eq=False)
+class Values:
+    """A value of an arm: one number for each seed, and by example where predictions give it
+    again."""
 
     seeds: tuple[int, ...]
-    values: Array  # (S,)
-    scored: Scored | None
+    numbers: Array  # (S,)
+    by_example: ByExample | None
 
     @property
-    def over(self) -> str | None:
+    def over(self) -> Over | None:
         """What an interval can cover."""
-        several, known = len(self.seeds) > 1, self.scored is not None
-        return (
-            "seeds and examples"
-            if several and known
-            else "seeds"
-            if several
-            else "examples"
-            if known
-            else None
-        )
+        several, examples = len(self.seeds) > 1, self.by_example is not None
+        if several:
+            return "seeds and examples" if examples else "seeds"
+        return "examples" if examples else None
 
 
 @dataclass(frozen=True)
-class Arm:
-    """An arm that has runs that are done: the columns of frame.ARM, method and label; its values."""
+class Interval:
+    """A 95 % interval, and what it covers: one over examples says nothing of other seeds, one over
+    seeds nothing of other examples."""
 
-    about: dict[str, Any]
-    metric: Evidence
-    nll: Evidence
-
-    def value(self, name: str) -> Evidence:
-        return self.metric if name == "metric" else self.nll
+    low: float
+    high: float
+    over: Over
 
 
-def gather(runs: pd.DataFrame, predictions: Predictions | None) -> Iterator[list[Arm]]:
-    """The arms of each block, in the order of `runs`. Predictions are read once a run, and only
-    where all runs of an arm have them."""
-    done = distinct(runs).query("status == 'done'")
-    several = set(
-        done.loc[done["run_id"].duplicated(), "run_id"]
-    )  # done on several devices: a store wants to know on which
-    places = zip(done["device"], done["device_name"], done["run_id"], strict=True)
-    done = done.assign(
-        run_id=[
-            f"{device_folder(*at)}/{run_id}" if run_id in several else run_id
-            for *at, run_id in places
-        ]
-    )
-    names, values = (
-        [*ARM, "method", "label"],
-        ["seed", "metric", "nll", "primary", "predictions", "run_id"],
-    )
-    blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], list[tuple[Any, ...]]]] = {}
-    for row in done[[*names, *values]].itertuples(index=False, name=None):
-        about = row[: len(names)]
-        blocks.setdefault(row[: len(BLOCK)], {}).setdefault(about, []).append(row[len(names) :])
-    for block in blocks.values():
-        arms: list[Arm] = []
-        for about, members in block.items():
-            members.sort(key=lambda member: member[0])
-            whole = predictions is not None and not any(pd.isna(rows) for *_, rows, _ in members)
-            tables = (
-                [predictions(run_id) for *_, run_id in members] if predictions and whole else None
-            )
-            metric = _evidence(members, tables, 1, members[0][3])
-            arms.append(
-                Arm(
-                    dict(zip(names, about, strict=True)),
-                    metric,
-                    _evidence(members, tables, 2, "nll"),
-                )
-            )
-        yield arms
+@dataclass(frozen=True)
+class Estimate:
+    """What an arm reaches: mean over the seeds that are done, their standard deviation (None for
+    one seed), the mean's interval. The mean is None where a seed lacks the value; the interval
+    where one number alone, or numbers that do not vary, do not say how sure they are."""
+
+    mean: float | None
+    std: float | None
+    interval: Interval | None
+    best: bool = False  # better than every other arm of its block by more than chance
 
 
-def first(block: Sequence[Arm], name: str) -> Arm | None:
-    """The arm with that label, else the first of that method."""
-    return next(
-        (arm for key in ("label", "method") for arm in block if arm.about[key] == name), None
-    )
+@dataclass(frozen=True)
+class Difference:
+    """How much better an arm is than another, over shared seeds and shared examples: positive is
+    better, for nll too. Unknown parts are None."""
+
+    seeds: int  # shared
+    difference: float | None = None
+    interval: Interval | None = None
+    p: float | None = None  # paired test; for one seed with scores the exact sign test
+    p_holm: float | None = None  # corrected over all that are compared with the same arm
+    p_flip: float | None = None  # exact sign-flip test of the seeds, at least 2 / 2^seeds
+    improvement: float | None = None  # probability that a run beats one of the other arm
+
+    @property
+    def is_better(self) -> bool:
+        """By more than chance."""
+        return rejects(self.p_holm) and self.difference is not None and self.difference > 0
+
+    @property
+    def is_worse(self) -> bool:
+        return rejects(self.p_holm) and self.difference is not None and self.difference < 0
 
 
-def best(evidence: Sequence[Evidence], sign: float) -> int | None:
-    """Which value is the best by more than chance: in a paired test against every other, after
-    Holm's correction; None if there is none.
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What tables, figures, claims and the page are made from: records and their predictions.
 
-    The rule asks every test to reject at 5 %, so that a tie of the best two is taken for a
-    difference in at most 5 % of cases.
+    predictions: those of a run by its key; without them intervals cover seeds only.
     """
-    means = [sign * float(each.values.mean()) for each in evidence]
-    known = [i for i, mean in enumerate(means) if np.isfinite(mean)]
-    if len(known) < 2:
+
+    records: tuple[Record, ...]
+    predictions: Predictions | None = None
+    _values: dict[tuple[str, ...], dict[Value, Values]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, store: Store) -> "Results":
+        """All that a store holds. Raises InputError that names a file that cannot be trusted."""
+        return cls(tuple(store.read_all()), store.predictions)
+
+    @cached_property
+    def final(self) -> tuple[Block, ...]:
+        """The quality blocks of the runs that answer a question."""
+        return quality_blocks(counted(self.records, "final"))
+
+    @cached_property
+    def costs(self) -> tuple[Block, ...]:
+        """The cost blocks of the same runs."""
+        return cost_blocks(counted(self.records, "final"))
+
+    @cached_property
+    def tuning(self) -> tuple[Block, ...]:
+        """The quality blocks of the runs on valid."""
+        return quality_blocks(counted(self.records, "tuning"))
+
+    @cached_property
+    def trials(self) -> tuple[Run, ...]:
+        """The runs that answer no question: trials of searches."""
+        final = {run.key for run in counted(self.records, "final")}
+        return tuple(run for run in map(Run, self.records) if run.key not in final)
+
+    def values(self, arm: Arm, name: Value) -> Values:
+        """A value of an arm that has a run that is done. Predictions are read once, and only where
+        all of the runs left some."""
+        key = tuple(run.key for run in arm.done)
+        if key not in self._values:
+            self._values[key] = self._read(arm.done)
+        return self._values[key][name]
+
+    def _read(self, runs: Sequence[Run]) -> dict[Value, Values]:
+        tables: list[pd.DataFrame] | None = None
+        if self.predictions and all(run.record.predictions for run in runs):
+            tables = [self.predictions(run.key) for run in runs]
+        seeds = tuple(run.seed for run in runs)
+        both: dict[Value, Values] = {}
+        for name in BETTER:
+            numbers = np.array([run.value(name) for run in runs], float)  # None becomes NaN
+            metric = runs[0].record.primary if name == "metric" else "nll"
+            complete = tables is not None and bool(np.isfinite(numbers).all())
+            by_seed = by_example(metric, numbers, tables) if tables and complete else None
+            both[name] = Values(seeds, numbers, by_seed)
+        return both
+
+    def estimates(self, block: Block, name: Value) -> dict[Arm, Estimate]:
+        """Of every arm of the block that has a run that is done."""
+        of_arms = {arm: self.values(arm, name) for arm in block.arms if arm.done}
+        top = best(list(of_arms.values()), BETTER[name])
+        return {
+            arm: replace(estimate(values, generator(block, name, arm)), best=place == top)
+            for place, (arm, values) in enumerate(of_arms.items())
+        }
+
+    def differences(
+        self, block: Block, reference: Arm, name: Value, arms: Iterable[Arm] | None = None
+    ) -> dict[Arm, Difference]:
+        """How much better each of `arms` (by default all others of the block that have a run that
+        is done) is than the reference, corrected as one family."""
+        others = [arm for arm in arms or block.arms if arm is not reference and arm.done]
+        base, sign = self.values(reference, name), BETTER[name]
+        pairs = [_Paired.of(self.values(arm, name), base, sign) for arm in others]
+        adjusted = holm(np.array([np.nan if pair.p is None else pair.p for pair in pairs]))
+        return {
+            arm: pair.difference(generator(block, name, arm, reference), _known(p))
+            for arm, pair, p in zip(others, pairs, adjusted, strict=True)
+        }
+
+
+def generator(block: Block, *what: Value | Arm) -> np.random.Generator:
+    """For resampling: the same for the same numbers, whatever else is in the store."""
+    words = [part if isinstance(part, str) else _identity(part) for part in what]
+    text = canonical([_question(block), *words])
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]))
+
+
+def _identity(arm: Arm) -> str:
+    return canonical(
+        [arm.method, arm.spec.method_version, arm.spec.args, arm.spec.train.model_dump()]
+    )
+
+
+def _question(block: Block) -> list[str]:
+    return [str(part) for part in (*vars(block.question).values(), block.place)]
+
+
+def best(values: Sequence[Values], sign: float) -> int | None:
+    """Which is the best by more than chance: in a paired test against every other, after Holm's
+    correction; None if there is none.
+
+    The rule asks every test to reject, so that a tie of the best two is taken for a difference in
+    at most 5 % of cases.
+    """
+    means = [sign * float(value.numbers.mean()) for value in values]
+    finite = [i for i, mean in enumerate(means) if np.isfinite(mean)]
+    if len(finite) < 2:
         return None
-    top = max(known, key=means.__getitem__)
-    others = compared([evidence[i] for i in known if i != top], evidence[top], sign, None)
-    return (
-        top if all(row["difference"] < 0 and row["p_holm"] <= 1 - LEVEL for row in others) else None
-    )
+    top = max(finite, key=means.__getitem__)
+    pairs = [_Paired.of(values[i], values[top], sign) for i in finite if i != top]
+    adjusted = holm(np.array([np.nan if pair.p is None else pair.p for pair in pairs]))
+    worse = [pair.mean is not None and pair.mean < 0 for pair in pairs]
+    return top if all(worse) and all(rejects(_known(p)) for p in adjusted) else None
 
 
-def intervals(
-    runs: pd.DataFrame, predictions: Predictions | None, rng: np.random.Generator
-) -> pd.DataFrame:
-    """One row per arm that has a run that is done, in the order of `runs`: the columns of
-    frame.ARM, method, label, n (seeds), and mean, median and iqm (interquartile mean) over seeds
-    with the mean's 95 % interval, low to high; the same of nll after `nll.`.
-
-    `over` says what the interval covers: seeds and examples, seeds (no predictions, or none that
-    give the metric again), examples (one seed: nothing is said about other seeds), or None: no
-    interval, since one number alone, or numbers that do not vary, do not tell how sure they are. A
-    value that a run lacks makes all of them NaN. predictions: of a run, as Store.predictions: by
-    its id, or by `<device folder>/<id>` where several devices have done it; it is asked only for
-    runs that left some.
-    """
-    rows: list[dict[str, Any]] = []
-    for arm in (arm for block in gather(runs, predictions) for arm in block):
-        row = arm.about | {"n": len(arm.metric.seeds)}
-        for name, (prefix, _) in VALUES.items():
-            row |= {
-                f"{prefix}{key}": value for key, value in estimate(arm.value(name), rng).items()
-            }
-        rows.append(row)
-    return _table(
-        rows, ["n", *(f"{prefix}{name}" for prefix, _ in VALUES.values() for name in ESTIMATES)]
-    )
-
-
-def differences(
-    runs: pd.DataFrame, reference: str, predictions: Predictions | None, rng: np.random.Generator
-) -> pd.DataFrame:
-    """How much better each arm is than the reference of its block, over shared seeds and shared
-    examples: a row per arm with done runs.
-
-    reference: a label, or a method, whose first arm in the block it then is; blocks without it give
-    no rows. Columns: those of frame.ARM, method, label, reference (its label), n (shared seeds),
-    difference (positive is better, for nll too), low and high of its 95 % interval, p (the paired
-    test of `inference`; one seed and scores per example: the exact sign test over examples), p_holm
-    (corrected over the block), p_flip (exact sign-flip test of the seeds, which needs six of them
-    to fall below 5 %), improvement (how probable it is that a run beats one of the reference's),
-    over (as in `intervals`); the same of nll after `nll.`.
-    """
-    rows: list[dict[str, Any]] = []
-    for block in gather(runs, predictions):
-        chosen = first(block, reference)
-        if chosen is None:
-            continue
-        others = [arm for arm in block if arm is not chosen]
-        found: list[dict[str, Any]] = [
-            arm.about | {"reference": chosen.about["label"]} for arm in others
-        ]
-        for name, (prefix, sign) in VALUES.items():
-            cells = compared([arm.value(name) for arm in others], chosen.value(name), sign, rng)
-            for row, each in zip(found, cells, strict=True):
-                row["n"] = each.pop("n")
-                row |= {f"{prefix}{key}": value for key, value in each.items()}
-        rows += found
-    return _table(
-        rows,
-        [
-            "reference",
-            "n",
-            *(f"{prefix}{name}" for prefix, _ in VALUES.values() for name in DIFFERENCES),
-        ],
-    )
-
-
-def compared(
-    others: Sequence[Evidence], reference: Evidence, sign: float, rng: np.random.Generator | None
-) -> list[dict[str, Any]]:
-    """The DIFFERENCES, and n, of each of `others` against a reference, corrected as one family.
-    Without rng, intervals are symmetric."""
-    rows = [_difference(other, reference, sign, rng) for other in others]
-    for row, p in zip(rows, holm(np.array([row["p"] for row in rows])), strict=True):
-        row["p_holm"] = float(p)
-    return rows
-
-
-def performance_profile(runs: pd.DataFrame, thresholds: Sequence[float]) -> pd.DataFrame:
-    """Which part of a label's runs reach at least a metric, each task counting the same
-    (arXiv:2108.13264): a row per threshold, a column per label. Runs of several devices, models or
-    splits should not be mixed; a label that lacks a task of the others is left out."""
-    done = distinct(runs).query("status == 'done'").dropna(subset=["metric"])
-    tasks = done["task"].nunique()
-    shares: dict[str, Array] = {}
-    for label, members in done.groupby("label", sort=False):
-        groups = [group["metric"].to_numpy(float) for _, group in members.groupby("task")]
-        if len(groups) == tasks:
-            parts = [(group[:, None] >= np.array(thresholds)).mean(0) for group in groups]
-            shares[str(label)] = np.mean(parts, axis=0)
-    return pd.DataFrame(shares, index=pd.Index(thresholds, name="threshold"))
-
-
-def estimate(evidence: Evidence, rng: np.random.Generator | None) -> dict[str, Any]:
-    """The ESTIMATES of an arm's value. Without rng, the interval is symmetric."""
-    values = evidence.values
-    mean = float(values.mean())
-    each = evidence.scored.each() if evidence.scored else None
-    half = float(half_width(values, each))
-    low, high = mean - half, mean + half
-    if evidence.scored and each is not None and rng and np.isfinite(half):
-        draws = np.concatenate(
-            [evidence.scored.resampled(weights) for weights in example_weights(each.shape[1], rng)]
-        )  # (B, S)
-        low, high = interval(mean, half, _reseeded(draws, rng))
-    if evidence.scored:
-        low, high = max(low, evidence.scored.kind.low), min(high, evidence.scored.kind.high)
-    over = evidence.over if np.isfinite(half) else None
-    ordered, cut = np.sort(values), len(values) // 4
-    middle = ordered[cut : len(values) - cut]
-    cells = {"mean": mean, "median": float(np.median(values)), "iqm": float(middle.mean())}
-    return cells | {"low": low, "high": high, "over": over}
-
-
-def _difference(
-    other: Evidence, reference: Evidence, sign: float, rng: np.random.Generator | None
-) -> dict[str, Any]:
-    seeds = [seed for seed in other.seeds if seed in set(reference.seeds)]
-    mine, theirs = (
-        [other.seeds.index(seed) for seed in seeds],
-        [reference.seeds.index(seed) for seed in seeds],
-    )
-    row: dict[str, Any] = dict.fromkeys(DIFFERENCES, np.nan) | {"n": len(seeds), "over": None}
-    if not seeds:
-        return row
-    x, y = other.values[mine], reference.values[theirs]
-    pair: tuple[Scored, Scored] | None = None
-    if other.scored and reference.scored:
-        ids = other.scored.ids
-        ids = (
-            ids
-            if ids.equals(reference.scored.ids)
-            else ids.intersection(reference.scored.ids, sort=False)
-        )
-        if len(ids):
-            pair = other.scored.at(mine, ids), reference.scored.at(theirs, ids)
-            x, y = pair[0].values(), pair[1].values()
-    d = sign * (x - y)
-    mean = float(d.mean())
+def estimate(values: Values, rng: np.random.Generator) -> Estimate:
+    """Mean, standard deviation and interval of one arm's value."""
+    numbers, by_seed = values.numbers, values.by_example
+    mean = float(numbers.mean())
     if not np.isfinite(mean):
-        return row
-    row |= {"difference": mean, "improvement": improvement(sign * x, sign * y)}
-    each = sign * (pair[0].each() - pair[1].each()) if pair else None
-    half = float(half_width(d, each))
-    exact = len(seeds) == 1 and pair is not None and pair[0].kind is MEAN
-    p = sign_test(each) if exact and each is not None else float(p_value(d, each))
-    row |= {"p": p, "p_flip": sign_flip(d)}
-    if not np.isfinite(half):
-        return row
+        return Estimate(None, None, None)
+    std = float(numbers.std(ddof=1)) if len(numbers) > 1 else None
+    half = float(half_width(numbers, by_seed.scores() if by_seed else None))
+    if not np.isfinite(half) or values.over is None:
+        return Estimate(mean, std, None)
     low, high = mean - half, mean + half
-    if pair and each is not None and rng:
-        chunks = example_weights(each.shape[1], rng)
-        draws = np.concatenate(
-            [sign * (pair[0].resampled(w) - pair[1].resampled(w)) for w in chunks]
-        )  # (B, S)
-        low, high = interval(mean, half, _reseeded(draws, rng))
-    return row | {
-        "low": low,
-        "high": high,
-        "over": Evidence(tuple(seeds), d, pair[0] if pair else None).over,
-    }
+    if by_seed:
+        weights = example_weights(len(by_seed.ids), rng)
+        draws = np.concatenate([by_seed.resampled(each) for each in weights])  # (B, S)
+        low, high = lopsided(mean, half, _reseeded(draws, rng))
+        low, high = max(low, by_seed.statistic.low), min(high, by_seed.statistic.high)
+    return Estimate(mean, std, Interval(low, high, values.over))
+
+
+@dataclass(frozen=True, eq=False)
+class _Paired:
+    """Two arms' values over shared seeds and examples, ours and theirs, positive is better."""
+
+    sign: float
+    ours: Values
+    theirs: Values
+
+    @classmethod
+    def of(cls, ours: Values, theirs: Values, sign: float) -> "_Paired":
+        seeds = tuple(seed for seed in ours.seeds if seed in set(theirs.seeds))
+        places = [[side.seeds.index(seed) for seed in seeds] for side in (ours, theirs)]
+        examples: Sequence[ByExample | None] = (None, None)
+        numbers = [side.numbers[at] for side, at in zip((ours, theirs), places, strict=True)]
+        if seeds and ours.by_example and theirs.by_example:
+            ids, other = ours.by_example.ids, theirs.by_example.ids
+            ids = ids if ids.equals(other) else ids.intersection(other, sort=False)
+            if len(ids):
+                both = (ours.by_example.at(places[0], ids), theirs.by_example.at(places[1], ids))
+                examples, numbers = both, [side.values() for side in both]
+        return cls(
+            sign, Values(seeds, numbers[0], examples[0]), Values(seeds, numbers[1], examples[1])
+        )
+
+    @cached_property
+    def numbers(self) -> Array:
+        """The difference of each seed, (S,)."""
+        return self.sign * (self.ours.numbers - self.theirs.numbers)
+
+    @cached_property
+    def mean(self) -> float | None:
+        return _known(self.numbers.mean()) if len(self.numbers) else None
+
+    @cached_property
+    def scores(self) -> Array | None:
+        """The difference of each seed and example, (S, N)."""
+        if self.ours.by_example is None or self.theirs.by_example is None:
+            return None
+        return self.sign * (self.ours.by_example.scores() - self.theirs.by_example.scores())
+
+    @cached_property
+    def p(self) -> float | None:
+        if self.mean is None:
+            return None
+        by_seed, scores = self.ours.by_example, self.scores
+        one_seed = len(self.numbers) == 1
+        if one_seed and by_seed and by_seed.statistic is MEAN and scores is not None:
+            return sign_test(scores)
+        return _known(p_value(self.numbers, self.scores))
+
+    def interval(self, rng: np.random.Generator) -> Interval | None:
+        assert self.mean is not None
+        half = float(half_width(self.numbers, self.scores))
+        if not np.isfinite(half) or self.ours.over is None:
+            return None
+        low, high = self.mean - half, self.mean + half
+        if self.ours.by_example and self.theirs.by_example:
+            sides = self.ours.by_example, self.theirs.by_example
+            chunks = example_weights(len(sides[0].ids), rng)
+            draws = [sides[0].resampled(each) - sides[1].resampled(each) for each in chunks]
+            resampled = _reseeded(self.sign * np.concatenate(draws), rng)
+            low, high = lopsided(self.mean, half, resampled)
+        return Interval(low, high, self.ours.over)
+
+    def difference(self, rng: np.random.Generator, p_holm: float | None) -> Difference:
+        seeds = len(self.numbers)
+        if self.mean is None:
+            return Difference(seeds)
+        ours, theirs = self.sign * self.ours.numbers, self.sign * self.theirs.numbers
+        return Difference(
+            seeds=seeds,
+            difference=self.mean,
+            interval=self.interval(rng),
+            p=self.p,
+            p_holm=p_holm,
+            p_flip=sign_flip(self.numbers),
+            improvement=improvement(ours, theirs),
+        )
 
 
 def _reseeded(draws: Array, rng: np.random.Generator) -> Array:
     """Means over resampled seeds of values on resampled examples: (B, S) -> (B,), undefined ones
     left out."""
-    chosen = rng.integers(0, draws.shape[1], draws.shape)
-    means = np.take_along_axis(draws, chosen, 1).mean(1)
+    seeds = rng.integers(0, draws.shape[1], draws.shape)
+    means = np.take_along_axis(draws, seeds, 1).mean(1)
     return means[np.isfinite(means)] if np.isfinite(means).any() else np.zeros(1)
 
 
-def _evidence(
-    members: Sequence[tuple[Any, ...]],
-    tables: Sequence[pd.DataFrame] | None,
-    place: int,
-    metric: str,
-) -> Evidence:
-    values = np.array([row[place] for row in members], float)
-    found = (
-        scored(metric, values, tables) if tables is not None and np.isfinite(values).all() else None
-    )
-    return Evidence(tuple(int(row[0]) for row in members), values, found)
-
-
-def _table(rows: list[dict[str, Any]], names: list[str]) -> pd.DataFrame:
-    words = {"reference", *(name for name in names if name.endswith("over"))}
-    made = pd.DataFrame(rows, columns=[*ARM, "method", "label", *names])
-    return made.astype({name: int if name == "n" else float for name in names if name not in words})
+def _known(number: float | np.floating | Array) -> float | None:
+    """A number of Python's, None for NaN and infinities."""
+    return float(number) if np.isfinite(number) else None

@@ -1,75 +1,75 @@
-"""Training step by step: records to a table of points, and what is read off a curve: smoothed and
-final losses, steps to a loss."""
+"""Training step by step: smoothed and final losses, and the steps to a loss."""
 
-from collections.abc import Iterable
+import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
-from peftbench.record import Record
+from peftbench.analysis.blocks import Run
+from peftbench.analysis.intervals import Array
 
-RUN = [
-    "device",
-    "device_name",
-    "run_id",
-]  # one run: other devices may have carried out the same spec
-POINTS = [*RUN, "step", "train_loss", "valid_loss", "lr"]
-Array = NDArray[np.float64]
+Loss = Literal["train_loss", "valid_loss"]
+TAIL = 0.1  # of a curve: its end, and the window that smooths it
+POINTS = 10  # of a curve: with fewer it is not judged
 
 
-def curves(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per run and step, in their order, with the columns POINTS; losses are nll per
-    supervised token, NaN where none was taken."""
-    rows = [
-        (
-            record.device,
-            record.environment.device_name,
-            record.run_id,
-            point.step,
-            point.train_loss,
-            point.valid_loss,
-            point.lr,
-        )
-        for record in records
-        for point in record.curve
-    ]
-    made = pd.DataFrame(rows, columns=POINTS).astype(
-        {"train_loss": float, "valid_loss": float, "lr": float}
-    )
-    return made.groupby(
-        [*RUN, "step"], sort=False, as_index=False
-    ).first()  # the last step's two losses can stand in two points
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Losses, nll per supervised token, after the steps at which they were taken."""
+
+    steps: Array  # (n,)
+    losses: Array  # (n,)
+
+    @property
+    def long_enough(self) -> bool:
+        return len(self.losses) >= POINTS
+
+    def smoothed(self, width: int | None = None) -> "Curve":
+        """Means of each loss and its neighbours, `width` (odd; None: TAIL of the curve) in all and
+        as many on both sides, so that a straight line stays what it is; shorter by what lacks
+        neighbours."""
+        width = width or window(len(self.losses))
+        if len(self.losses) < width:
+            return Curve(self.steps[:0], self.losses[:0])
+        half = width // 2
+        means = np.lib.stride_tricks.sliding_window_view(self.losses, width).mean(1)
+        return Curve(self.steps[half : len(self.steps) - half], means)
+
+    def end(self) -> float | None:
+        """The mean loss over the last TAIL of the curve, one point at least; None without any."""
+        count = math.ceil(TAIL * len(self.losses))
+        return float(self.losses[-count:].mean()) if count else None
 
 
-def smoothed(values: Array, window: int) -> Array:
-    """The mean of each value and its neighbours, `window` (odd) in all and as many on both sides,
-    so that a straight line stays what it is; NaN near the ends, where there are not as many."""
-    out = np.full(len(values), np.nan)
-    half = window // 2
-    if len(values) >= window:
-        out[half : len(values) - half] = np.lib.stride_tricks.sliding_window_view(
-            values, window
-        ).mean(1)
-    return out
+@dataclass(frozen=True)
+class StepsToLoss:
+    """The first step after which a loss is reached; `never`: it is not, and `steps` is one past the
+    last that was seen."""
+
+    steps: float
+    never: bool
 
 
-def final_loss(points: pd.DataFrame, part: float = 0.1) -> pd.DataFrame:
-    """The mean training loss over the last `part` of each run's steps (one step at least): the
-    columns of RUN and `train_loss`."""
-    rows: list[tuple[object, ...]] = []
-    for _, members in points.dropna(subset=["train_loss"]).groupby(RUN, sort=False):
-        steps, losses = members["step"].to_numpy(), members["train_loss"].to_numpy(float)
-        rows.append(
-            (
-                *members[RUN].iloc[0],
-                losses[steps > min((1 - part) * steps.max(), steps.max() - 1)].mean(),
-            )
-        )
-    return pd.DataFrame(rows, columns=[*RUN, "train_loss"])
+def window(points: int) -> int:
+    """The odd number of points nearest below TAIL of them, one at least."""
+    return max(1, int(TAIL * points) - 1 + int(TAIL * points) % 2)
 
 
-def steps_to_reach(steps: Array, losses: Array, target: float) -> float:
-    """The first step whose loss is no larger than `target`; NaN if there is none."""
-    reached = np.flatnonzero(losses <= target)
-    return float(steps[reached[0]]) if reached.size else float("nan")
+def curve(run: Run, loss: Loss) -> Curve:
+    """A run's losses of one kind; of two points of one step the last that has one counts."""
+    points = run.record.curve
+    values = {point.step: value for point in points if (value := getattr(point, loss)) is not None}
+    return Curve(np.array(list(values), float), np.array(list(values.values()), float))
+
+
+def steps_to_reach(ours: Curve, theirs: Curve) -> StepsToLoss | None:
+    """The steps after which our smoothed loss is first as low as theirs is at its end; None where a
+    curve is too short. Theirs reaches itself, with its last smoothed point at the latest."""
+    if not (ours.long_enough and theirs.long_enough):
+        return None
+    mine, target = ours.smoothed(), theirs.smoothed().losses[-1]
+    reached = np.flatnonzero(mine.losses <= target)
+    if reached.size:
+        return StepsToLoss(float(mine.steps[reached[0]]), never=False)
+    return StepsToLoss(float(mine.steps[-1]) + 1, never=True)

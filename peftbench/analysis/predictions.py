@@ -13,7 +13,7 @@ Value = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
-class Kind:
+class Statistic:
     """A metric as `value` (..., k) -> (...) of sums over examples of k features; its bounds."""
 
     value: Value
@@ -43,104 +43,105 @@ def _pearson(sums: Array) -> Array:
         return (n * xy - x * y) / np.sqrt((n * xx - x * x) * (n * yy - y * y))
 
 
-MEAN, NLL = Kind(_ratio, 0.0, 1.0), Kind(_ratio, 0.0, np.inf)
-MATTHEWS, PEARSON = Kind(_matthews, -1.0, 1.0), Kind(_pearson, -1.0, 1.0)
-KINDS = {
-    "matthews_correlation": MATTHEWS,
-    "pearson": PEARSON,
-    "nll": NLL,
-}  # any other metric: the mean of the examples' scores
+MEAN, NLL = Statistic(_ratio, 0.0, 1.0), Statistic(_ratio, 0.0, np.inf)
+MATTHEWS, PEARSON = Statistic(_matthews, -1.0, 1.0), Statistic(_pearson, -1.0, 1.0)
+# Any other metric is the mean of the examples' scores.
+STATISTICS = {"matthews_correlation": MATTHEWS, "pearson": PEARSON, "nll": NLL}
 
 
 @dataclass(frozen=True)
-class Scored:
+class ByExample:
     """A value of several runs of one arm, by seed and example."""
 
-    kind: Kind
+    statistic: Statistic
     ids: pd.Index  # (N,)
     features: Array  # (S, N, k)
 
-    def at(self, seeds: Sequence[int], ids: pd.Index) -> "Scored":
+    def at(self, seeds: Sequence[int], ids: pd.Index) -> "ByExample":
         """The part of some seeds (their places) and ids."""
-        chosen = self.features[list(seeds)]
-        return Scored(
-            self.kind, ids, chosen if ids.equals(self.ids) else chosen[:, self.ids.get_indexer(ids)]
-        )
+        features = self.features[list(seeds)]
+        if not ids.equals(self.ids):
+            features = features[:, self.ids.get_indexer(ids)]
+        return ByExample(self.statistic, ids, features)
 
     def values(self) -> Array:
-        """One value per seed: (S,)."""
-        return self.kind.value(self.features.sum(1))
+        """One value for each seed: (S,)."""
+        return self.statistic.value(self.features.sum(1))
 
-    def each(self) -> Array:
+    def scores(self) -> Array:
         """(S, N): what each example stands for, with a seed's value as mean over examples. A mean's
         are the scores themselves; another metric's are the jackknife's pseudo-values, centred."""
         n = len(self.ids)
-        if self.kind is MEAN:
+        if self.statistic is MEAN:
             return self.features[..., 0]
         if n < 2:
             return np.repeat(self.values()[:, None], n, 1)
         sums = self.features.sum(1, keepdims=True)
-        without = self.kind.value(sums - self.features)  # (S, N)
+        without = self.statistic.value(sums - self.features)  # (S, N)
         return self.values()[:, None] + (n - 1) * (without.mean(1, keepdims=True) - without)
 
     def resampled(self, weights: Array) -> Array:
         """The seeds' values on resampled examples: weights (B, N) -> (B, S)."""
         seeds, n, k = self.features.shape
         sums = weights @ self.features.transpose(1, 0, 2).reshape(n, seeds * k)
-        return self.kind.value(sums.reshape(-1, seeds, k))
+        return self.statistic.value(sums.reshape(-1, seeds, k))
 
 
-def scored(name: str, recorded: Array, tables: Sequence[pd.DataFrame]) -> Scored | None:
+def by_example(name: str, recorded: Array, tables: Sequence[pd.DataFrame]) -> ByExample | None:
     """`name` ("nll" or a metric's name) by seed and example; None where the predictions do not give
     the recorded values again.
 
     recorded: (S,), tables: each seed's predictions. Examples that not all seeds have scored are
     left out, after the check.
     """
-    kind = KINDS.get(name, MEAN)
-    known: list[tuple[pd.Index, Array]] = []
+    statistic = STATISTICS.get(name, MEAN)
+    of_seeds: list[tuple[pd.Index, Array]] = []
     for table, value in zip(tables, recorded, strict=True):
-        found = _features(kind, table)
-        if found is None or not np.isclose(
-            kind.value(found[1].sum(0)), value, rtol=1e-6, atol=1e-7
+        features = _features(statistic, table)
+        if features is None or not np.isclose(
+            statistic.value(features[1].sum(0)), value, rtol=1e-6, atol=1e-7
         ):
             return None
-        known.append(found)
-    ids = known[0][0]
-    for others, _ in known[1:]:
+        of_seeds.append(features)
+    ids = of_seeds[0][0]
+    for others, _ in of_seeds[1:]:
         ids = ids if ids.equals(others) else ids.intersection(others, sort=False)
     aligned = [
-        features if ids.equals(own) else features[own.get_indexer(ids)] for own, features in known
+        features if ids.equals(own) else features[own.get_indexer(ids)]
+        for own, features in of_seeds
     ]
-    return Scored(kind, ids, np.stack(aligned)) if len(ids) else None
+    return ByExample(statistic, ids, np.stack(aligned)) if len(ids) else None
 
 
-def _features(kind: Kind, table: pd.DataFrame) -> tuple[pd.Index, Array] | None:
+def _features(statistic: Statistic, table: pd.DataFrame) -> tuple[pd.Index, Array] | None:
     """A run's ids (N,) and their features (N, k); None where the predictions lack what the metric
     needs."""
     codes, unique = pd.factorize(table["id"].to_numpy())
     ids = pd.Index(unique)
-    if kind is MEAN:  # several answers to an example are one score, their mean
-        score = table["score"].to_numpy(float)
-        asked = ~np.isnan(score)
-        answers = np.bincount(codes[asked], minlength=len(ids))
-        sums = np.bincount(codes[asked], score[asked], minlength=len(ids))[answers > 0]
-        return (
-            (ids[answers > 0], np.c_[sums / answers[answers > 0], np.ones(len(sums))])
-            if asked.any()
-            else None
-        )
-    first = np.unique(codes, return_index=True)[
-        1
-    ]  # an example's answers share its nll; only generated ones are several
-    if kind is NLL:
+    if statistic is MEAN:
+        return _mean_scores(ids, codes, table["score"].to_numpy(float))
+    # An example's answers share its nll; only generated ones are several.
+    first = np.unique(codes, return_index=True)[1]
+    if statistic is NLL:
         return ids, table[["nll", "count"]].to_numpy(float)[first]
     try:
         x, y = table["answer"].to_numpy(float)[first], table["target"].to_numpy(float)[first]
     except (TypeError, ValueError):  # texts
         return None
-    if kind is MATTHEWS:
+    if statistic is MATTHEWS:
         cells = [(x == 1) & (y == 1), (x == 0) & (y == 0), (x == 1) & (y == 0), (x == 0) & (y == 1)]
         return ids, np.stack(cells, 1).astype(float)
     x, y = x - x.mean(), y - y.mean()
     return ids, np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], 1)
+
+
+def _mean_scores(ids: pd.Index, codes: Array, scores: Array) -> tuple[pd.Index, Array] | None:
+    """Of the examples that have a score: several answers to an example are one score, their
+    mean."""
+    scored = ~np.isnan(scores)
+    if not scored.any():
+        return None
+    answers = np.bincount(codes[scored], minlength=len(ids))
+    sums = np.bincount(codes[scored], scores[scored], minlength=len(ids))[answers > 0]
+    means = sums / answers[answers > 0]
+    return ids[answers > 0], np.c_[means, np.ones(len(means))]
