@@ -99,7 +99,7 @@ class Arm:
     @property
     def settings(self) -> dict[str, Any]:
         """The method's args by their names, and how it trains as train.NAME."""
-        return self.spec.args | {f"train.{name}": value for name, value in self.spec.train}
+        return _settings(self.spec)
 
 
 @dataclass(frozen=True)
@@ -259,6 +259,11 @@ def _settings_key(run: Run) -> tuple[str, int, str, TrainSpec]:
     return spec.method, spec.method_version, canonical(spec.args), spec.train
 
 
+def _settings(spec: RunSpec) -> dict[str, Any]:
+    args = dict(sorted(spec.args.items()))
+    return args | {f"train.{name}": value for name, value in spec.train}
+
+
 def method_order(method: str) -> tuple[int, str]:
     """Where a method stands among others."""
     known = method in METHOD_ORDER
@@ -299,23 +304,27 @@ def _labels(arms: Mapping[Key, Sequence[Run]]) -> dict[Key, str]:
     training settings, in which arms of that method differ as tell them apart."""
     labels: dict[Key, str] = {}
     for method, keys in grouped(arms, lambda key: arms[key][0].record.spec.method).items():
-        settings = {key: Arm("", tuple(arms[key])).settings for key in keys}
-        versions = {key: {"version": arms[key][0].record.spec.method_version} for key in keys}
-        named = {key: settings[key] | versions[key] for key in keys}
-        parts: dict[Key, tuple[str, ...]] = dict.fromkeys(keys, ())
-        for name in dict.fromkeys(name for key in keys for name in named[key]):
-            texts = _texts([named[key][name] for key in keys if name in named[key]])
-            longer = {
-                key: (*parts[key], f"{name.removeprefix('train.')}={texts[canonical(value)]}")
-                if (value := named[key].get(name)) is not None
-                else parts[key]
-                for key in keys
-            }
-            if len(set(longer.values())) > len(set(parts.values())):
+        specs = {key: arms[key][0].record.spec for key in keys}
+        settings = {
+            key: _settings(spec) | {"version": spec.method_version} for key, spec in specs.items()
+        }
+        parts: dict[Key, list[str]] = {key: [] for key in keys}
+        for name in dict.fromkeys(name for key in keys for name in settings[key]):
+            having = [key for key in keys if name in settings[key]]
+            texts = _texts(settings[key][name] for key in having)
+            longer = {key: [*parts[key]] for key in keys}
+            for key in having:
+                text = texts[canonical(settings[key][name])]
+                longer[key].append(f"{name.removeprefix('train.')}={text}")
+            if _distinct(longer.values()) > _distinct(parts.values()):
                 parts = longer
         for key in keys:
             labels[key] = f"{method} ({', '.join(parts[key])})" if parts[key] else method
     return labels
+
+
+def _distinct(parts: Iterable[Sequence[str]]) -> int:
+    return len(set(map(tuple, parts)))
 
 
 def _texts(values: Iterable[Any]) -> dict[str, str]:
