@@ -52,8 +52,8 @@ class StepsToLoss:
 
 
 def window(points: int) -> int:
-    """The odd number of points nearest below TAIL of them, one at least."""
-    return max(1, int(TAIL * points) - 1 + int(TAIL * points) % 2)
+    """The odd number of points nearest to TAIL of them, one at least."""
+    return int(TAIL * points) // 2 * 2 + 1
 
 
 def curve(run: Run, loss: Loss) -> Curve:
