@@ -1,6 +1,8 @@
-"""The import table: who may know whom."""
+"""The import table: which room may know which, and what runs without torch."""
 
 import ast
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,58 +15,83 @@ FILES = {
     str(path.relative_to(PACKAGE).with_suffix("")).replace("/", "."): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-FIGURES = {name for name in FILES if name.startswith("figures.")}
-REPORTS = {
-    "errors",
-    "spec",
-    "record",
-    "store",
-    "frame",
-    "stats",
-    "tables",
-    "figures",
-    "claims",
-    "report",
-    "recommend",
-    "verdict",
+
+# A room is a folder, or a file right in the package. It may import itself, the nouns, and these.
+NOUNS = {"errors", "spec", "experiment", "record", "store", "wording", "markup"}
+ROOMS: dict[str, set[str]] = {
+    "metrics": set(),
+    "sandbox": set(),
+    "assets": set(),
+    "methods": set(),
+    "tasks": {"metrics", "sandbox", "assets"},
+    "training": {"methods", "tasks", "sandbox", "assets"},
+    "suite": {"training"},
+    "tuning": {"methods", "tasks", "training"},
+    "analysis": set(),
+    "tables": {"analysis"},
+    "article": {"analysis"},
+    "figures": {"analysis"},
+    "page": {"analysis", "tables", "article", "figures"},
 }
-REPORTS |= {"inference", "scored", "evidence", "rules", "shapes", "curves", "sensitivity", "ratio"}
-FREE_OF_TORCH = {name for name in FILES if name.partition(".")[0] in REPORTS}
+# Imports between nouns, one way.
+NOUNS_KNOW = {
+    "errors": set(),
+    "wording": set(),
+    "spec": {"errors"},
+    "experiment": {"errors", "spec"},
+    "record": {"spec"},
+    "store": {"errors", "record"},
+    "markup": {"wording"},
+}
+DOORS = {"", "door", "cli"}  # these may know everything
+
+WITHOUT_TORCH = NOUNS | {"analysis", "tables", "article", "figures", "page"}
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "peft"}
-SEARCH = {name for name in FILES if name.startswith("search.")}
-OWNERS = {"optuna": SEARCH, "matplotlib": FIGURES, "typer": {"cli"}, "peft": set()}
+OWNERS = {"optuna": {"tuning"}, "matplotlib": {"figures"}, "typer": {"cli"}, "peft": set()}
 
 
-def imports(name: str, top: bool = False) -> set[str]:
-    """Modules that a file of the package imports, ours as `peftbench.x`; top: only those imported
-    with the file itself."""
-    tree = ast.parse(FILES[name].read_text())
-    found: set[str] = set()
-    hidden = (
-        {id(node) for block in ast.walk(tree) if _late(block) for node in ast.walk(block)}
-        if top
-        else set()
+def room(name: str) -> str:
+    """The room of a file of the package, or of a module of ours by its full name."""
+    return (
+        name.removeprefix("peftbench").removeprefix(".").partition(".")[0].replace("__init__", "")
     )
-    for node in ast.walk(tree):
-        if id(node) in hidden:
-            continue
+
+
+def imported(name: str, *, at_start: bool = False) -> set[str]:
+    """Modules that a file of the package imports, ours as `peftbench.x`; at_start: only those that
+    are imported with the file itself."""
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    modules: set[str] = set()
+    for node in _statements(tree, at_start):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            if node.module == "peftbench":
-                found |= {f"peftbench.{alias.name}" for alias in node.names}
-    return found
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            inside = {each for each in names if each.removeprefix("peftbench.") in _modules()}
+            modules |= inside | ({node.module} if len(inside) < len(names) else set())
+    return modules
 
 
-def _late(node: ast.AST) -> bool:
-    """Whether what stands in `node` does not run when the file is imported."""
-    typing_only = (
+@functools.cache
+def _modules() -> set[str]:
+    """The names of our modules and packages, without `peftbench.`."""
+    return {*FILES, *(name.removesuffix(".__init__") for name in FILES)}
+
+
+def _statements(tree: ast.AST, at_start: bool) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        late = isinstance(node, ast.FunctionDef) or _typing_only(node)
+        if not (at_start and late):
+            yield node
+            yield from _statements(node, at_start)
+
+
+def _typing_only(node: ast.AST) -> bool:
+    return (
         isinstance(node, ast.If)
         and isinstance(node.test, ast.Name)
         and node.test.id == "TYPE_CHECKING"
     )
-    return typing_only or isinstance(node, ast.FunctionDef)
 
 
 def reach(name: str) -> set[str]:
@@ -72,86 +99,94 @@ def reach(name: str) -> set[str]:
     seen: set[str] = set()
     todo = [name]
     while todo:
-        current = todo.pop()
-        for module in imports(current, top=True):
-            if module not in seen:
-                seen.add(module)
-                inside = module.removeprefix("peftbench.")
-                todo += (
-                    [inside]
-                    if inside in FILES
-                    else [f"{inside}.__init__"]
-                    if f"{inside}.__init__" in FILES
-                    else []
-                )
+        for module in imported(todo.pop(), at_start=True) - seen:
+            seen.add(module)
+            inside = module.removeprefix("peftbench.")
+            todo += [file for file in (inside, f"{inside}.__init__") if file in FILES]
     return seen
 
 
-@pytest.mark.parametrize("name", sorted(FREE_OF_TORCH))
-def test_report_layers_run_without_torch(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(FILES) - {"__init__"}))
+def test_a_file_imports_only_what_its_room_may_know(name: str) -> None:
+    own = room(name)
+    if own in DOORS:
+        return
+    known = {room(module) for module in imported(name) if module.partition(".")[0] == "peftbench"}
+    allowed = NOUNS_KNOW[own] if own in NOUNS else ROOMS[own] | NOUNS
+    assert known - {own} <= allowed
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert {room(name) for name in FILES} == NOUNS | set(ROOMS) | DOORS
+
+
+def test_no_arrow_points_back() -> None:
+    """The table itself has no circle."""
+    left = dict(ROOMS)
+    while left:
+        free = {name for name, known in left.items() if not known & set(left)}
+        assert free, left
+        left = {name: known for name, known in left.items() if name not in free}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in FILES if room(name) in WITHOUT_TORCH))
+def test_what_comes_after_the_store_runs_without_torch(name: str) -> None:
     assert not {module for module in reach(name) if module.partition(".")[0] in HEAVY}
+
+
+@pytest.mark.parametrize("name", ["__init__", *(n for n in FILES if room(n) == "sandbox")])
+def test_what_runs_confined_needs_the_standard_library_only(name: str) -> None:
+    import sys
+
+    others = {module.partition(".")[0] for module in reach(name)} - {"peftbench"}
+    assert others <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("library", sorted(OWNERS))
 def test_a_library_has_one_owner(library: str) -> None:
     users = {
-        name
+        room(name)
         for name in FILES
-        if any(module.partition(".")[0] == library for module in imports(name))
+        if any(module.partition(".")[0] == library for module in imported(name))
     }
     assert users <= OWNERS[library]
 
 
-@pytest.mark.parametrize("name", ["train", "run", "measure", "evaluate", "cost", "suite"])
+@pytest.mark.parametrize("name", sorted(n for n in FILES if room(n) in {"training", "suite"}))
 def test_the_harness_names_no_method_and_no_task(name: str) -> None:
-    words = {
-        node.value
-        for node in ast.walk(ast.parse(FILES[name].read_text()))
-        if isinstance(node, ast.Constant)
-    }
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     assert not words & ({*METHODS, *TASKS} - {"full"})
-    assert not {
+    single = {
         module
-        for module in imports(name)
+        for module in imported(name)
         if module.startswith(("peftbench.methods.", "peftbench.tasks."))
-    } - {
-        "peftbench.methods.base",
-        "peftbench.methods.linear",
-        "peftbench.tasks.base",
     }
-
-
-def test_tasks_know_no_tokens_and_methods_no_tasks() -> None:
-    for name in FILES:
-        known = imports(name)
-        if name.startswith("tasks."):
-            assert not {
-                m
-                for m in known
-                if m.partition(".")[0] in {"torch", "transformers"}
-                or m.startswith("peftbench.methods")
-            }, name
-        if name.startswith("methods."):
-            assert not {
-                m
-                for m in known
-                if m.startswith(
-                    ("peftbench.tasks", "peftbench.training.models", "peftbench.training.loop")
-                )
-            }, name
+    shared = {"methods.base", "methods.linear", "methods.files", "tasks.base"}
+    assert single <= {f"peftbench.{each}" for each in shared}
 
 
 def test_no_pickle_and_no_remote_code() -> None:
     for name, path in FILES.items():
-        tree = ast.parse(path.read_text())
-        assert not imports(name) & {"pickle", "dill", "joblib", "cloudpickle"}, name
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not imported(name) & {"pickle", "dill", "joblib", "cloudpickle"}, name
         for node in ast.walk(tree):
             if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
                 assert isinstance(node.value, ast.Constant), name
                 assert node.value.value is False, name
-            if (
-                isinstance(node, ast.Attribute)
-                and isinstance(node.value, ast.Name)
-                and node.value.id == "torch"
-            ):
+            on_torch = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+            if on_torch and node.value.id == "torch":
                 assert node.attr not in {"load", "save"}, name
+
+
+def test_functions_fit_on_a_screen() -> None:
+    """Below 60 lines, but for the training loop."""
+    long = {
+        f"{name}.{node.name}": node.end_lineno - node.lineno + 1
+        for name, path in FILES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+        and node.end_lineno
+        and node.end_lineno - node.lineno + 1 >= 60
+    }
+    assert set(long) <= {"training.loop.train"}, long

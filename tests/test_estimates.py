@@ -262,8 +262,8 @@ def test_predictions_are_those_of_the_run_s_device(tmp_path: Path) -> None:
     full = block.first("full")
     assert full
     assert [place.device for place in block.places] == ["cpu", "cuda"]
-    assert nll[full].interval is not None
-    assert nll[full].interval.over == "seeds and examples"
+    assert (interval := nll[full].interval)
+    assert interval.over == "seeds and examples"
     assert [round(b - a, 6) for a, b in zip(_nll(full)[:2], _nll(full)[2:], strict=True)] == [1, 1]
 
 
@@ -282,6 +282,7 @@ def test_a_store_s_method_against_itself(monkeypatch: pytest.MonkeyPatch) -> Non
     nll = random.gamma(2, 0.2, n) + random.gamma(2, 0.1, (10, n)) + random.normal(0, 0.03, (10, 1))
     found: list[Record] = []
     tables: Tables = {}
+    columns = {"accuracy": "score", "nll": "nll"}
     for block in range(blocks):
         picked, rows = random.permutation(10)[: 2 * seeds], random.integers(0, n, n)
         for i, which in enumerate(picked):
@@ -290,10 +291,7 @@ def test_a_store_s_method_against_itself(monkeypatch: pytest.MonkeyPatch) -> Non
                 model=f"m{block}",
                 method=("lora", "vera")[i % 2],
                 seed=i // 2,
-                metrics={
-                    "accuracy": column(table, "score").mean(),
-                    "nll": column(table, "nll").mean(),
-                },
+                metrics={metric: column(table, name).mean() for metric, name in columns.items()},
                 predictions=Predictions(rows=n, sha256=""),
             )
             found.append(record)
