@@ -1,4 +1,4 @@
-"""Made-up records: complete, consistent in themselves, and different wherever a test asks for it."""
+"""Made-up records: complete, consistent, and different wherever a test asks for it."""
 
 import random
 from collections.abc import Iterator
@@ -6,15 +6,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from peftbench.record import (
-    Cost,
+    CudaMemory,
     CudaPeaks,
     Data,
+    Dtypes,
     Environment,
+    Footprint,
     Latency,
     Parts,
     Point,
     Record,
     Spread,
+    Timing,
 )
 from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
 
@@ -73,8 +76,9 @@ def spec(**changed: Any) -> RunSpec:
         "limits": LimitSpec(),
     }
     args = ARGS.get(method, {"rank": 8}) | changed.pop("args", {})
-    train = TrainSpec(**{"lr": 3e-4} | changed.pop("train", {}))
-    return RunSpec(**values | changed, args=args, train=train)
+    train: dict[str, Any] = {"lr": 3e-4, "dtype": "float32"}
+    train |= changed.pop("train", {})
+    return RunSpec(**values | changed, args=args, train=TrainSpec(**train))
 
 
 def environment(**changed: Any) -> Environment:
@@ -86,23 +90,21 @@ def environment(**changed: Any) -> Environment:
         "transformers": "5.20.1",
         "threads": 2,
         "device_name": "AMD EPYC, 2 threads",
-        "load_average": 0.25,
+        "load_at_start": 0.25,
+        "load_at_end": 0.9,
     }
     return Environment(**values | changed)
 
 
-def cost(method: str, rng: random.Random, *, generation: bool) -> Cost:
-    """What a run of `method` may cost; a frozen language model takes no step."""
-    steps = method != "frozen" or not generation
-    trained, peak, seconds = (
-        TRAINED.get(method, 10_000),
-        int(PEAK.get(method, 2e8)),
-        rng.uniform(0.05, 0.09),
-    )
-    weights = 4 * TOTAL
-    spread = Spread(median=seconds, iqr=seconds / 20, n=90)
-    plain = Spread(median=0.004, iqr=0.0002, n=50)
-    return Cost(
+def takes_steps(method: str, *, generation: bool) -> bool:
+    """Whether the run trains anything: a frozen language model has not even a head to train."""
+    return method != "frozen" or not generation
+
+
+def footprint(method: str, *, generation: bool) -> Footprint:
+    """Parameters, bytes and FLOPs of a run of `method`."""
+    trained, peak = TRAINED.get(method, 10_000), int(PEAK.get(method, 2e8))
+    return Footprint(
         trained_params=trained,
         head_params=HEAD,
         updatable_params=TOTAL - HEAD if method == "delta-lora" else trained,
@@ -111,61 +113,89 @@ def cost(method: str, rng: random.Random, *, generation: bool) -> Cost:
         adapter_file_bytes=4 * trained + 512,
         peak_bytes=peak,
         peak_parts=Parts(
-            weights=weights,
+            weights=4 * TOTAL,
             gradients=4 * trained,
             optimizer=8 * trained,
             activations=1000,
             other=peak % 1000,
         ),
-        cuda_allocated_bytes=CudaPeaks(train=peak, eval=None) if rng.random() < 0.1 else None,
-        cuda_reserved_bytes=None,
-        step_seconds=spread if steps else None,
-        train_seconds=seconds * 100 if steps else 0.0,
-        eval_seconds=2.5,
+        flops_per_step=10**11 if takes_steps(method, generation=generation) else None,
+    )
+
+
+def timing(method: str, rng: random.Random, *, generation: bool) -> Timing:
+    """Seconds and rates of a run of `method`."""
+    steps = takes_steps(method, generation=generation)
+    seconds = rng.uniform(0.05, 0.09)
+    plain = Spread(median=0.004, iqr=0.0002, n=50)
+    return Timing(
+        step_seconds=Spread(median=seconds, iqr=seconds / 20, n=90) if steps else None,
+        train_seconds=seconds * 100 if steps else None,
         tokens_per_second=600 / seconds if steps else None,
-        generated_tokens_per_second=41.0 if generation else None,
-        flops_per_step=10**11 if steps else None,
         utilization=0.5 if steps else None,
+        eval_seconds=2.5,
+        generated_tokens_per_second=41.0 if generation else None,
         latency_seconds=Latency(
             base=plain, adapted=plain.model_copy(update={"median": 0.005}), merged=plain
         ),
     )
 
 
+def dtypes() -> Dtypes:
+    float32 = ("float32",)
+    return Dtypes(weights=float32, trained=float32, optimizer=float32, logits=float32)
+
+
+def cuda_memory(method: str) -> CudaMemory:
+    peak = int(PEAK.get(method, 2e8))
+    return CudaMemory(
+        allocated_bytes=CudaPeaks(train=peak, eval=None),
+        reserved_bytes=CudaPeaks(train=None, eval=None),
+    )
+
+
 def record(*, status: str = "done", error: str | None = None, **changed: Any) -> Record:
-    """A record. Changes of the record are given by name; any others go to its spec."""
+    """A record. A keyword that names a field of Record changes the record, any other its spec; so
+    does `data` where it is a DataSpec."""
     names = [
         name
         for name in changed
         if name in Record.model_fields and not isinstance(changed[name], DataSpec)
     ]
     own = {name: changed.pop(name) for name in names}
-    what = own.pop("spec", None) or spec(**changed)
-    rng = random.Random(what.run_id)
-    done = status == "done"
-    score = SCORE.get(what.method, 0.7) + rng.gauss(0, 0.01)
+    run = own.pop("spec", None) or spec(**changed)
+    rng = random.Random(run.run_id)
+    score = SCORE.get(run.method, 0.7) + rng.gauss(0, 0.01)
     values: dict[str, Any] = {
-        "run_id": what.run_id,
-        "started": STARTED + timedelta(seconds=what.seed),
+        "run_id": run.run_id,
+        "started": STARTED + timedelta(seconds=run.seed),
         "seconds": 31.5,
         "device": "cpu",
         "status": status,
-        "error": error if done or error else f"the run ended: {status}",
-        "spec": what,
+        "error": error,
+        "spec": run,
         "primary": "accuracy",
-        "metrics": {"accuracy": score, "f1": score - 0.01, "nll": 1.3 - score, "mcc": None}
-        if done
-        else {},
+        "metrics": {},
         "curve": tuple(Point(step=step, train_loss=1 / (step + 1), lr=1e-4) for step in range(10)),
-        "cost": cost(what.method, rng, generation=what.task in ("gsm", "code")) if done else None,
         "data": Data(
             source="packaged",
             revision=None,
             fingerprint="f" * 64,
-            counts={"train": what.data.train or 4000, "test": 50, "truncated": 0},
+            counts={"train": run.data.train or 4000, "test": 50, "truncated": 0},
         ),
         "environment": environment(),
     }
+    if status == "done":
+        generation = run.task in ("gsm", "code")
+        values |= {
+            "metrics": {"accuracy": score, "f1": score - 0.01, "nll": 1.3 - score, "mcc": None},
+            "footprint": footprint(run.method, generation=generation),
+            "timing": timing(run.method, rng, generation=generation),
+            "dtypes": dtypes(),
+        }
+        values["cuda"] = cuda_memory(run.method) if own.get("device") == "cuda" else None
+    elif error is None:
+        values["error"] = f"the run ended: {status}"
     return Record(**values | own)
 
 
