@@ -187,15 +187,17 @@ def test_a_missing_column_split_or_configuration_is_an_error(
     )
     monkeypatch.setenv("PEFTBENCH_HUB", str(tmp_path))
     with pytest.raises(
-        InputError, match="no split 'validation_mismatched'; there: train, validation_matched"
+        InputError, match="no split 'validation_mismatched'; it has: train, validation_matched"
     ):
         glue.MNLI().examples("test")
     with pytest.raises(InputError, match="no split 'validation'"):
         glue.RTE().examples("train")
-    with pytest.raises(InputError, match="'cola': no such configuration; there: mnli, rte"):
+    with pytest.raises(InputError, match="'cola': no such configuration; it has: mnli, rte"):
         glue.CoLA().examples("train")
     mirror.write(tmp_path, "nyu-mll/glue", {"cola": {"train": [good], "validation": [good]}})
-    with pytest.raises(InputError, match="no column 'sentence'; there: premise, hypothesis, label"):
+    with pytest.raises(
+        InputError, match="no column 'sentence'; it has: premise, hypothesis, label"
+    ):
         glue.CoLA().examples("train")
 
 

@@ -96,13 +96,15 @@ def test_two_mirrors_are_not_confused(
 
 
 def test_what_is_missing_is_named_with_what_is_there(hub: Path) -> None:
-    with pytest.raises(InputError, match=r"no such configuration; there: plain$") as error:
+    with pytest.raises(InputError, match=r"no such configuration; it has: plain$") as error:
         rows(source("fancy"), "train", ["text"])
     assert "'fancy'" in one_line(error)
-    with pytest.raises(InputError, match=r"'plain' has no split 'test'; there: train, validation$"):
+    with pytest.raises(
+        InputError, match=r"'plain' has no split 'test'; it has: train, validation$"
+    ):
         rows(source(), "test", ["text"])
     with pytest.raises(
-        InputError, match=r"split 'train' has no column 'txet'; there: text, label$"
+        InputError, match=r"split 'train' has no column 'txet'; it has: text, label$"
     ):
         rows(source(), "train", ["text", "txet"])
 

@@ -42,7 +42,7 @@ def _rows(
     builder, where = _builder(source, mirror), _where(source, mirror)
     splits = builder.info.splits
     if split not in splits:
-        raise InputError(f"{where} has no split {split!r}; there: {', '.join(splits)}")
+        raise InputError(f"{where} has no split {split!r}; it has: {', '.join(splits)}")
     if not splits[split].num_examples:
         raise InputError(f"{where}, split {split!r} is empty")
     data = builder.as_dataset(split=split)
@@ -50,7 +50,7 @@ def _rows(
     if missing:
         raise InputError(
             f"{where}, split {split!r} has no column {missing[0]!r}; "
-            f"there: {', '.join(data.column_names)}"
+            f"it has: {', '.join(data.column_names)}"
         )
     return data.select_columns(list(columns)).to_list()
 
@@ -73,7 +73,7 @@ def _builder(source: Source, mirror: Path | None) -> Any:
         if mirror is not None:
             names = datasets.get_dataset_config_names(str(mirror))
             if source.config and source.config not in names:
-                raise InputError(f"{where}: no such configuration; there: {', '.join(names)}")
+                raise InputError(f"{where}: no such configuration; it has: {', '.join(names)}")
             revision, cache = None, _cache(mirror, Path(datasets.config.HF_DATASETS_CACHE))
         else:
             revision, cache = source.revision, None
