@@ -70,6 +70,12 @@ def test_wrong_values_fail() -> None:
     assert judge("def double(x): return x").reason == "AssertionError: "
 
 
+@pytest.mark.parametrize("module", ["colorsys", "xml.dom"], ids=["a file", "a package"])
+def test_a_solution_may_read_the_standard_library(module: str) -> None:
+    execution = judge(f"import {module} as module\nopen(module.__file__).read()\n{DOUBLE}")
+    assert execution.passed, execution.reason
+
+
 def test_setup_belongs_to_the_test() -> None:
     test = "assert double(three()) == 6\nassert double([]) == []"
     assert execute(
