@@ -1,5 +1,4 @@
-"""The packaged models and data: small assets that `make setup` installs with pip, so that a bench
-needs no hub."""
+"""The packaged models and data that `make setup` installs, so that they need no hub."""
 
 import contextlib
 import hashlib
@@ -18,7 +17,7 @@ from peftbench.errors import InputError, unknown
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """An installed distribution that holds data. Only its files are used: it is located, never
+    """An installed distribution that holds data: only its files are used, its code is never
     imported."""
 
     module: str
@@ -76,11 +75,11 @@ MODELS = {
 }
 REVIEWS_VERSION = "3.3.2"  # of vaderSentiment
 REVIEWS_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
-CONVERSION = 1  # raise it when `_convert` writes something else
+CONVERSION = 1  # raise it when the files that `_convert` writes change
 
 
 def package_version(name: str) -> str:
-    """The installed version of a distribution. Raises InputError where it is missing."""
+    """The installed version of a distribution. Raises InputError if it is missing."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -88,7 +87,7 @@ def package_version(name: str) -> str:
 
 
 def package_folder(name: str) -> Path:
-    """The folder of one of PACKAGES. Raises InputError where it is missing or of another version."""
+    """The folder of one of PACKAGES. Raises InputError if it is missing or of another version."""
     package, version = PACKAGES[name], package_version(name)
     if version != package.version:
         raise InputError(
@@ -103,8 +102,8 @@ def package_folder(name: str) -> Path:
 
 
 def reviews_archive() -> Path:
-    """The source distribution of vaderSentiment, verified. Raises InputError where it is missing or
-    not the right file."""
+    """The source distribution of vaderSentiment, verified. Raises InputError if it is missing or
+    another file."""
     path = Path(sys.prefix) / "share" / "peftbench" / f"vaderSentiment-{REVIEWS_VERSION}.tar.gz"
     _verify(path, REVIEWS_SHA256)
     return path
@@ -112,9 +111,7 @@ def reviews_archive() -> Path:
 
 def model_folder(name: str) -> Path:
     """The folder of a packaged model as transformers reads it; the first call for a GGUF model
-    converts it (half a minute).
-
-    Raises InputError where the model is unknown or its package missing.
+    converts it (half a minute). Raises InputError if the model is unknown or its package missing.
     """
     if name not in MODELS:
         raise unknown("packaged model", name, MODELS)
@@ -143,19 +140,14 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    with contextlib.redirect_stderr(
-        io.StringIO()
-    ):  # progress bars, one of which no setting turns off
+    with contextlib.redirect_stderr(io.StringIO()):  # one of the progress bars cannot be turned off
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         loaded = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         )
         config = loaded.config.to_dict()
-        config.pop(
-            "quantization_config"
-            # save_pretrained refuses a model that was loaded from GGUF: a fresh one takes its
-            # weights
-        )
+        # save_pretrained refuses a model that was loaded from GGUF: its weights go to a new one
+        config.pop("quantization_config")
         model = LlamaForCausalLM(LlamaConfig(**config))
         model.load_state_dict(loaded.state_dict())
         with _whole(folder) as half:
@@ -165,8 +157,8 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes `folder` at the end: whole, or not at all if an error
-    rises. Several processes may try."""
+    """A folder to write to, which is renamed to `folder` at the end, and removed if there was an
+    error. Several processes may do this at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         half = Path(scratch) / folder.name
@@ -182,23 +174,25 @@ def _whole(folder: Path) -> Iterator[Path]:
 def _verify(path: Path, sha256: str) -> None:
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run `make setup`") from None
-    if found != sha256:
+    if actual != sha256:
         raise InputError(
-            f"{path} is not the file it should be (SHA-256 {found}, not {sha256}): delete it and run `make setup`"
+            f"{path} is not the file it should be (SHA-256 {actual}, not {sha256}): "
+            "delete it and run `make setup`"
         )
 
 
-def prepare() -> Iterator[str]:
-    """Verify and convert everything; one line per asset, as soon as it is ready."""
+def install_assets() -> Iterator[str]:
+    """Verify and convert everything; yields a line per asset as soon as it is ready."""
     for name, weights in MODELS.items():
         _verify(package_folder(weights.package) / weights.file, weights.sha256)
         yield f"{_line(weights.package)}; model {name} in {model_folder(name)}"
     for name in sorted(PACKAGES.keys() - {weights.package for weights in MODELS.values()}):
         yield f"{_line(name)}; {package_folder(name)}"
-    yield f"vaderSentiment {REVIEWS_VERSION} (MIT): rated movie-review snippets; {reviews_archive()}"
+    about = f"vaderSentiment {REVIEWS_VERSION} (MIT): rated movie-review snippets"
+    yield f"{about}; {reviews_archive()}"
 
 
 def _line(name: str) -> str:
@@ -207,5 +201,5 @@ def _line(name: str) -> str:
 
 
 if __name__ == "__main__":
-    for line in prepare():
+    for line in install_assets():
         print(line, flush=True)

@@ -405,11 +405,9 @@ def _check_tasks(format: Format) -> None:
     from peftbench.tasks import TASKS, duplicates
 
     if format is Format.json:
-        print(json.dumps([asdict(found) for found in duplicates.check(TASKS)], indent=2))
+        print(json.dumps([asdict(found) for found in duplicates.duplicates_of(TASKS)], indent=2))
         return
-    print(duplicates.HEADER)
-    for found in duplicates.check(TASKS):
-        print(duplicates.line(found), flush=True)
+    print(duplicates.table(duplicates.duplicates_of(TASKS)))
 
 
 def _models() -> list[dict[str, Any]]:

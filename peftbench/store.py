@@ -1,5 +1,5 @@
-"""The folder of results: every record is written once, whole or not at all, and read back only if
-nobody has changed it."""
+"""The folder of results: a record is written once, whole or not at all, and read only if it is
+unchanged."""
 
 import fcntl
 import hashlib
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 NAME = re.compile(
-    r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?\.(?P<kind>json|predictions\.parquet)"
+    r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?"
+    r"\.(?P<kind>json|predictions\.parquet)"
 )
 TEMPORARY = ".tmp"
 
@@ -35,14 +36,13 @@ def device_folder(device: str, device_name: str) -> str:
 
 
 def run_key(record: Record) -> str:
-    """`<device folder>/<run id>`, which no other run of a store has."""
-    folder = device_folder(record.device, record.environment.device_name)
-    return f"{folder}/{record.run_id}"
+    """The one key of a run, "<device folder>/<run id>": equal specs on two devices are two runs."""
+    return f"{device_folder(record.device, record.environment.device_name)}/{record.run_id}"
 
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """One record's place in the store."""
+    """The place of a record in the store."""
 
     folder: Path
     run_id: str
@@ -61,65 +61,64 @@ class Entry:
         return self.folder / f"{self.stem}.predictions.parquet"
 
     @property
-    def name(self) -> str:
-        """What a person can type for it."""
+    def key(self) -> str:
+        """The `run_key` of the record."""
         return f"{self.folder.name}/{self.run_id}"
 
 
 @dataclass(frozen=True)
 class Store:
-    """The records under `root`: `<device folder>/<run_id>.json`, each with its
-    `.predictions.parquet` where a run made any.
+    """The records under `root`, as `<device folder>/<run_id>.json`, and the predictions of a run
+    beside its record, as `<run_id>.predictions.parquet`.
 
-    A run that is not done may be tried again: its record stays, the next is called
-    `<run_id>.attempt2.json`, and who reads sees the latest.
+    A run that is not done may be tried again: its record stays, the next one is called
+    `<run_id>.attempt2.json`, and readers get the latest.
     """
 
     root: Path
 
     def ensure_writable(self) -> None:
-        """Raises InputError, in one line, if `write` could not work here. Makes the folder, though
-        not its parent."""
+        """Raises InputError if `write` cannot work here. Makes the folder, but not its parent."""
         probe = self.root / f"{uuid.uuid4().hex}{TEMPORARY}"
-        with _told(self.root):
+        with _input_errors(self.root):
             self.root.mkdir(exist_ok=True)
             _publish(probe, b"")
             probe.unlink()
 
     def write(self, record: Record, predictions: "DataFrame | None" = None) -> Record:
-        """Store a record and its predictions; returns the record that now stands in the store for
-        this run, as readers will see it.
+        """Store a record and its predictions. Returns the record that the store now has for this
+        run, as readers get it.
 
-        It is another than the one given only where another writer has finished the same run before:
-        a finished run is never replaced. Raises ValueError on NaN or on a run_id that is not the
+        It differs from the one given only if another writer has finished the same run before: a
+        finished run is never replaced. Raises ValueError on NaN or on a run_id that is not the
         spec's, InputError if the store cannot be written.
         """
         if record.run_id != record.spec.run_id:
             raise ValueError(
                 f"record {record.run_id}: its spec is that of run {record.spec.run_id}"
             )
-        _canonical(
-            record.spec.args
-        )  # refuses NaN, which pydantic would write as null in a dictionary of anything
-        table, made = None, None
+        # refuses NaN, which pydantic writes as null in a field of type Any
+        _canonical(record.spec.args)
+        table, reference = None, None
         if predictions is not None:
             table = predictions.to_parquet(None, index=False)
-            made = Predictions(rows=len(predictions), sha256=hashlib.sha256(table).hexdigest())
-        content = record.model_copy(update={"predictions": made}).model_dump(mode="json")
+            sha256 = hashlib.sha256(table).hexdigest()
+            reference = Predictions(rows=len(predictions), sha256=sha256)
+        content = record.model_copy(update={"predictions": reference}).model_dump(mode="json")
         stored = Record.model_validate(content)
         content["digest"] = _digest(content)
         text = json.dumps(content, sort_keys=True, allow_nan=False, indent=1) + "\n"
         folder = self.root / device_folder(record.device, record.environment.device_name)
-        with _told(self.root):
+        with _input_errors(self.root):
             self.root.mkdir(exist_ok=True)
             folder.mkdir(exist_ok=True)
-            with _alone(folder):
+            with _locked(folder):
                 paths = list(folder.glob(f"{record.run_id}.*"))
                 last = max((entry for path in paths if (entry := _entry(path))), default=None)
                 if last and (latest := _load(last)).status == "done":
                     return latest
                 entry = Entry(folder, record.run_id, last.attempt + 1 if last else 1)
-                for path in paths:  # what a writer left that was killed: no other is here now
+                for path in paths:  # left by a killed writer, since no other holds the lock
                     if path.name.endswith(TEMPORARY) or path == entry.predictions:
                         path.unlink()
                 if table is not None:
@@ -128,18 +127,18 @@ class Store:
         return stored
 
     def read_all(self) -> Iterator[Record]:
-        """The latest record of every run, by device and run_id. Raises InputError that names the
-        first file that cannot be trusted."""
+        """The latest record of every run, ordered by device folder and run_id. Raises InputError
+        that names the first file that is damaged, changed or moved."""
         return map(_load, self._latest())
 
     def read(self, run: str) -> Record:
-        """The latest record of the run whose id begins with `run`; `<device folder>/<id>` where
-        several devices have it."""
+        """The latest record of a run, given its key or the beginning of its id. Raises InputError
+        if there is none, or more than one."""
         return _load(self._find(run))
 
     def predictions(self, run: str) -> "DataFrame":
-        """The predictions of the run whose id begins with `run`. Raises InputError if it left none
-        or they were changed."""
+        """The predictions of a run, given as in `read`. Raises InputError if the run has none or
+        they were changed."""
         import pandas
 
         entry = self._find(run)
@@ -151,102 +150,92 @@ class Store:
         return pandas.read_parquet(entry.predictions)
 
     def statuses(self, folder: str | None = None) -> dict[str, str]:
-        """The latest status of every run, by run_id: on one device if its folder is named, else
-        "done" if any device has done it."""
-        found: dict[str, str] = {}
+        """The latest status of every run by run_id: on the device with this folder; without one, on
+        any device, "done" first."""
+        statuses: dict[str, str] = {}
         for entry in self._latest():
-            if folder in (None, entry.folder.name) and found.get(entry.run_id) != "done":
-                found[entry.run_id] = _raw(entry.path)["status"]
-        return found
+            if folder in (None, entry.folder.name) and statuses.get(entry.run_id) != "done":
+                statuses[entry.run_id] = _raw(entry.path)["status"]
+        return statuses
 
     def check(self) -> list[str]:
-        """Everything that is wrong with the store, a line each: damaged, changed or misplaced
-        records, lost or changed predictions, and what killed writers left behind."""
+        """Everything that is wrong with the store, a line for each problem: damaged, changed or
+        misplaced records, lost or changed predictions, and what killed writers left behind."""
         folders = self._folders()
-        loose = [
-            path
+        problems = [
+            f"{path}: beside the devices' folders, where nothing reads it"
             for path in sorted(self.root.glob("*"))
             if path.suffix in (".json", ".parquet", TEMPORARY) and path.is_file()
         ]
-        problems = [
-            f"{path}: beside the devices' folders, where nothing reads it" for path in loose
-        ]
         for folder in folders:
-            found = {path: _entry(path) for path in sorted(folder.iterdir())}
-            records = {entry for entry in found.values() if entry}
+            entries = {path: _entry(path) for path in sorted(folder.iterdir())}
+            records = {entry for entry in entries.values() if entry}
             expected = {entry.predictions for entry in records}
-            for path, entry in found.items():
+            for path, entry in entries.items():
                 if entry:
                     problems += _problems(entry, records)
                 elif path.name.endswith(TEMPORARY):
-                    problems.append(
-                        f"{path}: a temporary file: a writer was killed, or is at work just now"
-                    )
+                    problems.append(f"{path}: temporary: a writer was killed, or is still writing")
                 elif not NAME.fullmatch(path.name):
                     problems.append(f"{path}: not the name of a record or of predictions")
                 elif path not in expected:
-                    problems.append(
-                        f"{path}: predictions without a record: a writer was killed before it wrote the record"
-                    )
+                    problems.append(f"{path}: predictions without a record: a writer was killed")
         return problems
 
     def _folders(self) -> list[Path]:
         """The device folders; none if the store does not exist yet."""
-        with _told(self.root):
-            return (
-                sorted(path for path in self.root.iterdir() if path.is_dir())
-                if os.path.lexists(self.root)
-                else []
-            )
+        with _input_errors(self.root):
+            if not os.path.lexists(self.root):
+                return []
+            return sorted(path for path in self.root.iterdir() if path.is_dir())
 
     def _latest(self) -> list[Entry]:
         """The last attempt of every run, in order."""
         latest: dict[str, Entry] = {}
         for folder in self._folders():
-            for name in os.listdir(folder):
-                if name.endswith(".json"):
-                    entry = _entry(folder / name)
+            for path in folder.iterdir():
+                if path.name.endswith(".json"):
+                    entry = _entry(path)
                     if entry is None:
                         raise InputError(
-                            f"{folder / name}: not named like a record: put its name back, or move it out of the store"
+                            f"{path}: not named like a record: "
+                            "restore its name, or move it out of the store"
                         )
-                    latest[entry.name] = max(entry, latest.get(entry.name, entry))
+                    latest[entry.key] = max(entry, latest.get(entry.key, entry))
         return sorted(latest.values())
 
     def _find(self, run: str) -> Entry:
-        """The latest attempt of the only run whose id, or device folder and id, begins with `run`."""
+        """The latest attempt of the only run whose id or key begins with `run`."""
         entries = self._exact(run) or [
             entry
             for entry in self._latest()
-            if run and (entry.run_id.startswith(run) or entry.name.startswith(run))
+            if run and (entry.run_id.startswith(run) or entry.key.startswith(run))
         ]
         if not entries:
             raise InputError(f"no run in store {self.root} has an id that begins with {run!r}")
         if len(entries) > 1:
             more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
             raise InputError(
-                f"{run!r} could be any of {', '.join(entry.name for entry in entries[:5])}{more}"
+                f"{run!r} could be any of {', '.join(entry.key for entry in entries[:5])}{more}"
             )
         return entries[0]
 
     def _exact(self, run: str) -> list[Entry]:
-        """The latest attempts of a run that is named in full, found without reading the folders'
-        listings."""
+        """The latest attempts of a run that is named in full, by a whole id or a key, found without
+        listing the folders."""
         device, _, run_id = run.rpartition("/")
-        found: list[Entry] = []
-        if NAME.fullmatch(f"{run_id}.json"):
-            for folder in self._folders():
-                attempts = itertools.takewhile(
-                    lambda entry: entry.path.exists(),
-                    (Entry(folder, run_id, n) for n in itertools.count(1)),
-                )
-                if device in ("", folder.name):
-                    found += list(attempts)[-1:]
-        return found
+        if not NAME.fullmatch(f"{run_id}.json"):
+            return []
+        entries: list[Entry] = []
+        for folder in self._folders():
+            if device in ("", folder.name):
+                attempts = (Entry(folder, run_id, n) for n in itertools.count(1))
+                entries += [*itertools.takewhile(lambda entry: entry.path.exists(), attempts)][-1:]
+        return entries
 
 
 def _canonical(content: dict[str, Any]) -> bytes:
-    """The one way to write `content` as JSON. Raises ValueError on NaN."""
+    """`content` as canonical JSON, which the digest is of. Raises ValueError on NaN."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -277,21 +266,22 @@ def _raw(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path}: damaged, not a record's JSON: {error}") from error
-    if content.get("schema") != SCHEMA:
+    if (schema := content.get("schema")) != SCHEMA:
         raise InputError(
-            f"{path}: a record of schema {content.get('schema')!r}, where this version of peftbench reads schema {SCHEMA}: "
-            "read it with the version that wrote it, or move it to a store of its own and run again"
+            f"{path}: a record of schema {schema!r}, where this version of peftbench reads schema "
+            f"{SCHEMA}: read it with the version that wrote it, "
+            "or move it to a store of its own and run again"
         )
     if not intact:
         raise InputError(
-            f"{path}: changed after it was written, its digest does not fit: put the original back"
+            f"{path}: changed after it was written, its digest does not fit: restore the original"
         )
     return content
 
 
 def _load(entry: Entry) -> Record:
-    """The record at `entry`. Raises InputError that names the file if it cannot be trusted or lies
-    where it does not belong."""
+    """The record at `entry`. Raises InputError that names the file if it is damaged, changed or in
+    the wrong folder."""
     try:
         record = Record.model_validate(_raw(entry.path))
     except ValidationError as error:
@@ -301,7 +291,8 @@ def _load(entry: Entry) -> Record:
         ) from error
     if not record.run_id == record.spec.run_id == entry.run_id:
         raise InputError(
-            f"{entry.path}: changed: it holds run {record.run_id}, and its spec is that of run {record.spec.run_id}"
+            f"{entry.path}: changed: it holds run {record.run_id}, "
+            f"and its spec is that of run {record.spec.run_id}"
         )
     folder = device_folder(record.device, record.environment.device_name)
     if folder != entry.folder.name:
@@ -309,19 +300,19 @@ def _load(entry: Entry) -> Record:
     return record
 
 
-def _predictions_problem(entry: Entry, made: Predictions) -> str | None:
-    """Why the predictions beside a record are not those that it speaks of; None if they are."""
+def _predictions_problem(entry: Entry, reference: Predictions) -> str | None:
+    """Why the predictions beside a record are not those of the record; None if they are."""
     try:
         table = entry.predictions.read_bytes()
     except OSError as error:
         return f"{entry.predictions}: predictions cannot be read: {error.strerror}"
-    if hashlib.sha256(table).hexdigest() != made.sha256:
+    if hashlib.sha256(table).hexdigest() != reference.sha256:
         return f"{entry.predictions}: predictions were changed after they were written"
     return None
 
 
 def _problems(entry: Entry, records: set[Entry]) -> list[str]:
-    """What is wrong with one record, given all of its device."""
+    """What is wrong with one record, given all records of its device."""
     problems: list[str] = []
     before = {
         other.attempt
@@ -336,18 +327,18 @@ def _problems(entry: Entry, records: set[Entry]) -> list[str]:
         return [*problems, str(error)]
     if record.predictions is None:
         if entry.predictions.exists():
-            problems.append(f"{entry.predictions}: predictions that their record does not speak of")
+            problems.append(f"{entry.predictions}: predictions that their record does not mention")
     elif problem := _predictions_problem(entry, record.predictions):
         problems.append(problem)
     return problems
 
 
 def _publish(path: Path, content: bytes) -> None:
-    """Make `path` with `content`, whole or not at all. Raises FileExistsError if it is there
-    already."""
+    """Make the file `path` with `content`, whole or not at all. Raises FileExistsError if it
+    exists."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
     try:
-        with open(temporary, "xb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -358,7 +349,7 @@ def _publish(path: Path, content: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
+    """Write the names in a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -367,8 +358,8 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a folder; the system lets go of the lock even if we are killed."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a folder; the system releases the lock even if we are killed."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -378,8 +369,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _told(root: Path) -> Iterator[None]:
-    """Turn what the file system says into one line for a person."""
+def _input_errors(root: Path) -> Iterator[None]:
+    """Turn an error of the file system into an InputError of one line."""
     try:
         yield
     except OSError as error:

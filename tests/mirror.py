@@ -96,14 +96,13 @@ def glue_rows(config: str) -> dict[str, datasets.Dataset]:
     )
 
     def rows(first: Sequence[str], hidden: bool = False) -> datasets.Dataset:
-        made = []
+        examples: list[Row] = []
         for i, text in enumerate(first):
             sentences = [text, f"There are {i} birds."][: len(task.columns)]
             target = -1 if hidden else i % len(names) if names else i % 11 / 2
-            made.append(
-                dict(zip(task.columns, sentences, strict=True)) | {"label": target, "idx": i}
-            )
-        return datasets.Dataset.from_list(made, features=features)
+            texts = dict(zip(task.columns, sentences, strict=True))
+            examples.append(texts | {"label": target, "idx": i})
+        return datasets.Dataset.from_list(examples, features=features)
 
     other = kept[False][TRAIN:]
     parts = [
@@ -123,10 +122,8 @@ def _sums() -> Iterator[Row]:
     for k in itertools.count(1):
         question = f"Ann has {k} apples and buys {k % 9 + 2} more. How many apples does she have?"
         total = k + k % 9 + 2
-        yield {
-            "question": question,
-            "answer": f"She has {k} + {k % 9 + 2} = <<{k}+{k % 9 + 2}={total}>>{total} apples.\n#### {total:,}",
-        }
+        worked = f"She has {k} + {k % 9 + 2} = <<{k}+{k % 9 + 2}={total}>>{total} apples."
+        yield {"question": question, "answer": f"{worked}\n#### {total:,}"}
 
 
 def _program(k: int) -> Row:

@@ -89,31 +89,23 @@ def test_landlock_leaves_the_rest(act: str) -> None:
 @pytest.mark.parametrize(
     "act",
     [
-        *(
-            "os.fork()",
-            "os.system('true')",
-            "os.kill(os.getppid(), 0)",
-            "import socket; socket.socket()",
-            "import _posixsubprocess",
-        ),
-        *(
-            "open('/etc/passwd')",
-            "open('/usr/../etc/passwd')",
-            "open('/usr/x', 'w')",
-            "os.open('/usr/x', os.O_CREAT)",
-            "os.listdir('/')",
-        ),
-        *(
-            "import pathlib; pathlib.Path('/etc/passwd').read_text()",
-            "class S(str): pass\nopen(S('/usr/x'))",
-            "import gc; gc.get_objects()",
-        ),
-        *(
-            "os.remove('/usr/x')",
-            "os.mkdir('/usr/x')",
-            "import ctypes; ctypes.CDLL(None)",
-            "fate = lambda: 0; fate.__code__ = fate.__code__",
-        ),
+        "os.fork()",
+        "os.system('true')",
+        "os.kill(os.getppid(), 0)",
+        "import socket; socket.socket()",
+        "import _posixsubprocess",
+        "open('/etc/passwd')",
+        "open('/usr/../etc/passwd')",
+        "open('/usr/x', 'w')",
+        "os.open('/usr/x', os.O_CREAT)",
+        "os.listdir('/')",
+        "import pathlib; pathlib.Path('/etc/passwd').read_text()",
+        "class S(str): pass\nopen(S('/usr/x'))",
+        "import gc; gc.get_objects()",
+        "os.remove('/usr/x')",
+        "os.mkdir('/usr/x')",
+        "import ctypes; ctypes.CDLL(None)",
+        "fate = lambda: 0; fate.__code__ = fate.__code__",
     ],
 )
 def test_guard_refuses(act: str) -> None:

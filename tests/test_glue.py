@@ -43,11 +43,11 @@ def correlation(predictions: list[float], references: list[float]) -> dict[str, 
 
 @every_task
 def test_the_small_mirror_becomes_examples(name: str) -> None:
-    task, found = mirror.GLUE[name], splits(name)
+    task, examples = mirror.GLUE[name], splits(name)
     assert TASKS[name] is task
-    assert [len(found[split]) for split in SPLITS] == [mirror.TRAIN, mirror.VALID, mirror.TEST]
+    assert [len(examples[split]) for split in SPLITS] == [mirror.TRAIN, mirror.VALID, mirror.TEST]
     rows = mirror.glue_rows(name)
-    for split, example in [(part, example) for part in SPLITS for example in found[part]]:
+    for split, example in [(part, example) for part in SPLITS for example in examples[part]]:
         official, _, i = example.id.rpartition("/")
         row = rows[official][int(i)]
         assert official == "train" if split != "test" else official in task.tests
@@ -61,13 +61,12 @@ def test_the_small_mirror_becomes_examples(name: str) -> None:
 
 @every_task
 def test_splits_are_disjoint_and_ids_unique(name: str) -> None:
-    found = splits(name)
-    assert len({example.id for examples in found.values() for example in examples}) == sum(
-        map(len, found.values())
-    )
-    first = [{bare(example.text) for example in examples} for examples in found.values()]
+    by_split = splits(name)
+    ids = [example.id for examples in by_split.values() for example in examples]
+    assert len(set(ids)) == len(ids)
+    first = [{bare(example.text) for example in examples} for examples in by_split.values()]
     assert all(one.isdisjoint(other) for one, other in itertools.combinations(first, 2))
-    assert fingerprint(found) == fingerprint(splits(name))
+    assert fingerprint(by_split) == fingerprint(splits(name))
 
 
 @pytest.mark.parametrize(
@@ -115,8 +114,10 @@ def test_what_test_holds_is_in_neither_train_nor_valid(
     ]
     other = [{"sentence1": f"Text {i}.", "sentence2": "Not so.", "label": 1} for i in range(200)]
     make(tmp_path, "rte", train, [*again, *other], monkeypatch)
-    left = {example.id for split in SPLITS[:2] for example in glue.RTE().examples(split)}
-    assert left == {f"train/{i}" for i in range(1, 200, 2)}  # a shared premise alone is no leak
+    remaining = {example.id for split in SPLITS[:2] for example in glue.RTE().examples(split)}
+    assert remaining == {
+        f"train/{i}" for i in range(1, 200, 2)
+    }  # a shared premise alone is no leak
 
 
 def test_equal_texts_and_equal_premises_stay_on_one_side(
@@ -186,15 +187,17 @@ def test_a_missing_column_split_or_configuration_is_an_error(
     )
     monkeypatch.setenv("PEFTBENCH_HUB", str(tmp_path))
     with pytest.raises(
-        InputError, match="no split 'validation_mismatched'; there: train, validation_matched"
+        InputError, match="no split 'validation_mismatched'; it has: train, validation_matched"
     ):
         glue.MNLI().examples("test")
     with pytest.raises(InputError, match="no split 'validation'"):
         glue.RTE().examples("train")
-    with pytest.raises(InputError, match="'cola': no such configuration; there: mnli, rte"):
+    with pytest.raises(InputError, match="'cola': no such configuration; it has: mnli, rte"):
         glue.CoLA().examples("train")
     mirror.write(tmp_path, "nyu-mll/glue", {"cola": {"train": [good], "validation": [good]}})
-    with pytest.raises(InputError, match="no column 'sentence'; there: premise, hypothesis, label"):
+    with pytest.raises(
+        InputError, match="no column 'sentence'; it has: premise, hypothesis, label"
+    ):
         glue.CoLA().examples("train")
 
 
@@ -206,15 +209,15 @@ def test_right_and_wrong_answers(name: str) -> None:
     assert all(value is None or value == pytest.approx(1.0) for value in right.metrics.values())
     assert task.score([], []).metrics == {task.primary: None}
     if task.kind == "regression":
-        assert right.each == [None] * len(examples)
+        assert right.per_example == [None] * len(examples)
         return
-    assert right.each == [1.0] * len(examples)
+    assert right.per_example == [1.0] * len(examples)
     wrong = [(int(example.target) + 1) % len(task.labels) for example in examples]
     scores = task.score(examples, wrong)
-    assert scores.each == [0.0] * len(examples)
+    assert scores.per_example == [0.0] * len(examples)
     assert all(value is None or value <= 0 for value in scores.metrics.values())
     one = [wrong[0], *(example.target for example in examples[1:])]
-    assert task.score(examples, one).each == [0.0] + [1.0] * (len(examples) - 1)
+    assert task.score(examples, one).per_example == [0.0] + [1.0] * (len(examples) - 1)
     assert task.score(examples, one).metrics["accuracy"] == 1 - 1 / len(examples)
 
 
@@ -287,18 +290,17 @@ def test_two_labels_agree_with_their_definitions(pairs: list[tuple[int, int]]) -
     tp, tn = (sum(p == r == label for p, r in pairs) for label in (1, 0))
     fp, fn = (sum(p == label != r for p, r in pairs) for label in (1, 0))
     margin = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    found = binary(predictions, references)
-    assert found["accuracy"] == pytest.approx((tp + tn) / len(pairs))
-    assert found["f1"] == (pytest.approx(2 * tp / (2 * tp + fp + fn)) if tp + fp + fn else None)
-    assert found["matthews_correlation"] == pytest.approx(
-        (tp * tn - fp * fn) / margin if margin else 0.0
-    )
+    metrics = binary(predictions, references)
+    assert metrics["accuracy"] == pytest.approx((tp + tn) / len(pairs))
+    assert metrics["f1"] == (pytest.approx(2 * tp / (2 * tp + fp + fn)) if tp + fp + fn else None)
+    correlation = (tp * tn - fp * fn) / margin if margin else 0.0
+    assert metrics["matthews_correlation"] == pytest.approx(correlation)
 
 
 def test_correlations_by_hand() -> None:
-    found = correlation([1.0, 2.0, 3.0, 10.0], [1.0, 3.0, 2.0, 4.0])
-    assert found["pearson"] == pytest.approx(np.corrcoef([1, 2, 3, 10], [1, 3, 2, 4])[0, 1])
-    assert found["spearman"] == pytest.approx(1 - 6 * 2 / (4 * 15))  # ranks differ by 1 twice
+    metrics = correlation([1.0, 2.0, 3.0, 10.0], [1.0, 3.0, 2.0, 4.0])
+    assert metrics["pearson"] == pytest.approx(np.corrcoef([1, 2, 3, 10], [1, 3, 2, 4])[0, 1])
+    assert metrics["spearman"] == pytest.approx(1 - 6 * 2 / (4 * 15))  # ranks differ by 1 twice
     assert correlation([1.0, 2.0], [7.0, 3.0]) == pytest.approx({"pearson": -1.0, "spearman": -1.0})
     tied = correlation([1.0, 1.0, 2.0], [1.0, 2.0, 3.0])["spearman"]
     assert tied == pytest.approx(np.corrcoef([1.5, 1.5, 3], [1, 2, 3])[0, 1])
@@ -351,19 +353,18 @@ def test_encoders_and_decoders_read_every_task(
 def test_the_real_data(
     name: str, sizes: tuple[int, int, int], names: list[str], real_hub: Path, tmp_path: Path
 ) -> None:
-    found = splits(name)
-    assert tuple(len(found[split]) for split in SPLITS) == sizes
+    by_split = splits(name)
+    assert tuple(len(by_split[split]) for split in SPLITS) == sizes
     keys = [
         {(bare(example.text), bare(example.pair or "")) for example in examples}
-        for examples in found.values()
+        for examples in by_split.values()
     ]
     assert all(one.isdisjoint(other) for one, other in itertools.combinations(keys, 2))
     official: Any = datasets.load_dataset(
         str(real_hub / "nyu-mll/glue"), name, split="validation", cache_dir=str(tmp_path)
     )
     assert official.features["label"].names == names == list(mirror.GLUE[name].labels)
-    assert official["label"] == [example.target for example in found["test"]]
-    everything = {example.id for split in SPLITS[:2] for example in found[split]}
-    assert (
-        len(everything) == {"cola": 8551 - 19, "sst2": 67349 - 5, "rte": 2490}[name]
-    )  # what stands in test is left out
+    assert official["label"] == [example.target for example in by_split["test"]]
+    everything = {example.id for split in SPLITS[:2] for example in by_split[split]}
+    # without what is in test
+    assert len(everything) == {"cola": 8551 - 19, "sst2": 67349 - 5, "rte": 2490}[name]

@@ -125,11 +125,11 @@ def theirs(pattern: str, select: int, answer: str, gold: str) -> bool:
     """EleutherAI/lm-evaluation-harness 0.4.13: lm_eval/tasks/gsm8k/gsm8k.yaml,
     lm_eval/filters/extraction.py (RegexFilter) and lm_eval/api/metrics.py
     (exact_match_hf_evaluate). Equal to its own code on all answers below when this was written."""
-    found = [
+    matches = [
         match if isinstance(match, str) else next(filter(None, match), "[invalid]")
         for match in re.findall(pattern, answer)
     ]
-    given = found[select].strip() if found else "[invalid]"
+    given = matches[select].strip() if matches else "[invalid]"
     for ignored in (",", r"\$", r"(?s).*#### ", r"\.$"):
         given, gold = re.sub(ignored, "", given), re.sub(ignored, "", gold)
     return given.lower() == gold.lower()
@@ -145,15 +145,15 @@ def their_flexible(answer: str, gold: str) -> bool:
 
 def cases() -> list[tuple[str, str, str]]:
     """(name, answer, gold) of all pairs that make sense."""
-    found = []
+    cases = []
     for (name, form), (number, gold) in itertools.product(ANSWERS.items(), GOLD.items()):
         if (number == "-10" and name in WRITTEN_WITH_A_SIGN) or (
             number == "2.5" and name in WRITTEN_WITH_DECIMALS
         ):
             continue
         commas = number if "." in number else f"{int(number):,}"
-        found.append((name, form.format(v=number, c=commas, g=gold), gold))
-    return found
+        cases.append((name, form.format(v=number, c=commas, g=gold), gold))
+    return cases
 
 
 def test_scores_are_those_of_lm_evaluation_harness_but_for_what_is_listed() -> None:
@@ -189,7 +189,7 @@ def test_the_metrics_are_the_two_readings() -> None:
 def test_splits_are_disjoint_and_cover_the_official_ones() -> None:
     ids = {split: {example.id for example in GSM8K().examples(split)} for split in SPLITS}
     official = {"train": ids["train"] | ids["valid"], "test": ids["test"]}
-    assert {name: {i.partition("/")[0] for i in found} for name, found in official.items()} == {
+    assert {name: {i.partition("/")[0] for i in ids} for name, ids in official.items()} == {
         "train": {"train"},
         "test": {"test"},
     }
@@ -210,12 +210,12 @@ def test_a_worked_answer_follows_its_question() -> None:
 def test_the_right_answers_score_one_and_others_zero() -> None:
     task, examples = GSM8K(), GSM8K().examples("test")
     right = task.score(examples, [example.target for example in examples])
-    assert (right.metrics, right.each) == (
+    assert (right.metrics, right.per_example) == (
         {"exact_match": 1.0, "flexible_match": 1.0},
         [1.0] * len(examples),
     )
     wrong = task.score(examples, [f" {example.target}1" for example in examples])
-    assert (wrong.metrics, wrong.each) == (
+    assert (wrong.metrics, wrong.per_example) == (
         {"exact_match": 0.0, "flexible_match": 0.0},
         [0.0] * len(examples),
     )

@@ -1,5 +1,5 @@
-"""Rows of hub data sets: from a mirror, from the cache, and every way in which they cannot be had,
-told in one line."""
+"""Rows of hub data sets: from a mirror, from the cache, and an error of one line for every reason
+why they are not available."""
 
 import http.server
 import os
@@ -17,7 +17,7 @@ import pytest
 
 from peftbench.errors import InputError
 from peftbench.tasks import TASKS
-from peftbench.tasks import hub as _hub
+from peftbench.tasks import hub as module
 from peftbench.tasks.base import Source
 from peftbench.tasks.hub import rows
 
@@ -48,8 +48,8 @@ def no_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def forget() -> None:
     """What another process would not know."""
-    _hub._builder.cache_clear()
-    _hub._rows.cache_clear()
+    module._builder.cache_clear()
+    module._rows.cache_clear()
 
 
 def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
@@ -96,13 +96,15 @@ def test_two_mirrors_are_not_confused(
 
 
 def test_what_is_missing_is_named_with_what_is_there(hub: Path) -> None:
-    with pytest.raises(InputError, match=r"no such configuration; there: plain$") as error:
+    with pytest.raises(InputError, match=r"no such configuration; it has: plain$") as error:
         rows(source("fancy"), "train", ["text"])
     assert "'fancy'" in one_line(error)
-    with pytest.raises(InputError, match=r"'plain' has no split 'test'; there: train, validation$"):
+    with pytest.raises(
+        InputError, match=r"'plain' has no split 'test'; it has: train, validation$"
+    ):
         rows(source(), "test", ["text"])
     with pytest.raises(
-        InputError, match=r"split 'train' has no column 'txet'; there: text, label$"
+        InputError, match=r"split 'train' has no column 'txet'; it has: text, label$"
     ):
         rows(source(), "train", ["text", "txet"])
 
@@ -149,9 +151,10 @@ def asked(splits: tuple[str, ...], environment: dict[str, str]) -> subprocess.Co
 from peftbench.errors import InputError
 from peftbench.tasks.hub import rows
 from peftbench.tasks.base import Source
+source = Source(name={NAME!r}, revision={REVISION!r}, licence="MIT", config="plain")
 for split in {splits}:
     try:
-        print(len(rows(Source(name={NAME!r}, revision={REVISION!r}, licence="MIT", config="plain"), split, ["text"])))
+        print(len(rows(source, split, ["text"])))
     except InputError as error:
         print(error)
 """
@@ -182,11 +185,11 @@ def test_offline_the_cache_serves_the_revision_and_no_other(hub: Path, no_mirror
     datasets.load_dataset(str(hub / NAME), "plain", cache_dir=str(no_mirror))
     version = no_mirror / "someone___things" / "plain" / "0.0.0"
     version.parent.mkdir(parents=True)
-    [made] = [
+    [cached] = [
         path for path in (no_mirror / "things" / "plain" / "0.0.0").iterdir() if path.is_dir()
     ]
     version.mkdir()
-    made.rename(version / REVISION)
+    cached.rename(version / REVISION)
     assert rows(source(), "train", ["text", "label"]) == ROWS
     (version / REVISION).rename(version / ("1" * 40))
     forget()
@@ -244,9 +247,8 @@ def test_a_hub_that_fails_is_asked_once(server: tuple[type[Hub], str], tmp_path:
     assert ("the hub refuses: 404" if hub.answers else "the hub cannot be reached") in first
     assert done.stderr == ""
     requests = [path for path in hub.asked if NAME in path]
-    assert len(requests) == (
-        2 if hub.answers else 1
-    )  # a network that is not there is not tried again
+    # a missing network is tried once
+    assert len(requests) == (2 if hub.answers else 1)
 
 
 def test_the_hubs_names_are_those_of_the_real_mirror(real_hub: Path) -> None:

@@ -1,6 +1,7 @@
 """Leaks: planted duplicates are counted, similar texts as their definition says, and a task without
 data is skipped by name."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -62,7 +63,7 @@ PLANTED = Leaks(
 
 
 def test_planted_duplicates_are_counted() -> None:
-    assert [*leaks.check({"planted": Planted, "absent": Absent})] == [
+    assert [*leaks.duplicates_of({"planted": Planted, "absent": Absent})] == [
         PLANTED,
         Skipped(task="absent", skipped="no such data"),
     ]
@@ -78,17 +79,17 @@ def test_a_frame_that_all_prompts_share_makes_none_similar() -> None:
     texts = [
         frame.format(text) for text in ("How many apples?", "Who is there?", "Why is it so late?")
     ]
-    found = count(
+    counts = count(
         "", {"train": split(texts[0]), "valid": split(texts[1]), "test": split(texts[2], texts[0])}
     )
     assert jaccard(shingles(texts[0]), shingles(texts[1])) > leaks.SIMILAR
-    assert found.near == {"valid": 0, "test": 0}
-    assert found.exact == {"valid": 0, "test": 1}
+    assert counts.near == {"valid": 0, "test": 0}
+    assert counts.exact == {"valid": 0, "test": 1}
 
 
 def test_only_so_many_are_searched_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaks, "SEARCHED", 2)
-    found = count(
+    counts = count(
         "",
         {
             "train": split(LONG),
@@ -96,24 +97,25 @@ def test_only_so_many_are_searched_and_it_is_said(monkeypatch: pytest.MonkeyPatc
             "test": split("x"),
         },
     )
-    assert found.searched == {"valid": 2, "test": 1}
-    assert found.near == {"valid": 2, "test": 0}
+    assert counts.searched == {"valid": 2, "test": 1}
+    assert counts.near == {"valid": 2, "test": 0}
 
 
 texts = strategies.lists(strategies.text("ab", max_size=14), max_size=8)
 
 
 @hypothesis.given(texts, texts)
-@hypothesis.example(
-    ["tsrqponmlkjihgfedcb"], ["tsrqponmlkjihgfe"]
-)  # 12 of 15 pieces: just similar, and the rarest 3 are not shared
-def test_similar_finds_what_comparing_everything_finds(asked: list[str], others: list[str]) -> None:
+# 12 of 15 pieces: just similar, and the rarest 3 are not shared
+@hypothesis.example(["tsrqponmlkjihgfedcb"], ["tsrqponmlkjihgfe"])
+def test_similar_finds_what_comparing_everything_finds(
+    queries: list[str], others: list[str]
+) -> None:
     expected = {
         i
-        for i, a in enumerate(asked)
+        for i, a in enumerate(queries)
         if any(jaccard(shingles(a), shingles(b)) >= leaks.SIMILAR for b in others)
     }
-    assert similar(asked, iter(others)) == expected
+    assert similar(queries, iter(others)) == expected
 
 
 def test_shingles_and_their_index() -> None:
@@ -139,11 +141,10 @@ def test_the_command_line_prints_a_table_or_json() -> None:
         ["absent", "skipped:", "no", "such", "data"],
     ]
     assert len({len(line) for line in table[:3]}) == 1
-    found = json.loads(invoke("tasks", "--check", "--format", "json").output)
-    assert found[0] == {"task": "planted"} | {
-        key: getattr(PLANTED, key) for key in found[0] if key != "task"
-    }
-    assert found[1] == {"task": "absent", "skipped": "no such data"}
+    entries = json.loads(invoke("tasks", "--check", "--format", "json").output)
+    assert entries[0] == {key: getattr(PLANTED, key) for key in entries[0]}
+    assert set(entries[0]) == {field.name for field in dataclasses.fields(Leaks)}
+    assert entries[1] == {"task": "absent", "skipped": "no such data"}
 
 
 def test_only_tasks_are_checked() -> None:

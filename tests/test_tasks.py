@@ -22,11 +22,8 @@ from peftbench.tasks.reviews import Reviews
 from peftbench.tasks.text import bare
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
-PACKAGED = (
-    "reviews",
-    "gsm_symbolic",
-    "humaneval",
-)  # `make setup` installs their data; what comes from the hub is tested beside its mirror
+# `make setup` installs their data; the tasks from the hub are tested with a mirror of it
+PACKAGED = ("reviews", "gsm_symbolic", "humaneval")
 every_task = pytest.mark.parametrize("name", PACKAGED)
 every_split = pytest.mark.parametrize("split", SPLITS)
 
@@ -77,15 +74,15 @@ def test_examples_are_the_same_in_another_process() -> None:
 import sys
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import fingerprint
-print(*(fingerprint({{split: TASKS[name]().examples(split) for split in {SPLITS}}}) for name in {PACKAGED}), "torch" in sys.modules)
+for name in {PACKAGED}:
+    print(fingerprint({{split: TASKS[name]().examples(split) for split in {SPLITS}}}))
+print("torch" in sys.modules)
 """
     other = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert other == [
-        *(fingerprint(splits(name)) for name in PACKAGED),
-        "False",
-    ]  # nor does it take torch to read data
+    # nor does reading data import torch
+    assert other == [*(fingerprint(splits(name)) for name in PACKAGED), "False"]
 
 
 @every_task
@@ -95,21 +92,20 @@ def test_the_right_answers_score_one(name: str, split: Split) -> None:
     scores = task.score(examples, [example.target for example in examples])
     assert set(scores.metrics.values()) <= {1.0, None}
     assert scores.metrics[task.primary] == 1.0 or split != "test"
-    assert scores.each == [1.0] * len(examples)
+    assert scores.per_example == [1.0] * len(examples)
 
 
 @every_task
 @every_split
 def test_no_answer_scores_zero(name: str, split: Split) -> None:
     task, examples = TASKS[name](), splits(name)[split][::5]
-    no = (
-        [1 - int(example.target) for example in examples]
-        if task.kind == "classification"
-        else [""] * len(examples)
-    )
-    scores = task.score(examples, no)
+    if task.kind == "classification":
+        wrong = [1 - int(example.target) for example in examples]
+    else:
+        wrong = [""] * len(examples)
+    scores = task.score(examples, wrong)
     assert set(scores.metrics.values()) <= {0.0, None}
-    assert scores.each == [0.0] * len(examples)
+    assert scores.per_example == [0.0] * len(examples)
 
 
 @every_task
@@ -117,13 +113,13 @@ def test_each_score_belongs_to_its_example(name: str) -> None:
     task, examples = TASKS[name](), splits(name)["valid"][:10]
     wrong = 1 - int(examples[3].target) if task.kind == "classification" else "####"
     answers = [wrong if i == 3 else example.target for i, example in enumerate(examples)]
-    assert task.score(examples, answers).each == [0.0 if i == 3 else 1.0 for i in range(10)]
+    assert task.score(examples, answers).per_example == [0.0 if i == 3 else 1.0 for i in range(10)]
 
 
 @every_task
 def test_no_examples_have_no_score(name: str) -> None:
     scores = TASKS[name]().score([], [])
-    assert (set(scores.metrics.values()), scores.each) == ({None}, [])
+    assert (set(scores.metrics.values()), scores.per_example) == ({None}, [])
 
 
 def test_reviews_are_balanced() -> None:
@@ -139,9 +135,8 @@ def test_reviews_metrics() -> None:
     ]
     metrics = Reviews().score(examples, [0, 0, 0, 0]).metrics
     assert metrics["accuracy"] == 0.75
-    assert metrics["macro_f1"] == pytest.approx(
-        (6 / 7 + 0) / 2
-    )  # F1 of label 0: precision 3/4, recall 1
+    # F1 of label 0: precision 3/4, recall 1
+    assert metrics["macro_f1"] == pytest.approx((6 / 7 + 0) / 2)
     assert Classification(keep_in_memory=True).compute(predictions=[1], references=[1]) == {
         "accuracy": 1.0,
         "macro_f1": 1.0,
@@ -157,9 +152,8 @@ def test_templates_are_disjoint() -> None:
         set(range(100)) - gsm_symbolic.UNSOUND
     )
     for split, examples in splits("gsm_symbolic").items():
-        assert {int(example.id.partition("/")[0]) for example in examples} == set(
-            parts[split]
-        )  # each is used
+        used = {int(example.id.partition("/")[0]) for example in examples}
+        assert used == set(parts[split])
 
 
 def test_generators_leave_no_modules_behind() -> None:
@@ -180,42 +174,36 @@ def test_gsm_symbolic_scores_the_number_after_the_marks() -> None:
     ]:
         scores = task.score([example], [answer])
         assert scores.metrics == {"exact_match": exact, "flexible_match": flexible}
-        assert scores.each == [exact]
+        assert scores.per_example == [exact]
 
 
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        *(
-            ("7", 7),
-            ("7.0", 7),
-            ("7.", 7),
-            ("-7", -7),
-            ("+7", 7),
-            ("−7", -7),
-            ("1,234", 1234),
-            ("1,234,567.50", Fraction("1234567.5")),
-        ),
-        *(
-            ("$1,234.5", Fraction("1234.5")),
-            ("-$5", -5),
-            ("$-5", -5),
-            ("20%", 20),
-            ("7 apples", 7),
-            ("**7**", 7),
-            (".5", Fraction(1, 2)),
-        ),
-        *(
-            ("3/4", Fraction(3, 4)),
-            ("7 and 8", 7),
-            ("12/0", None),
-            ("x", None),
-            ("", None),
-            ("9" * 5000, None),
-            ("007", 7),
-            ("1,2", 1),
-            ("1,2345", 1),
-        ),
+        ("7", 7),
+        ("7.0", 7),
+        ("7.", 7),
+        ("-7", -7),
+        ("+7", 7),
+        ("−7", -7),
+        ("1,234", 1234),
+        ("1,234,567.50", Fraction("1234567.5")),
+        ("$1,234.5", Fraction("1234.5")),
+        ("-$5", -5),
+        ("$-5", -5),
+        ("20%", 20),
+        ("7 apples", 7),
+        ("**7**", 7),
+        (".5", Fraction(1, 2)),
+        ("3/4", Fraction(3, 4)),
+        ("7 and 8", 7),
+        ("12/0", None),
+        ("x", None),
+        ("", None),
+        ("9" * 5000, None),
+        ("007", 7),
+        ("1,2", 1),
+        ("1,2345", 1),
     ],
 )
 def test_the_number_after_the_marks(text: str, number: Fraction | int | None) -> None:
@@ -225,15 +213,16 @@ def test_the_number_after_the_marks(text: str, number: Fraction | int | None) ->
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        *(
-            ("so 3 + 4 = 7.", 7),
-            ("10-7", 7),
-            ("from 10 to -7", -7),
-            ("(5)-3", 3),
-            ("1,234 apples", 1234),
-            ("$3 each, 2 of them", 2),
-        ),
-        *(("none", None), ("x2", 2), ("7 / 2 = 3.5 hours.", Fraction(7, 2)), ("1, 2, 3", 3)),
+        ("so 3 + 4 = 7.", 7),
+        ("10-7", 7),
+        ("from 10 to -7", -7),
+        ("(5)-3", 3),
+        ("1,234 apples", 1234),
+        ("$3 each, 2 of them", 2),
+        ("none", None),
+        ("x2", 2),
+        ("7 / 2 = 3.5 hours.", Fraction(7, 2)),
+        ("1, 2, 3", 3),
     ],
 )
 def test_the_last_number(text: str, number: Fraction | int | None) -> None:
@@ -246,12 +235,8 @@ def test_the_last_number(text: str, number: Fraction | int | None) -> None:
     )
 )
 def test_a_number_survives_how_it_is_written(value: object) -> None:
-    for text in (
-        f"{value}",
-        f"{value:,}",
-        f"{value:,} dollars.",
-        f"${value:,}" if not str(value).startswith("-") else f"-${str(value)[1:]}",
-    ):
+    dollars = f"-${str(value)[1:]}" if str(value).startswith("-") else f"${value:,}"
+    for text in (f"{value}", f"{value:,}", f"{value:,} dollars.", dollars):
         assert final_number(f"1 #### {text}") == Fraction(str(value))
         assert last_number(f"1 or {text}") == Fraction(str(value))
 
@@ -262,10 +247,8 @@ def test_exact_number_refuses_a_reference_without_a_number() -> None:
 
 
 def test_calculator_annotations_are_removed() -> None:
-    assert (
-        without_calculator("He has 48/2 = <<48/2=24>>24 left, 2 << 3.")
-        == "He has 48/2 = 24 left, 2 << 3."
-    )
+    annotated = "He has 48/2 = <<48/2=24>>24 left, 2 << 3."
+    assert without_calculator(annotated) == "He has 48/2 = 24 left, 2 << 3."
 
 
 def test_humaneval_holds_out_whole_modules() -> None:
@@ -289,7 +272,7 @@ def test_humaneval_runs_its_tests_on_the_completed_prompt() -> None:
     ]:
         scores = task.score([example], [answer])
         assert scores.metrics["pass@1"] == passed
-        assert scores.each == [passed]
+        assert scores.per_example == [passed]
     assert task.score([example], ["    return y + x"]).metrics["ast_match"] == 0.0
 
 
@@ -302,7 +285,7 @@ def test_functions_without_tests_are_scored_by_their_tree() -> None:
         ["    return 2*x", "    return x * 2\n", "    return 2 * (", "    return 2 * x\nf(1)\n"],
     )
     assert scores.metrics == {"pass@1": None, "ast_match": 0.25}
-    assert scores.each == [1.0, 0.0, 0.0, 0.0]
+    assert scores.per_example == [1.0, 0.0, 0.0, 0.0]
 
 
 def test_standard_library_functions_are_cut_exactly() -> None:
@@ -312,10 +295,8 @@ def test_standard_library_functions_are_cut_exactly() -> None:
         assert tree.name == function.name.rpartition(".")[2]
         assert function.head.rstrip().endswith(('"""', "'''", '"', "'"))
     join = next(function for function in stdlib_code.functions() if function.name == "shlex.join")
-    assert (
-        join.head
-        == 'def join(split_command):\n    """Return a shell-escaped string from *split_command*."""\n'
-    )
+    docstring = '"""Return a shell-escaped string from *split_command*."""'
+    assert join.head == f"def join(split_command):\n    {docstring}\n"
     assert join.body == "    return ' '.join(quote(arg) for arg in split_command)\n"
 
 

@@ -1,1 +1,1 @@
-"""`evaluate` modules of our own: they need no hub."""
+"""Metrics of the tasks as `evaluate` modules, which need no hub."""

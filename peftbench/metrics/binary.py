@@ -22,9 +22,9 @@ class Binary(Metric):
             features=datasets.Features({"predictions": index, "references": index}),
         )
 
-    def _compute(
+    def _compute(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, predictions: Sequence[int], references: Sequence[int]
-    ) -> dict[str, float | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    ) -> dict[str, float | None]:
         f1 = float(f1_score(references, predictions, zero_division=math.nan))  # type: ignore[arg-type]
         constant = len({*predictions, *references}) == 1  # scikit-learn warns of it
         return {

@@ -20,7 +20,9 @@ class Classification(Metric):
             features=datasets.Features({"predictions": index, "references": index}),
         )
 
-    def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _compute(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, predictions: Sequence[int], references: Sequence[int]
+    ) -> dict[str, float]:
         return {
             "accuracy": float(accuracy_score(references, predictions)),
             "macro_f1": float(f1_score(references, predictions, average="macro")),

@@ -24,9 +24,9 @@ class Correlation(Metric):
             features=datasets.Features({"predictions": number, "references": number}),
         )
 
-    def _compute(
+    def _compute(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, predictions: Sequence[float], references: Sequence[float]
-    ) -> dict[str, float | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    ) -> dict[str, float | None]:
         if len(predictions) < 2 or not all(map(math.isfinite, [*predictions, *references])):
             return {"pearson": None, "spearman": None}
         with warnings.catch_warnings():
@@ -34,5 +34,5 @@ class Correlation(Metric):
             warnings.simplefilter("ignore", stats.NearConstantInputWarning)
             pearson: Any = stats.pearsonr(predictions, references)
             spearman: Any = stats.spearmanr(predictions, references)
-        found = {"pearson": float(pearson.statistic), "spearman": float(spearman.statistic)}
-        return {name: None if math.isnan(value) else value for name, value in found.items()}
+        values = {"pearson": float(pearson.statistic), "spearman": float(spearman.statistic)}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}

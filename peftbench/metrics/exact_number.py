@@ -1,5 +1,4 @@
-"""Whether an answer gives the right number: the one after `####` (exact), or the last one in it
-(flexible)."""
+"""Whether the number after `####` (exact), or the last one in an answer (flexible), is right."""
 
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ from peftbench.metrics.number import final_number, last_number
 
 
 class ExactNumber(Metric):
-    """exact_match and flexible_match of texts against worked answers that end with `#### number`."""
+    """exact_match and flexible_match of texts with worked answers that end with `#### number`."""
 
     def _info(self) -> MetricInfo:
         text = datasets.Value("string")
@@ -22,7 +21,9 @@ class ExactNumber(Metric):
             features=datasets.Features({"predictions": text, "references": text}),
         )
 
-    def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _compute(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, predictions: Sequence[str], references: Sequence[str]
+    ) -> dict[str, float]:
         gold = [final_number(text) for text in references]
         if None in gold:
             raise ValueError(

@@ -5,10 +5,11 @@ from fractions import Fraction
 
 NUMBER = re.compile(
     r"""
-    (?P<prefix> (?<![\w)]) [-+−$€£]{1,3} )?                         # a sign is none between two numbers: "10-7" holds 10 and 7
-    (?P<value> (?: [0-9]{1,3} (?:,[0-9]{3})+ (?![0-9]) | [0-9]+ )   # commas in groups of three
-               (?: \.[0-9]+ )? | \.[0-9]+ )                         # decimals; a full stop is none
-    (?: / (?P<divisor> [0-9]+ ) )?                                  # units and % may follow
+    # a sign, which is an operator between two numbers: "10-7" holds 10 and 7
+    (?P<prefix> (?<![\w)]) [-+−$€£]{1,3} )?
+    # commas in groups of three; decimals, which a full stop at the end does not start
+    (?P<value> (?: [0-9]{1,3} (?:,[0-9]{3})+ (?![0-9]) | [0-9]+ ) (?: \.[0-9]+ )? | \.[0-9]+ )
+    (?: / (?P<divisor> [0-9]+ ) )?  # units and % may follow
     """,
     re.VERBOSE,
 )
@@ -16,8 +17,7 @@ FINAL = re.compile(rf"\#\#\#\#[ \t*]*{NUMBER.pattern}", re.VERBOSE)
 
 
 def final_number(text: str) -> Fraction | None:
-    """The number after `####`, the first if the text goes on after its answer; None where there is
-    none.
+    """The number after the first `####`; None if there is none.
 
     openai/grade-school-math, grade_school_math/dataset.py, ANS_RE; beyond it, currencies, fractions
     and 7.0 = 7 are understood.
@@ -27,7 +27,7 @@ def final_number(text: str) -> Fraction | None:
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number in a text; None where there is none."""
+    """The last number in a text; None if there is none."""
     matches = list(NUMBER.finditer(text))
     return _number(matches[-1]) if matches else None
 

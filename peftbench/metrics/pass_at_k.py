@@ -12,26 +12,28 @@ KS = (1, 5, 10, 25, 50, 100)
 
 
 def estimate(samples: int, passed: int, k: int) -> float:
-    """The part of all choices of k among the samples in which one passes: unbiased
-    (arXiv:2107.03374, equation 1)."""
+    """The part of all choices of k among the samples in which one passes, the unbiased estimate of
+    pass@k (arXiv:2107.03374, equation 1)."""
     choices = comb(samples, k)
     return (choices - comb(samples - passed, k)) / choices
 
 
 class PassAtK(Metric):
-    """pass@k for every k of KS that no problem has fewer answers than."""
+    """pass@k for every k of KS for which all problems have enough answers."""
 
     def _info(self) -> MetricInfo:
         return MetricInfo(
             description=__doc__ or "",
             citation="arXiv:2107.03374",
-            inputs_description="predictions: whether an answer passed; references: the problem it answers",
+            inputs_description="predictions: whether an answer passed; references: its problem",
             features=datasets.Features(
                 {"predictions": datasets.Value("bool"), "references": datasets.Value("string")}
             ),
         )
 
-    def _compute(self, predictions: Sequence[bool], references: Sequence[str]) -> dict[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _compute(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, predictions: Sequence[bool], references: Sequence[str]
+    ) -> dict[str, float]:
         samples = Counter(references)
         passed = Counter(
             problem

@@ -1,2 +1,2 @@
-"""What runs inside the sandbox: imported by its processes only, and of the standard library only,
-so that they start fast."""
+"""Running generated code confined. Standard library only: the confined processes import it without
+site packages."""

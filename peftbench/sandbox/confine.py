@@ -1,4 +1,4 @@
-"""What a process of the sandbox gives up before it runs anything: there is no way back."""
+"""What a process of the sandbox gives up, for good, before it runs any code."""
 
 import resource
 import sys
@@ -14,8 +14,8 @@ OPEN_FILES = 64
 def confine(
     *, readable: Sequence[str], listed: Sequence[str], seconds: int, memory_bytes: int
 ) -> list[str]:
-    """Give up the files but `readable` ones, the network, other processes, memory and time. Returns
-    the layers that hold.
+    """Give up all files but the `readable` ones, the network, other processes, memory and time.
+    Returns the names of the layers that are in force.
 
     readable: files, and folders with all that is in them. listed: folders that, with those in them,
     may only be listed. seconds: of processor time.
@@ -28,9 +28,8 @@ def confine(
     }
     for kind, limit in limits.items():
         resource.setrlimit(kind, (limit, limit))
-    resource.setrlimit(
-        resource.RLIMIT_CPU, (seconds, seconds + 1)
-    )  # a signal, and a second later death
+    # a signal that ends the process, and a second later one that it cannot catch
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     layers = ["rlimits"]
     if sys.platform == "linux":
         die_with_parent()

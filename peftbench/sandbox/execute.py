@@ -1,27 +1,4 @@
-"""Running generated code: what it does harms nothing, and it passes only by computing the right
-values.
-
-A solution never meets its tests. It runs in one process (the worker), the tests in another (the
-judge); the tests call the solution's functions through a pipe, and the values that come back are
-rebuilt from Python's plain types. So a pass cannot be forged by leaving early, patching builtins,
-swallowing exceptions, overloading `==`, or looking for the tests or a verdict in memory: the worker
-has neither. Differences from running both in one interpreter: arguments and results are copies, so
-that a change of an argument in place is not seen; what is not None, bool, int, float, complex, str,
-bytes, list, tuple, set or dict stays in the worker, and all that a test can do with it is to read
-and set its attributes, to go through its items, to pass it back and to find it equal to itself; any
-file written is an error.
-
-Both processes have an empty environment and, as far as the platform has it: rlimits on memory,
-processor time, files and their size; Landlock, which leaves the standard library and system
-libraries to read and nothing to write; seccomp, which refuses new processes, signals, sockets and
-what else reaches beyond the process; and a Python audit hook that refuses the same. Where
-bubblewrap is installed and may be used, it adds namespaces of their own. `confinement` tells what
-holds here.
-
-What remains: a hole in the kernel; without Landlock and seccomp (another system than Linux, or one
-older than 5.13), code that corrupts the interpreter's memory to get around the audit hook, or a
-process that outlives its group; and the time and memory that the limits leave.
-"""
+"""Running generated code, which can neither harm the machine nor pass without the right values."""
 
 import contextlib
 import functools
@@ -35,7 +12,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,25 +19,22 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent  # what `peftbench` is imported from
 CONFINED = ROOT / "peftbench" / "sandbox"
-START = "import sys; sys.path.insert(0, {root!r}); from peftbench.sandbox.{role} import main; sys.path.pop(0); main({incoming}, {outgoing})"
+START = (
+    "import sys; sys.path.insert(0, {root!r}); from peftbench.sandbox.{role} import main; "
+    "sys.path.pop(0); main({incoming}, {outgoing})"
+)
 LIBRARIES = (
-    "/lib",
-    "/lib64",
-    "/usr/lib",
-    "/usr/lib64",
-    "/etc/ld.so.cache",
-    "/usr/share/zoneinfo",
-    "/dev/urandom",
+    *("/lib", "/lib64", "/usr/lib", "/usr/lib64"),
+    *("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom"),
 )
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a solution did."""
+class Execution:
+    """Whether a solution passed its tests."""
 
     passed: bool
     reason: str  # "passed", or the first error
-    seconds: float  # wall clock
 
 
 def execute(
@@ -72,20 +45,41 @@ def execute(
     remote: Sequence[str],
     seconds: float = 3.0,
     memory_bytes: int = 1 << 30,
-) -> Outcome:
-    """Run `test`, Python source, against `solution`; passed if it ends without an exception.
+) -> Execution:
+    """Run `test`, Python source, against `solution`, which passes if no exception ends the test.
+
+    A solution never meets its tests. It runs in one process (the worker), the tests in another (the
+    judge); the tests call the solution's functions through a pipe, and the values that come back
+    are rebuilt from Python's plain types. So a pass cannot be forged by leaving early, patching
+    builtins, swallowing exceptions, overloading `==`, or looking for the tests or a verdict in
+    memory: the worker has neither. Differences from running both in one interpreter: arguments and
+    results are copies, so that a change of an argument in place is not seen; what is not None,
+    bool, int, float, complex, str, bytes, list, tuple, set or dict stays in the worker, and all
+    that a test can do with it is to read and set its attributes, to go through its items, to pass
+    it back and to find it equal to itself; any file written is an error.
 
     setup: trusted source that the test needs, run before it in its own process. remote: the
     solution's functions that the test may call, by name; they hide what `setup` defines under these
     names. seconds: of processor time for each side; four times as long by the clock, since the
-    machine may be busy. Code that prints is not heard.
+    machine may be busy. What either side prints is lost.
     """
     return _judged(_wrapper(), solution, test, setup, remote, seconds, memory_bytes)[0]
 
 
 def confinement() -> str:
-    """What confines code here, for the record: the layers joined by +, such as
-    "bubblewrap+landlock+rlimits+seccomp"."""
+    """The layers that confine code here, joined by +, as a record names them:
+    "bubblewrap+landlock+rlimits+seccomp".
+
+    Both processes have an empty environment and, as far as the platform has it: rlimits on memory,
+    processor time, files and their size; Landlock, which leaves the standard library and system
+    libraries to read and nothing to write; seccomp, which refuses new processes, signals, sockets
+    and everything else that reaches beyond the process; and a Python audit hook that refuses the
+    same. Where bubblewrap is installed and may be used, it adds namespaces of their own.
+
+    What remains possible: a hole in the kernel; without Landlock and seccomp (another system than
+    Linux, or one older than 5.13), code that corrupts the interpreter's memory to get around the
+    audit hook, or a process that outlives its group; and the time and memory that the limits leave.
+    """
     layers = _layers(_wrapper())
     if not layers:
         raise RuntimeError("the sandbox does not work here")
@@ -94,36 +88,25 @@ def confinement() -> str:
 
 @functools.cache
 def _wrapper() -> tuple[str, ...]:
-    """The command that the processes start under: bubblewrap's where it is installed and works,
-    else none."""
+    """The command that the processes are started with: bubblewrap's where it is installed and
+    works, else none."""
     bubblewrap = shutil.which("bwrap")
     if bubblewrap is None:
         return ()
-    seen = [flag for path in LIBRARIES for flag in ("--ro-bind-try", path, path)]
+    visible = [flag for path in LIBRARIES for flag in ("--ro-bind-try", path, path)]
     for path in (sys.base_prefix, str(CONFINED.parent / "__init__.py"), str(CONFINED)):
-        seen += ["--ro-bind", path, path]
-    wrapper = (
-        bubblewrap,
-        "--unshare-all",
-        "--die-with-parent",
-        "--new-session",
-        *seen,
-        "--dev",
-        "/dev",
-        "--chdir",
-        "/",
-        "--",
-    )
+        visible += ["--ro-bind", path, path]
+    flags = ("--unshare-all", "--die-with-parent", "--new-session")
+    wrapper = (bubblewrap, *flags, *visible, "--dev", "/dev", "--chdir", "/", "--")
     return wrapper if _layers(wrapper) else ()
 
 
 @functools.cache
 def _layers(wrapper: tuple[str, ...]) -> list[str]:
-    """The layers that hold under `wrapper`; none if a sound solution does not pass there."""
-    outcome, layers = _judged(
-        wrapper, "def one():\n    return 1\n", "assert one() == 1", "", ["one"], 3.0, 1 << 30
-    )
-    return [*layers, *(["bubblewrap"] if wrapper else [])] if outcome.passed else []
+    """The layers in force under `wrapper`; none if a correct solution does not pass there."""
+    solution, test = "def one():\n    return 1\n", "assert one() == 1"
+    execution, layers = _judged(wrapper, solution, test, "", ["one"], 3.0, 1 << 30)
+    return [*layers, *(["bubblewrap"] if wrapper else [])] if execution.passed else []
 
 
 def _judged(
@@ -134,19 +117,13 @@ def _judged(
     remote: Sequence[str],
     seconds: float,
     memory_bytes: int,
-) -> tuple[Outcome, list[str]]:
-    """The outcome, and the layers of confinement that the judge reports."""
-    started = time.monotonic()
-    limits = {**_files(), "seconds": math.ceil(seconds), "memory_bytes": memory_bytes}
+) -> tuple[Execution, list[str]]:
+    """The execution, and the layers of confinement that the judge reports."""
+    limits = {**_readable(), "seconds": math.ceil(seconds), "memory_bytes": memory_bytes}
     calls, answers = os.pipe(), os.pipe()
     try:
-        worker = _start(
-            wrapper,
-            "worker",
-            (calls[0], answers[1]),
-            {"limits": limits, "solution": solution},
-            subprocess.DEVNULL,
-        )
+        job: dict[str, Any] = {"limits": limits, "solution": solution}
+        worker = _start(wrapper, "worker", (calls[0], answers[1]), job, subprocess.DEVNULL)
         job = {"limits": limits, "setup": setup, "test": test, "remote": list(remote)}
         judge = _start(wrapper, "judge", (answers[0], calls[1]), job, subprocess.PIPE)
     finally:
@@ -157,29 +134,23 @@ def _judged(
         with selectors.DefaultSelector() as selector:
             selector.register(judge.stdout, selectors.EVENT_READ)
             in_time = bool(selector.select(4 * seconds))
-        verdict: dict[str, Any] = (
-            json.loads(os.read(judge.stdout.fileno(), 1 << 16) or "{}") if in_time else {}
-        )
+        line = os.read(judge.stdout.fileno(), 1 << 16) if in_time else b""
+        verdict: dict[str, Any] = json.loads(line or "{}")
     finally:
         for process in (judge, worker):
-            with contextlib.suppress(
-                ProcessLookupError, PermissionError
-            ):  # as some systems say of a process that has ended
-                os.killpg(
-                    process.pid, signal.SIGKILL
-                )  # neither is reaped yet, so that the number is still theirs
+            # which error a process that has ended causes depends on the system
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                # neither is reaped yet, so that its number belongs to no other process
+                os.killpg(process.pid, signal.SIGKILL)
         for process in (judge, worker):
             with process:
                 process.wait()
-    lacking = (
-        "the judge ended without a verdict"
-        if in_time
-        else f"no verdict after {4 * seconds:.0f} seconds"
-    )
-    outcome = Outcome(
-        verdict.get("passed", False), verdict.get("reason", lacking), time.monotonic() - started
-    )
-    return outcome, verdict.get("layers", [])
+    if in_time:
+        missing = "the judge ended without a verdict"
+    else:
+        missing = f"no verdict after {4 * seconds:.0f} seconds"
+    execution = Execution(verdict.get("passed", False), verdict.get("reason", missing))
+    return execution, verdict.get("layers", [])
 
 
 def _start(
@@ -204,13 +175,10 @@ def _start(
 
 
 @functools.cache
-def _files() -> dict[str, list[str]]:
+def _readable() -> dict[str, list[str]]:
     """What confined code may read: the standard library without the packages installed in it, and
     the system's libraries."""
     library = sysconfig.get_path("stdlib")
-    modules = [
-        entry.path
-        for entry in os.scandir(library)
-        if entry.name not in ("site-packages", "dist-packages")
-    ]
+    installed = ("site-packages", "dist-packages")
+    modules = [str(path) for path in Path(library).iterdir() if path.name not in installed]
     return {"readable": [*modules, *LIBRARIES], "listed": [library]}

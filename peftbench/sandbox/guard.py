@@ -1,46 +1,17 @@
-"""What Python itself refuses to confined code: a second fence where the kernel has fences, the only
-one for files where it has none."""
+"""What Python itself refuses to confined code, beside the kernel or, for files, in its place where
+it has no Landlock."""
 
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# how the names of refused audit events begin (docs.python.org/3/library/audit_events.html)
+# Beginnings of the names of refused audit events (docs.python.org/3/library/audit_events.html).
 EVENTS = (
-    *(
-        "socket.",
-        "subprocess.",
-        "pty.",
-        "os.system",
-        "os.exec",
-        "os.fork",
-        "os.posix_spawn",
-        "os.spawn",
-        "os.kill",
-        "signal.pthread_kill",
-    ),
-    *(
-        "os.remove",
-        "os.rename",
-        "os.rmdir",
-        "os.mkdir",
-        "os.link",
-        "os.symlink",
-        "os.truncate",
-        "os.chmod",
-        "os.chown",
-        "os.utime",
-    ),
-    *(
-        "os.setxattr",
-        "os.removexattr",
-        "os.chflags",
-        "os.lockf",
-        "os.chdir",
-        "shutil.",
-        "tempfile.",
-        "resource.",
-    ),
+    *("socket.", "subprocess.", "pty.", "os.system", "os.exec", "os.fork", "os.posix_spawn"),
+    *("os.spawn", "os.kill", "signal.pthread_kill"),
+    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate"),
+    *("os.chmod", "os.chown", "os.utime", "os.setxattr", "os.removexattr", "os.chflags"),
+    *("os.lockf", "os.chdir", "shutil.", "tempfile.", "resource."),
     *("ctypes.", "gc.get_", "code.__new__"),  # ways to the guard itself
 )
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -49,21 +20,10 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 def guard(readable: Sequence[str]) -> Callable[[str, tuple[Any, ...]], None]:
     """An audit hook, which no Python code can remove. It calls nothing that Python code could
     replace: hence the names it binds here."""
-    events, writing, files, folders, null = (
-        EVENTS,
-        WRITING,
-        frozenset((*readable, os.devnull)),
-        tuple(f"{file}/" for file in readable),
-        os.devnull,
-    )
-    begins, contains, kind, text, number, refusal = (
-        str.startswith,
-        str.__contains__,
-        type,
-        str,
-        int,
-        PermissionError,
-    )
+    events, writing, null = EVENTS, WRITING, os.devnull
+    files, folders = frozenset((*readable, null)), tuple(f"{file}/" for file in readable)
+    begins, contains, refusal = str.startswith, str.__contains__, PermissionError
+    kind, text, number = type, str, int
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if begins(event, events):

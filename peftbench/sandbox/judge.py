@@ -1,5 +1,5 @@
-"""The process that the tests run in. No generated code ever runs here: what the tests call is in
-the worker, and only values come back."""
+"""The process that the tests run in, never generated code: what the tests call runs in the worker,
+and only values come back."""
 
 import json
 import os

@@ -1,27 +1,22 @@
-"""The files that confined code may touch, held by the kernel (Landlock, linux 5.13), for root as
-well: some to read, none to write."""
+"""The files that the kernel lets confined code read, root included (Landlock, linux 5.13); it lets
+it write none."""
 
 import ctypes
 import os
+import stat
 import struct
 from collections.abc import Iterable
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
 VERSION, PATH_BENEATH = 1, 1
 WRITE_FILE, READ_FILE, READ_DIR = 2, 4, 8  # linux/landlock.h, LANDLOCK_ACCESS_FS_*
-ACCESS = {
-    1: 13,
-    2: 14,
-    3: 15,
-    4: 15,
-    5: 16,
-}  # by version of the interface: how many kinds of access there are
+ACCESS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # by version of the interface: kinds of access
 PR_SET_NO_NEW_PRIVS = 38
 
 
 def only_read(files: Iterable[str], listed: Iterable[str]) -> bool:
-    """From now on this process may read `files`, with all that is in folders among them, and list
-    `listed`; whether that holds."""
+    """From now on this process may only read `files`, with the content of folders among them, and
+    list the folders `listed`. Returns whether the kernel ensures that."""
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(CREATE_RULESET, None, 0, VERSION)
     if version < 1:
@@ -29,7 +24,7 @@ def only_read(files: Iterable[str], listed: Iterable[str]) -> bool:
     every = (1 << ACCESS.get(version, 16)) - 1
     ruleset = libc.syscall(CREATE_RULESET, struct.pack("Q", every), 8, 0)
     for file in files:
-        _allow(libc, ruleset, file, READ_FILE | READ_DIR if os.path.isdir(file) else READ_FILE)
+        _allow(libc, ruleset, file, READ_FILE | READ_DIR)
     for folder in listed:
         _allow(libc, ruleset, folder, READ_DIR)
     _allow(libc, ruleset, os.devnull, READ_FILE | WRITE_FILE)
@@ -44,7 +39,9 @@ def only_read(files: Iterable[str], listed: Iterable[str]) -> bool:
 def _allow(libc: ctypes.CDLL, ruleset: int, file: str, access: int) -> None:
     try:
         descriptor = os.open(file, os.O_PATH)
-    except OSError:  # what is not there need not be allowed
+    except OSError:  # what does not exist need not be allowed
         return
+    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        access &= ~READ_DIR
     libc.syscall(ADD_RULE, ruleset, PATH_BENEATH, struct.pack("=Qi", access, descriptor), 0)
     os.close(descriptor)

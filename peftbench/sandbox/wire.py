@@ -1,5 +1,5 @@
-"""Plain values over a pipe: what arrives is built of Python's own types alone, so that comparing it
-runs no code of the sender."""
+"""Plain values over a pipe: what arrives is built from Python's own types alone, so that comparing
+it runs no code of the sender."""
 
 import json
 import os
@@ -10,35 +10,25 @@ LIMIT = 16_000_000  # bytes of a message
 TYPES: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        bool,
-        int,
-        float,
-        complex,
-        str,
-        bytes,
-        bytearray,
-        list,
-        tuple,
-        set,
-        frozenset,
-        dict,
+        *(bool, int, float, complex, str, bytes, bytearray),
+        *(list, tuple, set, frozenset, dict),
     )
 }
 
 
 def refuse(value: Any) -> int:
-    """What `keep` is where only plain values may pass. Raises TypeError."""
+    """The `keep` of a side that sends plain values only. Raises TypeError."""
     raise TypeError(f"a value of type {type(value).__name__} cannot be passed on")
 
 
 def missing(number: int) -> Any:
-    """What `find` is where no object is kept. Raises ValueError."""
+    """The `find` of a side that keeps no objects. Raises ValueError."""
     raise ValueError("no such type: 'object'")
 
 
 def send(descriptor: int, message: Any, keep: Callable[[Any], int] = refuse) -> None:
-    """Write a message of plain values; of anything else goes the number that `keep` gives it.
-    Raises ValueError if it is too long."""
+    """Write a message of plain values; an object that is not plain is sent as the number that
+    `keep` gives it. Raises ValueError if the message is too long."""
     data = json.dumps(encoded(message, keep)).encode()
     if len(data) > LIMIT:
         raise ValueError(f"a value of {len(data)} bytes is too long")
@@ -48,8 +38,8 @@ def send(descriptor: int, message: Any, keep: Callable[[Any], int] = refuse) -> 
 
 
 def receive(descriptor: int, find: Callable[[int], Any] = missing) -> Any:
-    """Read a message; `find` gives what a number stands for. Raises EOFError where the other side
-    has gone, ValueError on no message."""
+    """Read a message; `find` gives the object with a number. Raises EOFError if the other side has
+    ended, ValueError if what it sent is no message."""
     size = int.from_bytes(_read(descriptor, 4), "big")
     if size > LIMIT:
         raise ValueError(f"a value of {size} bytes is too long")
@@ -57,8 +47,8 @@ def receive(descriptor: int, find: Callable[[int], Any] = missing) -> Any:
 
 
 def encoded(value: Any, keep: Callable[[Any], int] = refuse) -> Any:
-    """A value as JSON has it: containers become [letter, content]. A subclass of a plain type goes
-    as that type."""
+    """A value as JSON: a container becomes [name of its type, content]. An instance of a subclass
+    of a plain type is sent as that type."""
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)

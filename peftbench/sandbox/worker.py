@@ -1,5 +1,4 @@
-"""The process that generated code runs in: it answers the judge's calls, and whatever it does, all
-it can give is values."""
+"""The process that generated code runs in: it answers the judge's calls, with plain values only."""
 
 import json
 import os
@@ -27,7 +26,7 @@ def main(incoming: int, outgoing: int) -> None:
         try:
             message = receive(incoming, objects.find)
         except EOFError:
-            os._exit(0)  # without what the solution would do at exit
+            os._exit(0)  # runs nothing that the solution registered to run at exit
         try:
             send(outgoing, {"value": _answer(namespace, *message)}, objects.keep)
         except BaseException as error:
@@ -48,15 +47,15 @@ def _answer(namespace: dict[str, Any], act: str, target: Any, *rest: Any) -> Any
 
 
 class Objects:
-    """What has been handed out by number since it is no plain value."""
+    """The objects that are not plain values, which the judge knows by number only."""
 
     def __init__(self) -> None:
         self.kept: list[Any] = []
 
     def keep(self, value: Any) -> int:
         """The number of an object, the same each time."""
-        for number, known in enumerate(self.kept):
-            if known is value:
+        for number, other in enumerate(self.kept):
+            if other is value:
                 return number
         self.kept.append(value)
         return len(self.kept) - 1
@@ -67,5 +66,5 @@ class Objects:
 
 
 def failure(error: BaseException) -> dict[str, str]:
-    """What the judge is told of an exception."""
+    """The reply that tells the judge of an exception."""
     return {"error": type(error).__name__, "message": str(error)[:200]}

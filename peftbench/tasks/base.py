@@ -1,5 +1,4 @@
-"""What a task is: text in, text or a label out, and how answers are scored. Tasks know nothing of
-tokens or models."""
+"""What a task is: examples of text, and scores of answers; it knows nothing of tokens or models."""
 
 import abc
 import hashlib
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal
 
 Split = Literal["train", "valid", "test"]
-Kind = Literal["classification", "regression", "generation"]
+TaskKind = Literal["classification", "regression", "generation"]
 Answer = str | int | float  # generated text, the index of a label, or a number
 
 
@@ -40,11 +39,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Scores:
-    """metrics by name (None where undefined), and for each example its own score in [0, 1] or None
-    where it has none."""
+    """Metrics of all answers, and the score of each."""
 
-    metrics: dict[str, float | None]
-    each: list[float | None]
+    metrics: dict[str, float | None]  # by name; None where undefined
+    per_example: list[float | None]  # in [0, 1]; None where the metric has no such part
 
 
 class AbstractTask(abc.ABC):
@@ -52,20 +50,20 @@ class AbstractTask(abc.ABC):
 
     version: ClassVar[int]  # raise it when examples or scores change
     source: ClassVar[Source]
-    kind: ClassVar[Kind]
+    kind: ClassVar[TaskKind]
     primary: ClassVar[str]  # the metric the task is known by; higher is better
     labels: ClassVar[tuple[str, ...]] = ()  # classification: names in the order of their indices
     stops: ClassVar[tuple[str, ...]] = ()  # generation: the answer ends before the first of these
 
     @abc.abstractmethod
     def examples(self, split: Split) -> list[Example]:
-        """All examples of a split, always in the same order. Raises InputError where the source
-        cannot be had."""
+        """All examples of a split, always in the same order. Raises InputError if the source cannot
+        be read."""
 
     @abc.abstractmethod
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        """Score one answer per example. An example that is there several times, in a row or not,
-        was answered several times."""
+        """Score one answer per example. An example that occurs several times, in a row or not, was
+        answered several times."""
 
 
 def held_out(text: str, part: float) -> bool:
@@ -75,8 +73,8 @@ def held_out(text: str, part: float) -> bool:
 
 
 def sample(examples: list[Example], n: int | None) -> list[Example]:
-    """`n` of the examples, in their order, the same ones for every seed; a larger n keeps what a
-    smaller one chose. None: all."""
+    """`n` of the examples, in their order, the same ones for every seed; a larger n includes those
+    of a smaller one. None: all."""
     if n is None or n >= len(examples):
         return examples
     order = random.Random(0).sample(range(len(examples)), len(examples))
@@ -84,8 +82,8 @@ def sample(examples: list[Example], n: int | None) -> list[Example]:
 
 
 def few_shot(shots: Sequence[Example], example: Example) -> str:
-    """An example's prompt after solved examples, an empty line between them (as
-    lm-evaluation-harness has it)."""
+    """An example's prompt after solved examples, separated by empty lines (as in
+    lm-evaluation-harness)."""
     return "".join(f"{shot.text}{shot.target}\n\n" for shot in shots) + example.text
 
 

@@ -7,39 +7,32 @@ from typing import TypeVar
 
 from peftbench.tasks.base import Answer, Example
 
-Verdict = TypeVar("Verdict")
+Score = TypeVar("Score")
 
 
 def check_all(
-    check: Callable[[Example, str], Verdict], examples: Sequence[Example], answers: Sequence[Answer]
-) -> list[Verdict]:
-    """`check` of every example with its answer. Examples of one id are the same: an answer that
-    comes back is not checked again."""
-    pairs = {
-        (example.id, str(answer)): example
-        for example, answer in zip(examples, answers, strict=True)
-    }
+    check: Callable[[Example, str], Score], examples: Sequence[Example], answers: Sequence[Answer]
+) -> list[Score]:
+    """`check` of every example with its answer, in threads. Examples with one id are the same: an
+    answer that occurs twice is checked once."""
+    keys = [(example.id, str(answer)) for example, answer in zip(examples, answers, strict=True)]
+    by_key = dict(zip(keys, examples, strict=True))
     with ThreadPoolExecutor(os.cpu_count()) as sandboxes:
-        verdicts = dict(
-            zip(pairs, sandboxes.map(lambda key: check(pairs[key], key[1]), pairs), strict=True)
-        )
-    return [
-        verdicts[example.id, str(answer)] for example, answer in zip(examples, answers, strict=True)
-    ]
+        checked = sandboxes.map(lambda key: check(by_key[key], key[1]), by_key)
+        scores = dict(zip(by_key, checked, strict=True))
+    return [scores[key] for key in keys]
 
 
 def pass_rates(
     examples: Sequence[Example], passed: Sequence[float | None]
 ) -> dict[str, float | None]:
-    """pass@k over the examples that have tests; pass@1 is None where none has any."""
-    from peftbench.metrics.pass_at_k import (
-        PassAtK,  # it imports torch and transformers, which takes seconds
-    )
+    """pass@k over the examples that have tests; pass@1 is None if none has any."""
+    from peftbench.metrics.pass_at_k import PassAtK  # imports torch, which takes seconds
 
     tested = [
-        (example.id, bool(value))
-        for example, value in zip(examples, passed, strict=True)
-        if value is not None
+        (example.id, bool(score))
+        for example, score in zip(examples, passed, strict=True)
+        if score is not None
     ]
     if not tested:
         return {"pass@1": None}

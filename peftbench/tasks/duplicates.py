@@ -1,9 +1,9 @@
-"""Texts that a task both trains on and scores, or trains on twice, counted."""
+"""Counts of the texts that a task both trains on and scores, or trains on twice."""
 
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from peftbench.errors import InputError
@@ -13,37 +13,35 @@ from peftbench.tasks.text import bare
 SCORED: tuple[Split, ...] = ("valid", "test")
 SIMILAR = 0.8  # Jaccard index of two texts' shingles from which they are near duplicates
 SHINGLE = 5  # characters, counted without case, spaces and punctuation
-# examples of a scored split that are compared with all of train, the same ones each time
-SEARCHED = 2000
+SEARCHED = 2000  # examples of a scored split that are compared with all of train
 
 Text = tuple[str, str]  # the bare text and pair of an example
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaks:
-    """Counts for one task. `exact`, `near`: scored examples with an equal text, or only a similar
-    one, in train."""
+    """Counts for one task."""
 
     task: str
     examples: Mapping[Split, int]
-    train_duplicates: int  # train examples whose text stands there before, whatever their label
-    exact: Mapping[Split, int]
-    near: Mapping[Split, int]  # of those searched
+    train_duplicates: int  # train examples whose text occurs earlier in train, with any label
+    exact: Mapping[Split, int]  # scored examples whose text is in train
+    near: Mapping[Split, int]  # of those searched: with a similar text in train, but no equal one
     searched: Mapping[Split, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A task whose data cannot be had, and why."""
+    """A task whose data are not available, and why."""
 
     task: str
     skipped: str
 
 
-def check(tasks: Mapping[str, type[AbstractTask]]) -> Iterator[Leaks | Skipped]:
+def duplicates_of(tasks: Mapping[str, type[AbstractTask]]) -> Iterator[Leaks | Skipped]:
     """The counts of each task in turn, or why there are none."""
-    for name, kind in tasks.items():
-        task = kind()
+    for name, task_type in tasks.items():
+        task = task_type()
         try:
             yield count(name, {split: task.examples(split) for split in ("train", *SCORED)})
         except InputError as error:
@@ -54,42 +52,39 @@ def count(name: str, splits: Mapping[Split, list[Example]]) -> Leaks:
     """Exact and near duplicates between the splits of one task."""
     frame = _frame([example.text for examples in splits.values() for example in examples])
     train = Counter(_text(example, frame) for example in splits["train"])
-    exact, asked, searched = {}, {}, {}
+    exact: dict[Split, int] = {}
     for split in SCORED:
         exact[split] = sum(_text(example, frame) in train for example in splits[split])
-        chosen = sample(splits[split], SEARCHED)
-        searched[split] = len(chosen)
-        asked[split] = [text for example in chosen if (text := _text(example, frame)) not in train]
-    found = similar(
-        ["".join(text) for split in SCORED for text in asked[split]],
-        ("".join(text) for text in train),
-    )
-    first = len(asked[SCORED[0]])
+    samples = {split: sample(splits[split], SEARCHED) for split in SCORED}
+    texts = [(split, _text(example, frame)) for split in SCORED for example in samples[split]]
+    new = [(split, "".join(text)) for split, text in texts if text not in train]
+    hits = similar([text for _, text in new], ("".join(text) for text in train))
+    near = Counter(new[i][0] for i in hits)
     return Leaks(
         task=name,
         examples={split: len(examples) for split, examples in splits.items()},
         train_duplicates=train.total() - len(train),
         exact=exact,
-        near={SCORED[0]: sum(i < first for i in found), SCORED[1]: sum(i >= first for i in found)},
-        searched=searched,
+        near={split: near[split] for split in SCORED},
+        searched={split: len(samples[split]) for split in SCORED},
     )
 
 
-def similar(asked: Sequence[str], others: Iterator[str]) -> set[int]:
-    """Which of the texts asked for are at least SIMILAR to one of the others; exact, no text is
-    sampled.
+def similar(queries: Sequence[str], others: Iterator[str]) -> set[int]:
+    """The indices of the queries that are at least SIMILAR to one of the others; exact, since every
+    text is compared.
 
     A text y with n shingles that is similar to x shares at least SIMILAR * n of them, so that x
     holds one of any n - ceil(SIMILAR * n) + 1 shingles of y. The rarest so many are y's keys, and
     only texts that hold one are compared with y (prefix filtering; Chaudhuri, Ganti and Kaushik,
     ICDE 2006).
     """
-    sets = [shingles(text) for text in asked]
-    frequency = Counter(shingle for found in sets for shingle in found)
+    sets = [shingles(text) for text in queries]
+    frequency = Counter(shingle for pieces in sets for shingle in pieces)
     index: dict[str, list[int]] = {}
-    for i, found in enumerate(sets):
-        keys = len(found) - math.ceil(SIMILAR * len(found) - 1e-9) + 1
-        for shingle in sorted(found, key=lambda shingle: (frequency[shingle], shingle))[:keys]:
+    for i, pieces in enumerate(sets):
+        keys = len(pieces) - math.ceil(SIMILAR * len(pieces) - 1e-9) + 1
+        for shingle in sorted(pieces, key=lambda shingle: (frequency[shingle], shingle))[:keys]:
             index.setdefault(shingle, []).append(i)
     hits: set[int] = set()
     for text in others:
@@ -105,31 +100,36 @@ def shingles(text: str) -> set[str]:
 
 
 def jaccard(one: Collection[str], other: Collection[str]) -> float:
-    """Shared pieces, as a part of all pieces."""
+    """Jaccard index: shared pieces as a part of all pieces."""
     shared = len(set(one) & set(other))
     return shared / (len(one) + len(other) - shared)
 
 
-HEADER = (
-    f"{'':14}{'examples':^24}  {'twice in':>8}  {'in train as well':^16}  {f'similar (>= {SIMILAR}) to one there':^30}\n"
-    f"{'task':14}{'train':>8}{'valid':>8}{'test':>8}  {'train':>8}  {'valid':>8}{'test':>8}  {'valid':>15}{'test':>15}"
-)
+def table(results: Iterable[Leaks | Skipped]) -> str:
+    """The counts as text, a line for each task."""
+    from tabulate import tabulate
 
-
-def line(found: Leaks | Skipped) -> str:
-    """One line under HEADER."""
-    if isinstance(found, Skipped):
-        return f"{found.task:14}skipped: {found.skipped}"
-    cells = "".join(f"{found.examples[split]:>8}" for split in ("train", *SCORED))
-    exact = "".join(f"{found.exact[split]:>8}" for split in SCORED)
-    near = "".join(f"{f'{found.near[split]} of {found.searched[split]}':>15}" for split in SCORED)
-    return f"{found.task:14}{cells}  {found.train_duplicates:>8}  {exact}  {near}"
+    headers = ["task", "train", *SCORED, "train,\ntwice"]
+    headers += [f"{split},\nin train" for split in SCORED]
+    headers += [f"{split}, similar\n(>= {SIMILAR}) to train" for split in SCORED]
+    rows, skipped = [], []
+    for result in results:
+        if isinstance(result, Skipped):
+            skipped.append(f"{result.task}  skipped: {result.skipped}")
+            continue
+        examples = [result.examples[split] for split in ("train", *SCORED)]
+        exact = [result.exact[split] for split in SCORED]
+        near = [f"{result.near[split]} of {result.searched[split]}" for split in SCORED]
+        rows.append([result.task, *examples, result.train_duplicates, *exact, *near])
+    alignment = ("left", *["right"] * (len(headers) - 1))
+    lines = tabulate(rows, headers, tablefmt="plain", colalign=alignment)
+    return "\n".join([lines, *skipped])
 
 
 def _frame(texts: Sequence[str]) -> tuple[int, int]:
-    """How many characters all texts have in common at their beginning and end: a prompt's frame
-    says nothing of an example."""
-    start = len(os.path.commonprefix(texts))  # noqa: RUF071 - characters are meant
+    """The number of characters that all texts share at their beginning and at their end: the frame
+    of a prompt, which is no part of an example."""
+    start = len(os.path.commonprefix(texts))  # noqa: RUF071 - characters, not folders
     end = len(os.path.commonprefix([text[start:][::-1] for text in texts]))  # noqa: RUF071
     return start, end
 

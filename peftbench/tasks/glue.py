@@ -8,16 +8,16 @@ from peftbench.tasks.base import (
     AbstractTask,
     Answer,
     Example,
-    Kind,
     Scores,
     Source,
     Split,
+    TaskKind,
     held_out,
 )
 from peftbench.tasks.hub import rows
 from peftbench.tasks.text import bare
 
-Metric = Literal["classification", "binary", "correlation"]
+MetricName = Literal["classification", "binary", "correlation"]
 RATING = (0.0, 5.0)  # STS-B: from no shared meaning to the same meaning
 
 
@@ -26,15 +26,15 @@ class AbstractGlue(AbstractTask):
 
     test: the official validation split, since the official test labels are hidden (-1) and never
     read. valid: the examples of the official train split whose first sentence a hash picks, so that
-    equal texts, and all pairs with one premise, stay on one side. Whatever stands in test word for
-    word (19 sentences of CoLA, 5 of SST-2) is in neither train nor valid. Texts lose the spaces
-    around them: a decoder would read its answer off a space.
+    equal texts, and all pairs with one premise, stay on one side. What is in test word for word (19
+    sentences of CoLA, 5 of SST-2) is in neither train nor valid. Spaces around a text are removed:
+    a decoder could derive the answer from a space.
     """
 
     version: ClassVar[int] = 1
-    kind: ClassVar[Kind] = "classification"
+    kind: ClassVar[TaskKind] = "classification"
     primary: ClassVar[str] = "accuracy"
-    metric: ClassVar[Metric] = "classification"
+    metric: ClassVar[MetricName] = "classification"
     columns: ClassVar[tuple[str, ...]]  # one or two sentences
     part: ClassVar[float] = 0.1  # of the official train split that is valid
     tests: ClassVar[Mapping[str, str]] = {"validation": ""}  # official split: its subset
@@ -47,16 +47,17 @@ class AbstractGlue(AbstractTask):
         ]
         if split == "test":
             return test
-        taken = {(bare(example.text), bare(example.pair or "")) for example in test}
-        first = {text for text, _ in taken}  # asked first: it spares most of the second sentences
-        chosen = []
+        tested = {(bare(example.text), bare(example.pair or "")) for example in test}
+        # compared before the pair, which spares `bare` of most pairs
+        tested_first = {text for text, _ in tested}
+        examples: list[Example] = []
         for example in self._official("train"):
             text = bare(example.text)
             if held_out(text, self.part) != (split == "valid"):
                 continue
-            if text not in first or (text, bare(example.pair or "")) not in taken:
-                chosen.append(example)
-        return chosen
+            if text not in tested_first or (text, bare(example.pair or "")) not in tested:
+                examples.append(example)
+        return examples
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
         if not examples:
@@ -64,68 +65,58 @@ class AbstractGlue(AbstractTask):
         targets = [example.target for example in examples]
         metrics = _computed(self.metric, answers, targets)
         for subset in filter(None, self.tests.values()):
-            chosen = [i for i, example in enumerate(examples) if example.subset == subset]
-            found = (
-                _computed(self.metric, [answers[i] for i in chosen], [targets[i] for i in chosen])
-                if chosen
-                else {}
-            )
-            metrics[f"{self.primary}_{subset}"] = found.get(self.primary)
-        if self.kind == "regression":  # a correlation has no part that is one example's
+            indices = [i for i, example in enumerate(examples) if example.subset == subset]
+            value = None
+            if indices:
+                part = [answers[i] for i in indices], [targets[i] for i in indices]
+                value = _computed(self.metric, *part)[self.primary]
+            metrics[f"{self.primary}_{subset}"] = value
+        if self.kind == "regression":  # one example has no correlation
             return Scores(metrics, [None] * len(examples))
-        return Scores(
-            metrics,
-            [float(answer == target) for answer, target in zip(answers, targets, strict=True)],
-        )
+        right = [float(answer == target) for answer, target in zip(answers, targets, strict=True)]
+        return Scores(metrics, [*right])
 
     def _official(self, split: str, subset: str = "") -> list[Example]:
         """The examples of an official split, checked."""
-        made = []
+        examples: list[Example] = []
         for i, row in enumerate(rows(self.source, split, [*self.columns, "label"])):
             where = f"task {self.source.config!r}, split {split!r}, row {i}"
             for column in self.columns:
                 if not isinstance(row[column], str):
                     raise InputError(f"{where}: {column} is {row[column]!r}; it must be a text")
-            text, pair = ([row[column].strip() for column in self.columns] + [None])[:2]
-            made.append(
+            sentences = [row[column].strip() for column in self.columns]
+            examples.append(
                 Example(
                     id=f"{split}/{i}",
-                    text=text,
-                    pair=pair,
+                    text=sentences[0],
+                    pair=sentences[1] if len(sentences) == 2 else None,
                     target=self._target(row["label"], where),
                     subset=subset,
                 )
             )
-        return made
+        return examples
 
     def _target(self, label: Any, where: str) -> int | float:
-        """The label, if it is one."""
+        """The label, if it is a valid one."""
         if self.kind == "regression":
             low, high = RATING
-            if (
-                isinstance(label, int | float)
-                and not isinstance(label, bool)
-                and low <= label <= high
-            ):
+            is_number = isinstance(label, int | float) and not isinstance(label, bool)
+            if is_number and low <= label <= high:
                 return float(label)
             raise InputError(
                 f"{where}: label is {label!r}; it must be a number from {low:g} to {high:g}"
             )
-        if (
-            isinstance(label, int)
-            and not isinstance(label, bool)
-            and label in range(len(self.labels))
-        ):
+        is_index = isinstance(label, int) and not isinstance(label, bool)
+        if is_index and label in range(len(self.labels)):
             return label
-        known = ", ".join(f"{index} ({name})" for index, name in enumerate(self.labels))
-        raise InputError(f"{where}: label is {label!r}; it must be one of {known}")
+        allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(self.labels))
+        raise InputError(f"{where}: label is {label!r}; it must be one of {allowed}")
 
 
 def _computed(
-    metric: Metric, answers: Sequence[Answer], targets: Sequence[Answer]
+    metric: MetricName, answers: Sequence[Answer], targets: Sequence[Answer]
 ) -> dict[str, float | None]:
-    """What one of our metrics says. They import torch and transformers, which takes seconds, hence
-    late."""
+    """The values of one of our metrics, imported late, since importing torch takes seconds."""
     if metric == "correlation":
         from peftbench.metrics.correlation import Correlation as Module
     elif metric == "binary":
@@ -149,7 +140,7 @@ class CoLA(AbstractGlue):
 
     source: ClassVar[Source] = _source("cola", "none; research use")
     primary: ClassVar[str] = "matthews_correlation"
-    metric: ClassVar[Metric] = "binary"
+    metric: ClassVar[MetricName] = "binary"
     labels: ClassVar[tuple[str, ...]] = ("unacceptable", "acceptable")
     columns: ClassVar[tuple[str, ...]] = ("sentence",)
 
@@ -169,7 +160,7 @@ class MRPC(AbstractGlue):
     in the tables of LoRA and VeRA."""
 
     source: ClassVar[Source] = _source("mrpc")
-    metric: ClassVar[Metric] = "binary"
+    metric: ClassVar[MetricName] = "binary"
     labels: ClassVar[tuple[str, ...]] = ("not_equivalent", "equivalent")
     columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")
 
@@ -179,9 +170,9 @@ class STSB(AbstractGlue):
     tables of LoRA and VeRA."""
 
     source: ClassVar[Source] = _source("stsb")
-    kind: ClassVar[Kind] = "regression"
+    kind: ClassVar[TaskKind] = "regression"
     primary: ClassVar[str] = "pearson"
-    metric: ClassVar[Metric] = "correlation"
+    metric: ClassVar[MetricName] = "correlation"
     columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")
 
 
@@ -189,7 +180,7 @@ class QQP(AbstractGlue):
     """Do two questions of Quora ask the same? F1 and accuracy, as for MRPC."""
 
     source: ClassVar[Source] = _source("qqp")
-    metric: ClassVar[Metric] = "binary"
+    metric: ClassVar[MetricName] = "binary"
     labels: ClassVar[tuple[str, ...]] = ("not_duplicate", "duplicate")
     columns: ClassVar[tuple[str, ...]] = ("question1", "question2")
     part: ClassVar[float] = 0.005

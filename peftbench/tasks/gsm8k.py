@@ -8,10 +8,10 @@ from peftbench.tasks.base import (
     AbstractTask,
     Answer,
     Example,
-    Kind,
     Scores,
     Source,
     Split,
+    TaskKind,
     held_out,
 )
 from peftbench.tasks.hub import rows
@@ -20,11 +20,11 @@ from peftbench.tasks.worked_answers import score_worked
 
 
 class GSM8K(AbstractTask):
-    """Prompts as in lm-evaluation-harness 0.4.13, lm_eval/tasks/gsm8k/gsm8k.yaml; an answer goes on
-    to its `#### number`.
+    """Prompts as in lm-evaluation-harness 0.4.13, lm_eval/tasks/gsm8k/gsm8k.yaml; an answer ends
+    with its `#### number`.
 
-    test: the official one. valid: 5 % of the official train split. The calculator's marks are
-    removed, since here nothing calculates.
+    test: the official one. valid: 5 % of the official train split. The calculator annotations are
+    removed, since no calculator is used here.
     """
 
     version: ClassVar[int] = 1
@@ -34,24 +34,24 @@ class GSM8K(AbstractTask):
         licence="MIT",
         config="main",
     )
-    kind: ClassVar[Kind] = "generation"
+    kind: ClassVar[TaskKind] = "generation"
     primary: ClassVar[str] = "exact_match"
     stops: ClassVar[tuple[str, ...]] = ("\nQuestion:",)
 
     def examples(self, split: Split) -> list[Example]:
         official = "test" if split == "test" else "train"
-        chosen = []
+        examples: list[Example] = []
         for i, row in enumerate(rows(self.source, official, ("question", "answer"))):
             question, worked = row["question"].strip(), without_calculator(row["answer"]).strip()
             if split == "test" or held_out(bare(question), 0.05) == (split == "valid"):
-                chosen.append(
+                examples.append(
                     Example(
                         id=f"{official}/{i}",
                         text=f"Question: {question}\nAnswer:",
                         target=f" {worked}",
                     )
                 )
-        return chosen
+        return examples
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
         return score_worked(examples, answers)

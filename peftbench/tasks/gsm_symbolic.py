@@ -1,5 +1,4 @@
-"""gsm_symbolic: grade-school word problems made from templates; the templates of the splits are
-disjoint."""
+"""gsm_symbolic: grade-school word problems made from templates, other templates for each split."""
 
 import functools
 import hashlib
@@ -14,23 +13,17 @@ from typing import Any, ClassVar
 
 from peftbench.assets import PACKAGES, package_folder
 from peftbench.metrics.number import final_number
-from peftbench.tasks.base import AbstractTask, Answer, Example, Kind, Scores, Source, Split
+from peftbench.tasks.base import AbstractTask, Answer, Example, Scores, Source, Split, TaskKind
 from peftbench.tasks.worked_answers import score_worked
 
-# The first set: reasoning-gym 0.1.25, arithmetic/gsm_symbolic/gsm_symbolic.py, tasks_need_fix. The
-# second: evaluating the equations of 60
-# worked answers of each other template found some that cut off fractions (80 / 24 = 3) and so end
-# in a wrong number.
-UNSOUND = frozenset({32, 35, 37, 61, 63, 65, 74, 76, 77, 79, 86, 87, 90, 97, 98}) | {
-    2,
-    3,
-    4,
-    60,
-    75,
-    99,
-}
-TEMPLATES = {"train": 47, "valid": 12, "test": 20}  # how many of the 79 sound templates a split has
-COUNTS = {"train": 2000, "valid": 200, "test": 300}  # and how many examples
+# reasoning-gym 0.1.25, arithmetic/gsm_symbolic/gsm_symbolic.py, tasks_need_fix
+DECLARED_UNSOUND = {32, 35, 37, 61, 63, 65, 74, 76, 77, 79, 86, 87, 90, 97, 98}
+# Evaluating the equations of 60 worked answers of each other template showed that these cut off
+# fractions (80 / 24 = 3) and so end in a wrong number.
+CUT_FRACTIONS = {2, 3, 4, 60, 75, 99}
+UNSOUND = frozenset(DECLARED_UNSOUND | CUT_FRACTIONS)
+TEMPLATES = {"train": 47, "valid": 12, "test": 20}  # sound templates of a split, 79 in all
+COUNTS = {"train": 2000, "valid": 200, "test": 300}  # examples of a split
 
 Generator = Callable[[random.Random, float], dict[str, Any]]
 
@@ -40,8 +33,8 @@ class GSMSymbolic(AbstractTask):
     (GSM-Symbolic, arXiv:2410.05229).
 
     A test example comes from a template that training never saw. Example k of template t is drawn
-    with the seed "t/k"; a question that was there before, a negative answer (no question asks for
-    one) and a worked answer that ends in another number than `answer` are left out.
+    with the seed "t/k"; repeated questions, negative answers (no question asks for one) and worked
+    answers that end in another number than `answer` are left out.
     """
 
     version: ClassVar[int] = 1
@@ -51,29 +44,32 @@ class GSMSymbolic(AbstractTask):
         licence=PACKAGES["reasoning-gym"].licence,
         config="gsm_symbolic",
     )
-    kind: ClassVar[Kind] = "generation"
+    kind: ClassVar[TaskKind] = "generation"
     primary: ClassVar[str] = "exact_match"
     stops: ClassVar[tuple[str, ...]] = ("\nQuestion:",)
 
     def examples(self, split: Split) -> list[Example]:
-        made, chosen, seen = generators(), [], set()
+        generate = generators()
+        examples: list[Example] = []
+        seen: set[str] = set()
         for k, template in (
             (k, template) for k in itertools.count() for template in templates(split)
         ):
-            drawn = made[template](random.Random(f"{template}/{k}"), 1.0)
-            question, worked = drawn["question"].strip(), drawn["metadata"]["answer_cot"].strip()
-            answer = final_number(f"#### {drawn['answer']}")
+            problem = generate[template](random.Random(f"{template}/{k}"), 1.0)
+            question = problem["question"].strip()
+            worked = problem["metadata"]["answer_cot"].strip()
+            answer = final_number(f"#### {problem['answer']}")
             if question in seen or answer is None or answer < 0 or final_number(worked) != answer:
                 continue
             seen.add(question)
-            chosen.append(
+            examples.append(
                 Example(
                     id=f"{template}/{k}", text=f"Question: {question}\nAnswer:", target=f" {worked}"
                 )
             )
-            if len(chosen) == COUNTS[split]:
+            if len(examples) == COUNTS[split]:
                 break
-        return chosen
+        return examples
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
         return score_worked(examples, answers)
@@ -93,8 +89,8 @@ def templates(split: Split) -> list[int]:
 def generators() -> dict[int, Generator]:
     """The package's generators by template number.
 
-    They are loaded without `reasoning_gym` itself, whose import needs a dozen packages: for a
-    moment an empty package stands in its place.
+    They are loaded without `reasoning_gym` itself, whose import needs a dozen packages: while they
+    load, an empty package takes its place.
     """
     folder = package_folder("reasoning-gym")
     utils = _load("reasoning_gym.utils", folder / "utils.py")

@@ -17,19 +17,19 @@ PROBE_SECONDS = 10  # huggingface_hub itself tries for half a minute
 
 
 def rows(source: Source, split: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of one of the source's own splits, with these columns; the list is shared, so leave
-    it as it is.
+    """The rows of one of the source's own splits, with these columns. The list is shared: do not
+    change it.
 
     They come from the folder $PEFTBENCH_HUB/<hub id> if that exists, and otherwise from the hub, in
-    the source's revision. A folder tells no revision: the fingerprint in a record says which rows
-    it held. Raises InputError where the source, the configuration, the split, a column or every row
-    is missing.
+    the source's revision. A folder has no revision: the fingerprint in a record identifies the rows
+    that it held. Raises InputError if the source, the configuration, the split, a column or every
+    row is missing.
     """
     return _rows(source, _mirror(source), split, tuple(columns))
 
 
 def _mirror(source: Source) -> Path | None:
-    """The folder that stands for the source, if there is one."""
+    """The folder that replaces the hub for the source, if there is one."""
     mirror = os.environ.get(MIRROR)
     folder = Path(mirror or "", source.name)
     return folder if mirror and folder.is_dir() else None
@@ -40,28 +40,29 @@ def _rows(
     source: Source, mirror: Path | None, split: str, columns: tuple[str, ...]
 ) -> list[dict[str, Any]]:
     builder, where = _builder(source, mirror), _where(source, mirror)
-    there = builder.info.splits
-    if split not in there:
-        raise InputError(f"{where} has no split {split!r}; there: {', '.join(there)}")
-    if not there[split].num_examples:
+    splits = builder.info.splits
+    if split not in splits:
+        raise InputError(f"{where} has no split {split!r}; it has: {', '.join(splits)}")
+    if not splits[split].num_examples:
         raise InputError(f"{where}, split {split!r} is empty")
-    found = builder.as_dataset(split=split)
-    missing = [column for column in columns if column not in found.column_names]
+    data = builder.as_dataset(split=split)
+    missing = [column for column in columns if column not in data.column_names]
     if missing:
         raise InputError(
-            f"{where}, split {split!r} has no column {missing[0]!r}; there: {', '.join(found.column_names)}"
+            f"{where}, split {split!r} has no column {missing[0]!r}; "
+            f"it has: {', '.join(data.column_names)}"
         )
-    return found.select_columns(list(columns)).to_list()
+    return data.select_columns(list(columns)).to_list()
 
 
 @functools.cache
 def _builder(source: Source, mirror: Path | None) -> Any:
     """The datasets.DatasetBuilder of the source, with all its splits on this machine."""
-    import datasets.config  # it takes seconds, as does huggingface_hub
+    import datasets.config  # takes seconds, as does huggingface_hub
     import huggingface_hub
     from datasets.exceptions import DatasetsError
 
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what goes wrong is told below, in one line
+    datasets.logging.set_verbosity(logging.CRITICAL)  # the errors below say it in one line
     datasets.disable_progress_bars()
     huggingface_hub.logging.set_verbosity_error()
     huggingface_hub.utils.disable_progress_bars()
@@ -72,17 +73,14 @@ def _builder(source: Source, mirror: Path | None) -> Any:
         if mirror is not None:
             names = datasets.get_dataset_config_names(str(mirror))
             if source.config and source.config not in names:
-                raise InputError(f"{where}: no such configuration; there: {', '.join(names)}")
-        revision = source.revision if mirror is None else None
-        cache = (
-            _cache(mirror, Path(datasets.config.HF_DATASETS_CACHE)) if mirror is not None else None
-        )
+                raise InputError(f"{where}: no such configuration; it has: {', '.join(names)}")
+            revision, cache = None, _cache(mirror, Path(datasets.config.HF_DATASETS_CACHE))
+        else:
+            revision, cache = source.revision, None
         builder = datasets.load_dataset_builder(
             str(mirror or source.name), source.config, revision=revision, cache_dir=cache
         )
-        if (
-            revision and builder.hash != revision
-        ):  # offline, datasets takes whatever its cache holds
+        if revision and builder.hash != revision:  # offline, datasets takes what its cache holds
             raise _unreachable(source, f"its cache holds revision {builder.hash}, not {revision}")
         builder.download_and_prepare()
     except ConnectionError as error:
@@ -95,16 +93,15 @@ def _builder(source: Source, mirror: Path | None) -> Any:
 
 
 def _cache(mirror: Path, caches: Path) -> str:
-    """A cache folder for a mirror as it is now: the key that datasets takes covers a folder's name
-    and README.md, not its data."""
+    """A cache folder for the present state of a mirror: the key that datasets uses covers the name
+    of a folder and its README.md, not its data."""
     files = sorted(path for path in mirror.rglob("*") if path.is_file())
     state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return str(caches / "peftbench" / hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16])
 
 
 def _reach(source: Source) -> None:
-    """Ask the hub for the source, once; without a network, datasets is told to look into its cache
-    only."""
+    """Ask the hub for the source, once; without a network, set datasets to use its cache only."""
     import datasets.config
     import huggingface_hub
 
@@ -116,9 +113,7 @@ def _reach(source: Source) -> None:
         )
     except huggingface_hub.errors.HfHubHTTPError as error:
         raise _unreachable(source, f"the hub refuses: {_first_line(error)}") from error
-    except (
-        Exception
-    ):  # what the HTTP client of the day raises where there is no network, offline mode included
+    except Exception:  # without a network or in offline mode, the type depends on the HTTP client
         datasets.config.HF_HUB_OFFLINE = True
 
 
@@ -126,8 +121,10 @@ def _unreachable(source: Source, why: str) -> InputError:
     given = os.environ.get(MIRROR)
     mirror = f"{MIRROR}={given} has no folder {source.name}" if given else f"{MIRROR} is not set"
     return InputError(
-        f"data set {source.name} is not to be had: {why}, and {mirror}. Either allow network access, or, where there is some, run "
-        f"`hf download --repo-type dataset {source.name} --local-dir DIR/{source.name}` and set {MIRROR}=DIR"
+        f"data set {source.name} is not available: {why}, and {mirror}. "
+        "Either allow network access or, on a machine that has it, run "
+        f"`hf download --repo-type dataset {source.name} --local-dir DIR/{source.name}` "
+        f"and set {MIRROR}=DIR"
     )
 
 

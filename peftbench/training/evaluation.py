@@ -112,7 +112,7 @@ def evaluate(
     if rows:
         scores = task.score([data.examples[i] for i, _ in rows], answers)
         metrics |= scores.metrics
-        each = scores.each
+        each = scores.per_example
     unasked = [(i, 0) for i in range(rows[-1][0] + 1 if rows else 0, len(data.examples))]
     examples = [data.examples[i] for i, _ in [*rows, *unasked]]
     predictions = pd.DataFrame(
