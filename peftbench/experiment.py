@@ -184,7 +184,7 @@ def expand(
     Raises InputError on a name, key or value that does not exist.
     """
     forced = _by_table(settings)
-    _check_names(experiment, methods, tasks)
+    check_names(experiment, methods, tasks)
     specs: dict[str, RunSpec] = {}
     for seed, entry in itertools.product(experiment.seeds, experiment.task):
         where = f"task {entry.name!r}"
@@ -234,7 +234,7 @@ def _by_table(settings: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def _check_names(
+def check_names(
     experiment: Experiment, methods: Mapping[str, MethodType], tasks: Mapping[str, TaskType]
 ) -> None:
     """Raises InputError on a method or task that does not exist."""

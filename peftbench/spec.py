@@ -169,7 +169,7 @@ def validated(kind: type[Model], values: Mapping[str, Any], where: str) -> Model
             for part in path[:-1]:  # walk down to the model whose key is unknown
                 owner = _inner(owner, part)
             raise InputError(
-                str(unknown(f"key in {'.'.join([where, *path[:-1]])}", path[-1], _keys(owner)))
+                str(unknown(f"key in {'.'.join([where, *path[:-1]])}", path[-1], keys(owner)))
             ) from error
         given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
         raise InputError(
@@ -177,7 +177,7 @@ def validated(kind: type[Model], values: Mapping[str, Any], where: str) -> Model
         ) from error
 
 
-def _keys(kind: type[BaseModel]) -> list[str]:
+def keys(kind: type[BaseModel]) -> list[str]:
     """The keys a person may write for `kind`: a field's alias where it has one ("lambda" cannot be
     a Python name)."""
     return [field.alias or name for name, field in kind.model_fields.items()]
