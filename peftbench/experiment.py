@@ -77,8 +77,8 @@ class SearchTable(FrozenModel):
     trials: PositiveInt
     """Trials of each arm on each task; a trial is one run for each of the experiment's seeds."""
     sampler: Sampler = "tpe"
-    """How the values of a trial are drawn: tpe models the trials before it; random; grid takes every
-    combination of the listed values once."""
+    """How the values of a trial are drawn. tpe: from a model of the trials before it; random; grid:
+    every combination of the listed values once."""
     pruner: Literal["halving", "none"] | None = None
     """halving: trials that are not among the best at a fraction of their steps end there. null:
     halving for language models, none where a new head is trained, whose first losses predict too

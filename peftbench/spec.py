@@ -64,8 +64,8 @@ class TrainSpec(FrozenModel):
     clip: PositiveFloat | None = 1.0
     """Maximum global gradient norm; null: no clipping."""
     dtype: Dtype
-    """Dtype of the base weights. An experiment file may also say "auto", which is the default there:
-    bfloat16 on a CUDA device that supports it, else float32. A run's spec holds the result."""
+    """Dtype of the base weights. An experiment file may also say "auto", its default: bfloat16 on a
+    CUDA device that supports it, else float32. A run's spec holds the result."""
     eval_every: PositiveInt | None = None
     """Steps between evaluations of valid nll; null: none before the end."""
 

@@ -36,6 +36,7 @@ from peftbench.tuning.search import StudyResult, carry_out
 from peftbench.tuning.space import edges, widened
 from peftbench.tuning.storage import Search, create_studies, halving, open_storage
 from peftbench.tuning.studies import Study, studies
+from peftbench.tuning.worker import Worker
 
 FILE = """
 question = "Which rates?"
@@ -231,6 +232,21 @@ def test_a_dead_workers_trial_is_tried_once_more_and_then_has_failed(tmp_path: P
     result = search(tmp_path, what)[0]
     assert sum(result.states.values()) == 9
     assert result.states["its worker died, twice"] == result.failed == 1
+
+
+def test_later_trials_wait_for_the_first_ones_of_all_arms(tmp_path: Path) -> None:
+    begun = begin(tmp_path, experiment(tmp_path))
+    worker = Worker(begun, FakeExecutor(), threading.Event())
+    first = [trial._trial_id for study in begun.studies for trial in begun.trials(study)[:6]]
+    for trial in first:
+        begun.storage.set_trial_state_values(trial, TrialState.RUNNING)
+    for trial in first[1:]:
+        begun.storage.set_trial_state_values(trial, TrialState.COMPLETE, [1.0])
+    assert worker.claim(begun.all_trials()) is None
+    begun.storage.set_trial_state_values(first[0], TrialState.COMPLETE, [1.0])
+    claimed = worker.claim(begun.all_trials())
+    assert claimed is not None
+    assert (claimed[0].arm.method, claimed[1].number) == ("lora", 6)
 
 
 def test_a_living_workers_trial_is_left_alone(tmp_path: Path) -> None:
@@ -484,6 +500,9 @@ def test_what_a_study_is_called_changes_with_what_it_is(tmp_path: Path) -> None:
     ):
         assert not names(FILE) & names(FILE.replace(*change))
     assert not names(FILE) & names(FILE, "bfloat16")
+    assert names(FILE) == names(FILE.replace("[[arm]]", "limits.seconds = 5\n[[arm]]", 1))
+    randomly = FILE.replace('method = "lora"', 'method = "lora"\nsampler = "random"')
+    assert len(names(FILE) - names(randomly)) == 1
     fixed = FILE.replace("steps = 27", 'steps = 27, dtype = "float32"')
     assert names(fixed) == names(fixed, "bfloat16") == names(FILE)
 

@@ -46,6 +46,10 @@ class Search:
         study_id = self.storage.get_study_id_from_name(study.name)
         return self.storage.get_all_trials(study_id, states=states)
 
+    def all_trials(self) -> dict[str, list[FrozenTrial]]:
+        """The trials of every study, by its name."""
+        return {study.name: self.trials(study) for study in self.studies}
+
     def dimensions(self, study: Study, number: int) -> Dimensions:
         """What a trial may draw from: the arm's ranges; after the first trials those widened for
         all arms of the task where any arm's best value was on an edge.

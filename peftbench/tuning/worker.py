@@ -1,7 +1,7 @@
 """A worker: claims trials one at a time and carries them out as ordinary runs."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -32,25 +32,23 @@ class Worker:
         """Return when every trial of every study has ended, in this worker or another. Raises what
         the storage raises."""
         while not self.stop.is_set():
-            trials = {study.name: self.search.trials(study) for study in self.search.studies}
-            claimed = self._claim(trials)
+            trials = self.search.all_trials()
+            claimed = self.claim(trials)
             if claimed is not None:
                 self._carry_out(*claimed)
-            elif not all(trial.state.is_finished() for each in trials.values() for trial in each):
+            elif not all(map(_all_ended, trials.values())):
                 requeue_dead(self.search)
                 self.stop.wait(POLL_SECONDS)
             else:
                 return
 
-    def _claim(self, trials: Mapping[str, list[FrozenTrial]]) -> tuple[Study, FrozenTrial] | None:
+    def claim(self, trials: Mapping[str, list[FrozenTrial]]) -> tuple[Study, FrozenTrial] | None:
         """A trial that is now this worker's: low numbers first, all arms in turn. The later trials
         of a task wait for the first ones of all its arms."""
         open_tasks = {
             study.task.name
             for study in self.search.studies
-            if not all(
-                trial.state.is_finished() for trial in trials[study.name][: study.first_trials]
-            )
+            if not _all_ended(trials[study.name][: study.first_trials])
         }
         waiting = [
             (trial.number, place)
@@ -120,6 +118,10 @@ class Worker:
                 return None
         result = future.result()
         return store.write(result.record, result.predictions)
+
+
+def _all_ended(trials: Sequence[FrozenTrial]) -> bool:
+    return all(trial.state.is_finished() for trial in trials)
 
 
 def _draw(trial: Trial, dimensions: Dimensions) -> Values:
