@@ -37,7 +37,7 @@ class Search:
     storage: BaseStorage
     store: Store
     folder: str  # the device's in the store
-    say: Callable[[str], None]  # called with a line for each thing that happened
+    say: Callable[[str], object]  # called with a line for each thing that happened
 
     def trials(
         self, study: Study, states: Container[TrialState] | None = None
