@@ -1,4 +1,4 @@
-"""What is to be run: an experiment file, the part of it that is wanted, and its single runs."""
+"""What is to be run: an experiment file, a selected part of it, and its single runs."""
 
 import itertools
 import tomllib
@@ -27,21 +27,27 @@ Item = TypeVar("Item")
 
 class TaskEntry(FrozenModel):
     """A task of an experiment, with what differs there from the experiment's defaults. A name alone
-    is short for a table with nothing but that name."""
+    stands for a table that holds only that name."""
 
     name: str
+    """`peftbench list tasks` prints the names."""
     model: str | None = None
     """The model for this task; null: the experiment's."""
     train: dict[str, Any] = {}
+    """Training settings that differ on this task."""
     data: dict[str, Any] = {}
+    """Data settings that differ on this task."""
     limits: dict[str, Any] = {}
+    """Limits that differ on this task."""
 
 
 class Override(FrozenModel):
     """What an arm changes on one task."""
 
     train: dict[str, Any] = {}
+    """Training settings of the arm on this task."""
     args: dict[str, Any] = {}
+    """Hyperparameters of the arm on this task."""
     study: StudyReference | None = None
     """The study that found the values; `peftbench search` writes it."""
 
@@ -51,52 +57,62 @@ class ArmEntry(FrozenModel):
 
     method: str
     args: dict[str, Any] = {}
-    """The method's hyperparameters; `peftbench list methods` names them."""
+    """The method's hyperparameters; `peftbench list methods` prints them with their defaults."""
     train: dict[str, Any] = {}
+    """Training settings of this arm, such as its learning rate."""
     on: dict[str, Override] = {}
-    """By a task's name: what the arm changes there."""
+    """What the arm changes on one task, by the task's name."""
     space: dict[str, Any] = {}
-    """In a search, by a dotted key in quotation marks: a range `{ low = 1e-4, high = 1e-2, log =
-    true }` or a list of values in place of the method's own; false: not varied."""
+    """Of a search: what is varied in place of the method's own ranges, by a dotted key in quotation
+    marks. A range `{ low = 1e-4, high = 1e-2, log = true }`, a list of values, or false: not
+    varied."""
     sampler: Sampler | None = None
-    """In a search: another sampler than the file's."""
+    """Of a search: the arm's sampler; null: that of the table [search]."""
 
 
 class SearchTable(FrozenModel):
-    """How `peftbench search` tunes an experiment: on `valid`, each arm with as many trials as any
-    other."""
+    """How `peftbench search` tunes an experiment: on `valid`, with the same number of trials for
+    every arm."""
 
     trials: PositiveInt
-    """For each arm on each task; a trial is a run for each of the experiment's seeds."""
+    """Trials of each arm on each task; a trial is one run for each of the experiment's seeds."""
     sampler: Sampler = "tpe"
+    """How the values of a trial are drawn. tpe: from a model of the trials before it; random; grid:
+    every combination of the listed values once."""
     pruner: Literal["halving", "none"] | None = None
     """halving: trials that are not among the best at a fraction of their steps end there. null:
-    halving for language models, none where a new head is trained, whose first losses say too little
-    (docs/log.md)."""
+    halving for language models, none where a new head is trained, whose first losses predict too
+    little (docs/log.md)."""
     seed: NonNegativeInt = 0
-    """Of the sampler."""
+    """Seed of the sampler."""
     test_seeds: PositiveInt = 5
-    """Fresh seeds in the experiment file that is written with the settings found."""
+    """How many fresh seeds the experiment file with the settings found gets."""
 
 
 class Experiment(FrozenModel):
-    """An experiment file: arms x tasks x seeds are multiplied, nothing else is."""
+    """An experiment file: every arm runs on every task with every seed."""
 
     question: str
     """What the experiment is to answer."""
     model: str | None = None
     """A packaged model's name, a local folder or a hub id, for all tasks that name none."""
     task: tuple[TaskEntry, ...]
+    """The tasks: a list of names, or a table [[task]] for each."""
     arm: tuple[ArmEntry, ...]
+    """What is compared, a table [[arm]] for each."""
     seeds: tuple[NonNegativeInt, ...] = (0,)
+    """A run for each of them."""
     split: ScoredSplit = "test"
     """The split that is scored."""
     train: dict[str, Any] = {}
-    """Defaults of all runs; values of a task, an arm and its `on.TASK` win over them, in that
-    order."""
+    """Training settings of all runs; those of a task, an arm and its `on.TASK` win over them, in
+    that order."""
     data: dict[str, Any] = {}
+    """Data settings of all runs; those of a task win over them."""
     limits: dict[str, Any] = {}
+    """Limits of all runs; those of a task win over them."""
     search: SearchTable | None = None
+    """Present: `peftbench search` carries out the file, not `peftbench run`."""
 
 
 class MethodType(Protocol):
@@ -135,8 +151,11 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
-    """The part of an experiment whose method, task, model and seed are among the given ones. Raises
-    InputError if nothing is left."""
+    """The part of an experiment whose method, task, model and seed are among the given ones.
+
+    only: any of the keys method, task, model and seed, each with the values that are kept.
+    Raises InputError on an unknown key or value, and if no task is left.
+    """
     arms = [{"method": arm.method} for arm in experiment.arm]
     entries = [
         {"task": entry.name, "model": entry.model or experiment.model or ""}
@@ -162,7 +181,7 @@ def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
     task = among(experiment.task, entries)
     if not task:
         raise InputError(
-            "--only leaves no task of the experiment: none has both that name and that model"
+            "--only leaves no task of the experiment: no task has both that name and that model"
         )
     selected = {"arm": among(experiment.arm, arms), "task": task}
     return experiment.model_copy(update=selected | {"seeds": among(experiment.seeds, seeds)})
@@ -176,15 +195,15 @@ def expand(
     *,
     auto_dtype: Dtype,
 ) -> list[RunSpec]:
-    """Every run of an experiment: seed by seed, within a seed task by task, and within a task all
-    arms in turn.
+    """Every run of an experiment, complete: seed by seed, within a seed task by task, and within a
+    task arm by arm.
 
     settings: (dotted key, value) pairs such as ("train.steps", 20), which win over the file.
     auto_dtype: what the dtype "auto" comes to on the device the runs are for.
     Raises InputError on a name, key or value that does not exist.
     """
     forced = _by_table(settings)
-    _check_names(experiment, methods, tasks)
+    check_names(experiment, methods, tasks)
     specs: dict[str, RunSpec] = {}
     for seed, entry in itertools.product(experiment.seeds, experiment.task):
         where = f"task {entry.name!r}"
@@ -215,7 +234,7 @@ def expand(
             if spec.run_id in specs:
                 raise InputError(
                     f"arm {arm.method!r} on {where}, seed {seed}: "
-                    "the same run stands in the experiment twice"
+                    "the same run is in the experiment twice"
                 )
             specs[spec.run_id] = spec
     return list(specs.values())
@@ -234,7 +253,7 @@ def _by_table(settings: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def _check_names(
+def check_names(
     experiment: Experiment, methods: Mapping[str, MethodType], tasks: Mapping[str, TaskType]
 ) -> None:
     """Raises InputError on a method or task that does not exist."""
@@ -251,7 +270,8 @@ def _check_names(
 
 
 def _train_spec(values: dict[str, Any], auto_dtype: Dtype, where: str) -> TrainSpec:
-    """The spec, its dtype never "auto": what that comes to belongs to the run's id."""
+    """The training settings of a run. Their dtype is never "auto", since the dtype that it comes to
+    is part of the run's id."""
     dtypes = ("auto", *get_args(Dtype))
     if values["dtype"] not in dtypes:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The frozen, complete spec of a run, and how what a person wrote becomes one of our models."""
+"""The frozen, complete spec of a run, and how values that a person wrote are checked."""
 
 import hashlib
 import json
@@ -38,8 +38,8 @@ class FrozenModel(BaseModel):
 
 
 class TrainSpec(FrozenModel):
-    """How a run trains: the same for all arms of an experiment but for what an arm says itself (its
-    learning rate, as a rule)."""
+    """How a run trains: the same for all arms of an experiment, except for what an arm sets itself
+    (usually its learning rate)."""
 
     steps: PositiveInt = 100
     """Optimizer steps."""
@@ -50,9 +50,9 @@ class TrainSpec(FrozenModel):
     head_lr: PositiveFloat = 1e-3
     """Peak learning rate of a classification head, a parameter group of its own in every method."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """What the learning rates do after the warm-up: fall to 0, or stay."""
+    """What the learning rates do after the warm-up: fall to 0 (linear, cosine) or stay."""
     warmup: float = Field(default=0.06, ge=0, lt=1)
-    """Part of the steps in which the learning rates rise linearly."""
+    """Fraction of the steps in which the learning rates rise linearly."""
     weight_decay: NonNegativeFloat = 0.0
     """AdamW's decoupled weight decay."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -64,10 +64,10 @@ class TrainSpec(FrozenModel):
     clip: PositiveFloat | None = 1.0
     """Maximum global gradient norm; null: no clipping."""
     dtype: Dtype
-    """Dtype of the base weights. In an experiment file also "auto", the default: bfloat16 on CUDA
-    that has it, else float32; a run's spec holds what that came to."""
+    """Dtype of the base weights. An experiment file may also say "auto", its default: bfloat16 on a
+    CUDA device that supports it, else float32. A run's spec holds the result."""
     eval_every: PositiveInt | None = None
-    """Steps between evaluations of valid nll; null: at the end only."""
+    """Steps between evaluations of valid nll; null: none before the end."""
 
 
 class DataSpec(FrozenModel):
@@ -80,69 +80,77 @@ class DataSpec(FrozenModel):
     test: PositiveInt | None = None
     """Examples of the test split."""
     generate: NonNegativeInt | None = None
-    """Of the scored examples, how many are answered by generation."""
+    """How many of the scored examples are answered by generation."""
     max_length: PositiveInt = 512
-    """Tokens of an example; longer ones are cut, and the record counts them. The prompt of a
-    generated answer may fill the model's window."""
+    """Most tokens of an example; longer examples are cut, and the record counts them. The prompt of
+    a generated answer may be as long as the model's context window."""
     max_new_tokens: PositiveInt = 256
-    """Tokens of a generated answer."""
+    """Most tokens of a generated answer."""
     shots: NonNegativeInt = 0
-    """Solved training examples before the prompt of a generated answer; neither training nor nll
-    sees them."""
+    """Solved training examples before the prompt of a generated answer; training and nll do without
+    them."""
     samples: PositiveInt = 1
     """Answers generated per example."""
     temperature: Annotated[float, Field(ge=0, validate_default=True)] = 0.0
-    """Of generation; 0: greedy."""
+    """Temperature of generation; 0: greedy."""
 
     @field_validator("temperature")
     @classmethod
     def _samples_differ(cls, temperature: float, info: ValidationInfo) -> float:
         if temperature == 0 and info.data.get("samples", 1) > 1:
             raise ValueError(
-                "several samples need a temperature above 0, since greedy answers are all the same"
+                "several samples need a temperature above 0: greedy answers are all the same"
             )
         return temperature
 
 
 class LimitSpec(FrozenModel):
-    """What ends a run from outside."""
+    """Limits at which a run is ended from outside."""
 
     seconds: PositiveInt = 7200
-    """Wall clock, after which a run is ended and recorded as timed out."""
+    """Wall-clock seconds, after which a run is ended and recorded as timed out."""
 
 
 class StudyReference(FrozenModel):
-    """The study (the search of one arm's settings on one task) that a run belongs to."""
+    """The study (the tuning of one arm on one task) that a run belongs to."""
 
     name: str
-    """The study's name in the search's storage."""
+    """The study's name in the storage of the search."""
     trials: PositiveInt
-    """Trials that each arm was given."""
+    """Number of trials, the same for every arm."""
     trial: NonNegativeInt | None = None
-    """The number of the trial that this run is part of; null: a run with the settings found."""
+    """Number of the trial that this run is part of; null: a run with the settings found."""
 
 
 class RunSpec(FrozenModel):
-    """One run, complete: every default and version is filled in, so that equal specs are equal
+    """One run, complete: every default and version is filled in, so that equal specs mean equal
     runs."""
 
     model: str
     """A packaged model's name, a local folder or a hub id."""
     task: str
+    """The task's name."""
     task_version: int
+    """Version of the task; another one means that its examples or scores are others."""
     method: str
+    """The method's name."""
     method_version: int
+    """Version of the method; another one means that it computes something else."""
     args: dict[str, Any]
-    """The method's hyperparameters."""
+    """The method's hyperparameters, defaults included."""
     train: TrainSpec
+    """How the run trains."""
     data: DataSpec
+    """What it trains on and is scored on."""
     seed: NonNegativeInt
-    """Of initial values, dropout and the order of the data."""
+    """Seed of initial values, dropout and the order of the data."""
     split: ScoredSplit
     """The split that is scored."""
     limits: LimitSpec
+    """When it is ended from outside."""
     study: StudyReference | None = None
-    """Where the settings come from, which changes no run and is no part of its id."""
+    """The study that the settings come from. It changes nothing in the run and is not part of its
+    id."""
 
     @property
     def run_id(self) -> str:
@@ -157,7 +165,7 @@ class RunSpec(FrozenModel):
 
 
 def validated(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """`kind(**values)`, where a bad key or value becomes an InputError that names it, its place and
+    """`kind(**values)`. Raises InputError that names a wrong key or value, its place (`where`), and
     what would be right."""
     try:
         return kind(**values)
@@ -166,10 +174,10 @@ def validated(kind: type[Model], values: Mapping[str, Any], where: str) -> Model
         path = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":
             owner = kind
-            for part in path[:-1]:  # walk down to the model whose key is unknown
+            for part in path[:-1]:  # down to the model in which the key is unknown
                 owner = _inner(owner, part)
             raise InputError(
-                str(unknown(f"key in {'.'.join([where, *path[:-1]])}", path[-1], _keys(owner)))
+                str(unknown(f"key in {'.'.join([where, *path[:-1]])}", path[-1], keys(owner)))
             ) from error
         given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
         raise InputError(
@@ -177,9 +185,9 @@ def validated(kind: type[Model], values: Mapping[str, Any], where: str) -> Model
         ) from error
 
 
-def _keys(kind: type[BaseModel]) -> list[str]:
-    """The keys a person may write for `kind`: a field's alias where it has one ("lambda" cannot be
-    a Python name)."""
+def keys(kind: type[BaseModel]) -> list[str]:
+    """The keys that a person may write for `kind`: a field's alias where it has one (`lambda`
+    cannot be a name in Python)."""
     return [field.alias or name for name, field in kind.model_fields.items()]
 
 

@@ -16,25 +16,27 @@ import optuna
 import pytest
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
+from pruning import Replay, replay
 from records import record as make_record
-from replay import Replay, replay
 
 from peftbench import cli
 from peftbench.errors import InputError
 from peftbench.experiment import Experiment, expand, read_experiment
 from peftbench.methods import METHODS
 from peftbench.methods.base import Range
-from peftbench.record import Point
-from peftbench.spec import RunSpec
+from peftbench.record import Point, Record
+from peftbench.spec import Dtype, RunSpec, StudyReference
 from peftbench.store import Store
-from peftbench.suite import Watch
 from peftbench.tasks import TASKS
-from peftbench.training.run import Outcome
-from peftbench.tuning import search
-from peftbench.tuning import tuned_file as tuned
-from peftbench.tuning.dead_workers import me, requeue_dead
-from peftbench.tuning.space import edges, fresh_seeds, may_prune, quests, trial_runs, widened
-from peftbench.tuning.studies import halving, study_name
+from peftbench.training.executor import Watch
+from peftbench.training.run import RunResult
+from peftbench.tuning import tuned_file
+from peftbench.tuning.dead_workers import requeue_dead, this_process
+from peftbench.tuning.search import StudyResult, carry_out
+from peftbench.tuning.space import edges, widened
+from peftbench.tuning.storage import Search, create_studies, halving, open_storage
+from peftbench.tuning.studies import Study, studies
+from peftbench.tuning.worker import Worker
 
 FILE = """
 question = "Which rates?"
@@ -65,42 +67,37 @@ def loss(spec: RunSpec, step: int, best: float = 1e-3) -> float:
     return 0.3 + 0.1 * math.log10(spec.train.lr / best) ** 2 + 0.5 / (1 + step)
 
 
-class Made:
-    """An executor that trains nothing: its runs follow `loss`."""
+class FakeExecutor:
+    """An executor that trains nothing: its runs follow `curve`."""
 
     def __init__(self, curve: Any = loss, die_after: int | None = None) -> None:
         self.curve, self.die_after = curve, die_after
         self.ran: list[RunSpec] = []
 
-    def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[Outcome]:
+    def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[RunResult]:
         if self.die_after is not None and len(self.ran) >= self.die_after:
             raise KeyboardInterrupt
         self.ran.append(spec)
-        future: Future[Outcome] = Future()
-        future.set_result(Outcome(self._record(spec, watch), None))
+        future: Future[RunResult] = Future()
+        future.set_result(RunResult(self._record(spec, watch), None))
         return future
 
-    def _record(self, spec: RunSpec, watch: Watch | None) -> Any:
-        curve: list[Point] = []
+    def _record(self, spec: RunSpec, watch: Watch | None) -> Record:
+        points: list[Point] = []
         for step in range(1, spec.train.steps + 1):
             every = spec.train.eval_every
-            nll = (
-                self.curve(spec, step)
-                if every and step % every == 0 and step < spec.train.steps
-                else None
-            )
+            validated = every and step % every == 0 and step < spec.train.steps
+            nll = self.curve(spec, step) if validated else None
             if nll is not None and not math.isfinite(nll):
                 break
-            curve.append(Point(step=step, train_loss=1.0, valid_loss=nll))
+            points.append(Point(step=step, train_loss=1.0, valid_loss=nll))
             if nll is not None and watch is not None and watch(step, nll):
-                return make_record(spec=spec, status="pruned", curve=tuple(curve))
-        if not math.isfinite(self.curve(spec, spec.train.steps)):
-            return make_record(spec=spec, status="diverged", curve=tuple(curve))
-        return make_record(
-            spec=spec,
-            curve=tuple(curve),
-            metrics={"accuracy": 0.5, "nll": self.curve(spec, spec.train.steps)},
-        )
+                return make_record(spec=spec, status="pruned", curve=tuple(points))
+        final = self.curve(spec, spec.train.steps)
+        if not math.isfinite(final):
+            return make_record(spec=spec, status="diverged", curve=tuple(points))
+        metrics = {"accuracy": 0.5, "nll": final}
+        return make_record(spec=spec, curve=tuple(points), metrics=metrics)
 
     def close(self) -> None:
         pass
@@ -112,27 +109,30 @@ def experiment(folder: Path, text: str = FILE) -> Experiment:
     return read_experiment(file)
 
 
-def carry_out(
-    folder: Path, what: Experiment, *executors: Made, journal: str = "studies.journal"
-) -> list[search.Found]:
+def studies_of(what: Experiment, auto_dtype: Dtype = "float32") -> list[Study]:
+    return studies(what, "e", auto_dtype)
+
+
+def begin(folder: Path, what: Experiment, url: str = "studies.journal", say: Any = None) -> Search:
     folder.mkdir(exist_ok=True)
-    storage = search.open_storage(str(folder / journal))
-    tunings = search.prepare("e", what, storage)
-    return search.search(
-        what,
-        storage,
-        tunings,
-        Store(folder / "results"),
-        FOLDER,
-        executors or (Made(),),
-        say=lambda line: None,
+    storage = open_storage(url if "://" in url else str(folder / url))
+    return Search(
+        studies=create_studies(studies_of(what), storage),
+        storage=storage,
+        store=Store(folder / "results"),
+        folder=FOLDER,
+        say=say or (lambda line: None),
     )
 
 
-def trials(
-    folder: Path, journal: str = "studies.journal"
-) -> dict[str, list[optuna.trial.FrozenTrial]]:
-    storage = search.open_storage(str(folder / journal))
+def search(
+    folder: Path, what: Experiment, *executors: FakeExecutor, url: str = "studies.journal"
+) -> list[StudyResult]:
+    return carry_out(begin(folder, what, url), executors or (FakeExecutor(),))
+
+
+def trials(folder: Path) -> dict[str, list[optuna.trial.FrozenTrial]]:
+    storage = open_storage(str(folder / "studies.journal"))
     return {
         study.study_name: storage.get_all_trials(study._study_id)
         for study in storage.get_all_studies()
@@ -140,30 +140,24 @@ def trials(
 
 
 def test_every_arm_gets_its_trials_and_no_more_and_the_best_is_found(tmp_path: Path) -> None:
-    found = carry_out(tmp_path, experiment(tmp_path))
-    assert [each.quest.arm.method for each in found] == [
-        "lora",
-        "lora+",
-    ]  # frozen has nothing to tune here
-    for each in found:
-        assert sum(each.states.values()) == 9
-        assert each.values is not None
-        assert each.nll == pytest.approx(
-            sum(
-                loss(spec, 27)
-                for spec in trial_runs(experiment(tmp_path), each.quest, each.values, None)
-            )
-            / 2
-        )
+    results = search(tmp_path, experiment(tmp_path))
+    methods = [result.study.arm.method for result in results]
+    assert methods == ["lora", "lora+"]  # frozen has nothing to tune here
+    for result in results:
+        assert sum(result.states.values()) == 9
+        assert result.failed == 0
+        assert result.best is not None
+        losses = [loss(spec, 27) for spec in result.study.runs(result.best.params)]
+        assert result.best.value == pytest.approx(sum(losses) / 2)
     for name, members in trials(tmp_path).items():
         assert len(members) == 9, name
-        done = [trial for trial in members if trial.state is TrialState.COMPLETE]
-        best = min(done, key=lambda trial: abs(math.log10(trial.params["train.lr"]) + 3))
-        assert min(done, key=lambda trial: trial.value).number == best.number
+        complete = [trial for trial in members if trial.state is TrialState.COMPLETE]
+        best = min(complete, key=lambda trial: abs(math.log10(trial.params["train.lr"]) + 3))
+        assert best.value == min(trial.value for trial in complete if trial.value is not None)
 
 
 def test_a_trial_is_an_ordinary_run_on_valid_that_says_its_study(tmp_path: Path) -> None:
-    carry_out(tmp_path, experiment(tmp_path))
+    search(tmp_path, experiment(tmp_path))
     records = list(Store(tmp_path / "results").read_all())
     assert {record.spec.split for record in records} == {"valid"}
     names = Counter(
@@ -177,29 +171,27 @@ def test_a_trial_is_an_ordinary_run_on_valid_that_says_its_study(tmp_path: Path)
 @pytest.mark.parametrize("after", [0, 1, 7, 20])
 def test_interrupted_anywhere_it_ends_as_if_it_had_not_been(tmp_path: Path, after: int) -> None:
     what = experiment(tmp_path)
-    carry_out(tmp_path / "whole", what)
+    search(tmp_path / "whole", what)
     with pytest.raises(KeyboardInterrupt):
-        carry_out(tmp_path / "cut", what, Made(die_after=after))
-    again = Made()
-    carry_out(tmp_path / "cut", what, again)
-    assert [
-        [(t.params, t.value, t.state) for t in members]
-        for members in trials(tmp_path / "cut").values()
-    ] == [
-        [(t.params, t.value, t.state) for t in members]
-        for members in trials(tmp_path / "whole").values()
-    ]
-    more = Made()
-    carry_out(tmp_path / "cut", what, more)
+        search(tmp_path / "cut", what, FakeExecutor(die_after=after))
+    again = FakeExecutor()
+    search(tmp_path / "cut", what, again)
+    cut, whole = (
+        [[(t.params, t.value, t.state) for t in members] for members in trials(folder).values()]
+        for folder in (tmp_path / "cut", tmp_path / "whole")
+    )
+    assert cut == whole
+    more = FakeExecutor()
+    search(tmp_path / "cut", what, more)
     assert not more.ran
     assert len({spec.run_id for spec in again.ran}) == len(again.ran)
 
 
 def test_runs_that_the_store_has_cost_nothing(tmp_path: Path) -> None:
     what = experiment(tmp_path, FILE.replace("halving", "none"))
-    carry_out(tmp_path, what)
-    other = Made()
-    carry_out(tmp_path, what, other, journal="other.journal")  # as after the storage was lost
+    search(tmp_path, what)
+    other = FakeExecutor()
+    search(tmp_path, what, other, url="other.journal")  # as after the storage was lost
     assert not other.ran
 
 
@@ -207,22 +199,12 @@ def test_several_workers_repeat_no_trial_and_lose_none(tmp_path: Path) -> None:
     what = experiment(
         tmp_path, FILE.replace("trials = 9", "trials = 20").replace("halving", "none")
     )
-    made = [Made() for _ in range(4)]
-    results = Store(tmp_path / "results")
+    executors = [FakeExecutor() for _ in range(4)]
 
-    def work(mine: list[Made]) -> None:  # a storage of its own, as another process has
-        storage = search.open_storage(str(tmp_path / "studies.journal"))
-        search.search(
-            what,
-            storage,
-            search.prepare("e", what, storage),
-            results,
-            FOLDER,
-            mine,
-            say=lambda line: None,
-        )
+    def work(own: list[FakeExecutor]) -> None:  # a storage of its own, as another process has
+        search(tmp_path, what, *own)
 
-    threads = [threading.Thread(target=work, args=(made[i : i + 2],)) for i in (0, 2)]
+    threads = [threading.Thread(target=work, args=(executors[i : i + 2],)) for i in (0, 2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -231,65 +213,74 @@ def test_several_workers_repeat_no_trial_and_lose_none(tmp_path: Path) -> None:
     assert {trial.state for members in trials(tmp_path).values() for trial in members} == {
         TrialState.COMPLETE
     }
-    ran = [spec.run_id for each in made for spec in each.ran]
+    ran = [spec.run_id for executor in executors for spec in executor.ran]
     assert len(ran) == len(set(ran)) == 2 * 20 * 2
 
 
 def test_a_dead_workers_trial_is_tried_once_more_and_then_has_failed(tmp_path: Path) -> None:
     what = experiment(tmp_path)
-    storage = search.open_storage(str(tmp_path / "studies.journal"))
-    tunings = search.prepare("e", what, storage)
-    dead = storage.get_all_trials(tunings[0].study_id)[0]._trial_id
-    said: list[str] = []
+    lines: list[str] = []
+    begun = begin(tmp_path, what, say=lines.append)
+    storage = begun.storage
+    dead = begun.trials(begun.studies[0])[0]._trial_id
     for _ in range(2):
         assert storage.set_trial_state_values(dead, TrialState.RUNNING)
-        storage.set_trial_user_attr(dead, "worker", me() | {"born": "at another time"})
-        requeue_dead(what, storage, tunings, said.append)
+        storage.set_trial_user_attr(dead, "worker", this_process() | {"born": "at another time"})
+        requeue_dead(begun)
     assert storage.get_trial(dead).state is TrialState.FAIL
-    assert [line.rpartition(": ")[2] for line in said] == ["tried again", "failed"]
-    found = carry_out(tmp_path, what)
-    assert sum(found[0].states.values()) == 9
-    assert found[0].states["its worker died, twice"] == 1
+    assert [line.rpartition(": ")[2] for line in lines] == ["tried again", "failed"]
+    result = search(tmp_path, what)[0]
+    assert sum(result.states.values()) == 9
+    assert result.states["its worker died, twice"] == result.failed == 1
+
+
+def test_later_trials_wait_for_the_first_ones_of_all_arms(tmp_path: Path) -> None:
+    begun = begin(tmp_path, experiment(tmp_path))
+    worker = Worker(begun, FakeExecutor(), threading.Event())
+    first = [trial._trial_id for study in begun.studies for trial in begun.trials(study)[:6]]
+    for trial in first:
+        begun.storage.set_trial_state_values(trial, TrialState.RUNNING)
+    for trial in first[1:]:
+        begun.storage.set_trial_state_values(trial, TrialState.COMPLETE, [1.0])
+    assert worker.claim(begun.all_trials()) is None
+    begun.storage.set_trial_state_values(first[0], TrialState.COMPLETE, [1.0])
+    claimed = worker.claim(begun.all_trials())
+    assert claimed is not None
+    assert (claimed[0].arm.method, claimed[1].number) == ("lora", 6)
 
 
 def test_a_living_workers_trial_is_left_alone(tmp_path: Path) -> None:
-    what = experiment(tmp_path)
-    storage = search.open_storage(str(tmp_path / "studies.journal"))
-    tunings = search.prepare("e", what, storage)
-    mine, elsewhere = (trial._trial_id for trial in storage.get_all_trials(tunings[0].study_id)[:2])
+    begun = begin(tmp_path, experiment(tmp_path))
+    storage = begun.storage
+    own, elsewhere = (trial._trial_id for trial in begun.trials(begun.studies[0])[:2])
     for trial, worker in (
-        (mine, me()),
+        (own, this_process()),
         (elsewhere, {"host": "elsewhere", "pid": os.getpid(), "born": "long ago"}),
     ):
         storage.set_trial_state_values(trial, TrialState.RUNNING)
         storage.set_trial_user_attr(trial, "worker", worker)
-    requeue_dead(what, storage, tunings, lambda line: None)
-    assert {storage.get_trial(trial).state for trial in (mine, elsewhere)} == {TrialState.RUNNING}
+    requeue_dead(begun)
+    assert {storage.get_trial(trial).state for trial in (own, elsewhere)} == {TrialState.RUNNING}
 
 
 def test_a_best_value_on_the_edge_widens_the_range_once_for_all_arms(tmp_path: Path) -> None:
     text = FILE.replace("trials = 9", 'trials = 30, sampler = "random"').replace("halving", "none")
-    found = carry_out(
-        tmp_path, experiment(tmp_path, text), Made(lambda spec, step: loss(spec, step, best=1.0))
-    )
-    lora, plus = (each.dimensions["train.lr"] for each in found)
+    executor = FakeExecutor(lambda spec, step: loss(spec, step, best=1.0))
+    results = search(tmp_path, experiment(tmp_path, text), executor)
+    lora, plus = (result.dimensions["train.lr"] for result in results)
     assert isinstance(lora, Range)
     assert isinstance(plus, Range)
     assert (lora.low, lora.high) == (1e-4, pytest.approx(1e-1))
     assert (plus.low, plus.high) == (1e-5, pytest.approx(1e-2))
-    rates = [
-        [trial.params["train.lr"] for trial in members] for members in trials(tmp_path).values()
-    ]
-    assert all(
-        max(each[:20]) <= limit < max(each[20:])
-        for each, limit in zip(rates, (1e-2, 1e-3), strict=True)
-    )
+    for members, limit in zip(trials(tmp_path).values(), (1e-2, 1e-3), strict=True):
+        rates = [trial.params["train.lr"] for trial in members]
+        assert max(rates[:20]) <= limit < max(rates[20:])
 
 
 def test_an_interrupted_trial_names_no_worker_and_counts_nothing(tmp_path: Path) -> None:
-    """Or whoever claims it next is taken for the one that let it go, until it says who it is."""
+    """Or whoever claims it next is taken for the one that gave it back, until it says who it is."""
     with pytest.raises(KeyboardInterrupt):
-        carry_out(tmp_path, experiment(tmp_path), Made(die_after=1))
+        search(tmp_path, experiment(tmp_path), FakeExecutor(die_after=1))
     (given_back,) = (
         trial
         for members in trials(tmp_path).values()
@@ -300,18 +291,18 @@ def test_an_interrupted_trial_names_no_worker_and_counts_nothing(tmp_path: Path)
     assert [given_back.user_attrs[name] for name in ("worker", "runs", "steps")] == [None, [], 0]
 
 
-def test_a_grid_has_edges_that_widen_nobodys_range(tmp_path: Path) -> None:
+def test_a_grids_edges_widen_no_range(tmp_path: Path) -> None:
     grid = 'sampler = "grid"\nspace = { "train.lr" = [3e-4, 2e-4, 1e-4], "train.head_lr" = false }'
     text = FILE.replace("trials = 9", "trials = 3").replace("halving", "none")
     text = text.replace(
         'method = "lora+"\nspace = { "train.head_lr" = false }',
         f'method = "lora"\nargs = {{ rank = 4 }}\n{grid}',
     )
-    lora, gridded = carry_out(tmp_path, experiment(tmp_path, text))
+    lora, gridded = search(tmp_path, experiment(tmp_path, text))
     assert gridded.edges == {("train.lr", True)}
-    assert lora.dimensions == lora.quest.dimensions
-    assert str(gridded.quest) == "lora (rank 4) on reviews"
-    assert "(edge: high end of its range)" in tuned.summary(gridded)
+    assert lora.dimensions == lora.study.dimensions
+    assert str(gridded.study) == "lora (rank 4) on reviews"
+    assert "(edge: high end of its range)" in tuned_file.summary(gridded)
 
 
 def test_edges_and_widening_in_closed_form() -> None:
@@ -340,51 +331,55 @@ def test_edges_and_widening_in_closed_form() -> None:
 
 
 def test_diverged_trials_count_and_are_never_the_best(tmp_path: Path) -> None:
-    found = carry_out(
-        tmp_path,
-        experiment(tmp_path),
-        Made(lambda spec, step: math.inf if spec.train.lr > 5e-4 else loss(spec, step)),
+    executor = FakeExecutor(
+        lambda spec, step: math.inf if spec.train.lr > 5e-4 else loss(spec, step)
     )
-    assert all(each.values is None or each.values["train.lr"] <= 5e-4 for each in found)
-    assert any(each.states.get("diverged") for each in found)
-    assert all(sum(each.states.values()) == 9 for each in found)
+    results = search(tmp_path, experiment(tmp_path), executor)
+    best = [result.best for result in results if result.best is not None]
+    assert all(trial.params["train.lr"] <= 5e-4 for trial in best)
+    assert any(result.states.get("diverged") for result in results)
+    assert all(sum(result.states.values()) == 9 for result in results)
 
 
 def test_a_grid_runs_each_of_its_points_to_the_end(tmp_path: Path) -> None:
-    grid = 'sampler = "grid"\nspace = { "train.lr" = [1e-4, 1e-3, 1e-2], "args.ratio" = [1, 4, 16], "train.head_lr" = false }'
+    grid = (
+        'sampler = "grid"\nspace = { "train.lr" = [1e-4, 1e-3, 1e-2], "args.ratio" = [1, 4, 16], '
+        '"train.head_lr" = false }'
+    )
     text = FILE.replace(
         'method = "lora+"\nspace = { "train.head_lr" = false }', f'method = "lora+"\n{grid}'
     )
-    found = carry_out(tmp_path, experiment(tmp_path, text))[1]
-    members = trials(tmp_path)[found.study.name]
+    result = search(tmp_path, experiment(tmp_path, text))[1]
+    members = trials(tmp_path)[result.study.name]
     assert {(trial.params["train.lr"], trial.params["args.ratio"]) for trial in members} == {
         (a, b) for a in (1e-4, 1e-3, 1e-2) for b in (1, 4, 16)
     }
     assert {trial.state for trial in members} == {TrialState.COMPLETE}
-    assert found.values == {"train.lr": 1e-3, "args.ratio": 1}
+    assert result.best is not None
+    assert result.best.params == {"train.lr": 1e-3, "args.ratio": 1}
 
 
 def test_the_tuned_file_runs_what_was_found_on_test_with_fresh_seeds(tmp_path: Path) -> None:
     what = experiment(tmp_path)
-    found = carry_out(tmp_path, what)
+    results = search(tmp_path, what)
     file = tmp_path / "tuned.toml"
-    tuned.write(file, tuned.experiment_file(what, "e.toml", found))
-    specs = expand(read_experiment(file), METHODS, TASKS)
+    tuned_file.write(file, tuned_file.experiment_file(what, "e.toml", results))
+    specs = expand(read_experiment(file), METHODS, TASKS, auto_dtype="float32")
     assert {spec.split for spec in specs} == {"test"}
     assert {spec.seed for spec in specs} == {2, 3, 4, 5, 6}
     assert {spec.method for spec in specs} == {"lora", "lora+", "frozen"}
-    for each in found:
-        for spec in (spec for spec in specs if spec.method == each.quest.arm.method):
-            assert each.values is not None
-            assert spec.train.lr == each.values["train.lr"]
+    for result in results:
+        best = result.best
+        assert best is not None
+        for spec in (spec for spec in specs if spec.method == result.study.arm.method):
+            assert spec.train.lr == best.params["train.lr"]
             assert spec.train.eval_every is None
-            assert spec.study == each.study
-            assert (spec.study.trials, spec.study.trial) == (9, None)
-    assert f"trial {(found[0].best or 0) + 1}" in file.read_text()
+            assert spec.study == StudyReference(name=result.study.name, trials=9, trial=None)
+        assert f"trial {best.number + 1};" in file.read_text()
 
 
 def test_fresh_seeds_are_not_those_tuned_on() -> None:
-    assert fresh_seeds([0, 2], 3) == [1, 3, 4]
+    assert tuned_file.fresh_seeds([0, 2], 3) == [1, 3, 4]
 
 
 def test_learning_rates_span_two_decades_at_least() -> None:
@@ -396,7 +391,7 @@ def test_learning_rates_span_two_decades_at_least() -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "said"),
+    ("space", "words"),
     [
         ('{ "train.lr" = { low = 1e-2, high = 1e-4, log = true } }', "low end must lie below"),
         ('{ "train.lr" = { low = 1e-3, high = 1e-3 } }', "low end must lie below"),
@@ -414,7 +409,7 @@ def test_learning_rates_span_two_decades_at_least() -> None:
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused_in_one_line(
-    tmp_path: Path, space: str, said: str
+    tmp_path: Path, space: str, words: str
 ) -> None:
     what = experiment(
         tmp_path,
@@ -423,22 +418,33 @@ def test_a_space_that_cannot_be_searched_is_refused_in_one_line(
             f'method = "lora"\nspace = {space}',
         ),
     )
-    with pytest.raises(InputError) as told:
-        quests(what)
-    assert "lora" in str(told.value).lower()
-    assert said in str(told.value)
-    assert "\n" not in str(told.value)
+    with pytest.raises(InputError) as error:
+        studies_of(what)
+    assert "lora" in str(error.value).lower()
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_unequal_budgets_are_refused(tmp_path: Path) -> None:
-    grid = 'method = "lora"\nsampler = "grid"\nspace = { "train.lr" = [1e-4, 1e-3], "train.head_lr" = false }'
+    grid = (
+        'method = "lora"\nsampler = "grid"\n'
+        'space = { "train.lr" = [1e-4, 1e-3], "train.head_lr" = false }'
+    )
     what = experiment(
         tmp_path, FILE.replace('method = "lora"\nspace = { "train.head_lr" = false }', grid)
     )
     with pytest.raises(
         InputError, match=r"grid has 2 points, and search\.trials gives every arm 9"
     ):
-        quests(what)
+        studies_of(what)
+
+
+def test_an_arm_with_nothing_to_tune_is_no_grid_of_one_point(tmp_path: Path) -> None:
+    what = experiment(
+        tmp_path,
+        FILE.replace('method = "frozen"', 'method = "frozen"\nsampler = "grid"'),
+    )
+    assert [bool(study.dimensions) for study in studies_of(what)] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -451,20 +457,15 @@ def test_unequal_budgets_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_storage_out_of_reach_is_one_line(url: str) -> None:
-    with pytest.raises(InputError) as told:
-        search.open_storage(url)
-    assert url in str(told.value)
-    assert "\n" not in str(told.value)
+    with pytest.raises(InputError) as error:
+        open_storage(url)
+    assert url in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_sqlite_is_as_good_a_storage(tmp_path: Path) -> None:
-    what = experiment(tmp_path)
-    storage = search.open_storage(f"sqlite:///{tmp_path}/studies.db")
-    tunings = search.prepare("e", what, storage)
-    found = search.search(
-        what, storage, tunings, Store(tmp_path / "results"), FOLDER, [Made()], say=lambda line: None
-    )
-    assert all(sum(each.states.values()) == 9 for each in found)
+    results = search(tmp_path, experiment(tmp_path), url=f"sqlite:///{tmp_path}/studies.db")
+    assert all(sum(result.states.values()) == 9 for result in results)
 
 
 def test_run_and_search_refuse_each_others_files(
@@ -473,7 +474,7 @@ def test_run_and_search_refuse_each_others_files(
     experiment(tmp_path)
     plain = tmp_path / "plain.toml"
     plain.write_text(FILE.replace('search = { trials = 9, pruner = "halving" }', ""))
-    for command, file, said in (
+    for command, file, words in (
         ("run", tmp_path / "e.toml", "peftbench search"),
         ("search", plain, "[search]"),
     ):
@@ -483,21 +484,35 @@ def test_run_and_search_refuse_each_others_files(
         with pytest.raises(SystemExit) as ended:
             cli.main()
         assert ended.value.code == 2
-        assert said in capsys.readouterr().err
+        assert words in capsys.readouterr().err
 
 
 def test_what_a_study_is_called_changes_with_what_it_is(tmp_path: Path) -> None:
-    def names(text: str) -> set[str]:
-        what = experiment(tmp_path, text)
-        return {study_name("e", what, quest) for quest in quests(what)}
+    def names(text: str, auto_dtype: Dtype = "float32") -> set[str]:
+        return {study.name for study in studies_of(experiment(tmp_path, text), auto_dtype)}
 
     assert names(FILE) == names(FILE)
     for change in (
         ("steps = 27", "steps = 28"),
         ("trials = 9", "trials = 10"),
         ("seeds = [0, 1]", "seeds = [0]"),
+        ('"train.head_lr" = false', '"train.head_lr" = { low = 1e-4, high = 1e-2, log = true }'),
     ):
         assert not names(FILE) & names(FILE.replace(*change))
+    assert not names(FILE) & names(FILE, "bfloat16")
+    assert names(FILE) == names(FILE.replace("[[arm]]", "limits.seconds = 5\n[[arm]]", 1))
+    randomly = FILE.replace('method = "lora"', 'method = "lora"\nsampler = "random"')
+    assert len(names(FILE) - names(randomly)) == 1
+    fixed = FILE.replace("steps = 27", 'steps = 27, dtype = "float32"')
+    assert names(fixed) == names(fixed, "bfloat16") == names(FILE)
+
+
+def test_what_auto_comes_to_is_part_of_every_trials_run_ids(tmp_path: Path) -> None:
+    what = experiment(tmp_path)
+    for single, half in zip(studies_of(what), studies_of(what, "bfloat16"), strict=True):
+        assert {spec.train.dtype for spec in half.runs({})} == {"bfloat16"}
+        ids = [{spec.run_id for spec in study.runs({})} for study in (single, half)]
+        assert not ids[0] & ids[1]
 
 
 # Full-length trials on `valid`: SmolLM2-135M with LoRA on code (12 learning rates), MiniLM with
@@ -510,42 +525,38 @@ def replays(name: str, pruner: Any, orders: int = 60) -> list[Replay]:
     rng = np.random.default_rng(0)
     first = next(i for i, trial in enumerate(CURVES[name]) if trial["lr"] == 1e-3)
     curves = [[tuple(point) for point in trial["curve"]] for trial in CURVES[name]]
-    found = []
+    results = []
     for _ in range(orders):
         others = [i for i in rng.permutation(len(curves)) if i != first]
-        found.append(replay([curves[i] for i in (first, *others)], pruner(curves[0][0][0])))
-    return found
+        results.append(replay([curves[i] for i in (first, *others)], pruner(curves[0][0][0])))
+    return results
 
 
 def test_ending_trials_early_takes_a_third_of_the_steps_and_finds_as_good_a_learning_rate() -> None:
-    found = replays("language model", halving)
-    assert max(each.regret for each in found) <= 0.01
-    assert statistics.median(each.share for each in found) <= 0.35
+    results = replays("language model", halving)
+    assert max(result.regret for result in results) <= 0.01
+    assert statistics.median(result.share for result in results) <= 0.35
 
 
 def test_without_a_pruner_a_replay_takes_everything_and_loses_nothing() -> None:
-    assert {
-        (each.share, each.regret)
-        for each in replays("language model", lambda rung: NopPruner(), orders=3)
-    } == {(1.0, 0.0)}
+    results = replays("language model", lambda rung: NopPruner(), orders=3)
+    assert {(result.share, result.regret) for result in results} == {(1.0, 0.0)}
 
 
 def test_a_new_heads_first_losses_say_too_little_so_that_its_trials_run_to_the_end(
     tmp_path: Path,
 ) -> None:
-    assert statistics.median(each.regret for each in replays("new head", halving)) > 0.01
+    assert statistics.median(result.regret for result in replays("new head", halving)) > 0.01
     what = experiment(tmp_path, FILE.replace(', pruner = "halving"', ""))
-    assert not any(may_prune(what.search, quest) for quest in quests(what) if what.search)
+    assert not any(study.may_prune for study in studies_of(what))
     code = experiment(
         tmp_path, FILE.replace(', pruner = "halving"', "").replace("reviews", "humaneval")
     )
-    assert all(
-        may_prune(code.search, quest) for quest in quests(code) if code.search and quest.dimensions
-    )
+    assert all(study.may_prune for study in studies_of(code))
 
 
 def test_every_arm_first_tries_the_settings_that_it_has(tmp_path: Path) -> None:
-    carry_out(tmp_path, experiment(tmp_path))
+    search(tmp_path, experiment(tmp_path))
     first = {name.split()[2]: members[0].params for name, members in trials(tmp_path).items()}
     assert first == {
         "lora": {"train.lr": METHODS["lora"].lr},

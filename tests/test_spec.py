@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from peftbench.errors import InputError
 from peftbench.experiment import expand, read_experiment, select
 from peftbench.methods import METHODS
-from peftbench.spec import RunSpec
+from peftbench.spec import Dtype, RunSpec
 from peftbench.tasks import TASKS
-from peftbench.tuning.space import quests
+from peftbench.tuning.studies import studies
 
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").rglob("*.toml"))
 SMALL = """
@@ -31,7 +31,9 @@ train = { lr = 0.5 }
 """
 
 
-def specs(tmp_path: Path, text: str, **settings: Any) -> list[RunSpec]:
+def specs(
+    tmp_path: Path, text: str, auto_dtype: Dtype = "float32", **settings: Any
+) -> list[RunSpec]:
     file = tmp_path / "e.toml"
     file.write_text(text)
     return expand(
@@ -39,6 +41,7 @@ def specs(tmp_path: Path, text: str, **settings: Any) -> list[RunSpec]:
         METHODS,
         TASKS,
         [(key.replace("__", "."), value) for key, value in settings.items()],
+        auto_dtype=auto_dtype,
     )
 
 
@@ -46,10 +49,10 @@ def specs(tmp_path: Path, text: str, **settings: Any) -> list[RunSpec]:
 def test_every_experiment_of_ours_is_valid(path: Path) -> None:
     experiment = read_experiment(path)
     if experiment.search:
-        assert quests(experiment)
+        assert studies(experiment, path.stem, "float32")
         return
-    found = expand(experiment, METHODS, TASKS)
-    assert len({spec.run_id for spec in found}) == len(found) > 0
+    specs = expand(experiment, METHODS, TASKS, auto_dtype="float32")
+    assert len({spec.run_id for spec in specs}) == len(specs) > 0
 
 
 def test_arms_are_interleaved_seed_by_seed(tmp_path: Path) -> None:
@@ -115,6 +118,17 @@ def test_overrides_go_from_the_file_to_the_task_to_the_arm_to_the_command_line(
     assert (train.steps, train.batch_size, train.warmup, train.clip) == (2, 3, 0.4, 5.0)
 
 
+def test_what_the_dtype_auto_comes_to_is_part_of_a_run(tmp_path: Path) -> None:
+    """Or a float32 run on a CPU and a bfloat16 run on CUDA share an id."""
+    single, half = specs(tmp_path, SMALL)[0], specs(tmp_path, SMALL, "bfloat16")[0]
+    assert (single.train.dtype, half.train.dtype) == ("float32", "bfloat16")
+    assert single.run_id != half.run_id
+    assert specs(tmp_path, SMALL.replace("steps = 5", 'steps = 5\ndtype = "auto"'))[0] == single
+    given = SMALL.replace("steps = 5", 'steps = 5\ndtype = "float32"')
+    assert specs(tmp_path, given, "bfloat16")[0] == single
+    assert specs(tmp_path, SMALL, "bfloat16", train__dtype="float32")[0] == single
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -124,6 +138,8 @@ def test_overrides_go_from_the_file_to_the_task_to_the_arm_to_the_command_line(
         (("steps = 5", 'steps = "5x"'), ["train: steps", "5x"]),
         (("steps = 5", "steps = 0"), ["train: steps", "greater than 0"]),
         (("steps = 5", "lr = nan"), ["train: lr", "nan"]),
+        (("steps = 5", 'dtype = "bf16"'), ["'lora'", "train: dtype", "auto, float32", "'bf16'"]),
+        (("steps = 5", "dtype = 16"), ["train: dtype", "bfloat16", "16"]),
         (("rank = 4", "rank = 0"), ["VeRA", "rank", "greater than 0"]),
         (("rank = 4", "rnk = 4"), ["'rnk'", "'rank'"]),
         (('task = ["reviews"]', 'task = ["revews"]'), ["'revews'", "'reviews'"]),
@@ -154,7 +170,8 @@ def test_select_keeps_what_is_named(tmp_path: Path) -> None:
     file = tmp_path / "e.toml"
     file.write_text(SMALL)
     part = select(read_experiment(file), {"method": {"vera"}, "seed": {"1"}})
-    assert [(spec.method, spec.seed) for spec in expand(part, METHODS, TASKS)] == [("vera", 1)]
+    runs = expand(part, METHODS, TASKS, auto_dtype="float32")
+    assert [(spec.method, spec.seed) for spec in runs] == [("vera", 1)]
     with pytest.raises(InputError, match="did you mean 'vera'"):
         select(read_experiment(file), {"method": {"verra"}})
     with pytest.raises(InputError, match="did you mean 'method'"):
@@ -171,14 +188,12 @@ def test_select_keeps_what_is_named(tmp_path: Path) -> None:
 def test_arguments_are_completed_or_refused(args: dict[str, Any]) -> None:
     try:
         full = METHODS["lora"].complete(args)
-    except InputError as refused:
-        message = str(refused)
-        full = None
-    if full is None:
+    except InputError as error:
+        message = str(error)
         assert any(key in message for key in args)
-    else:
-        assert METHODS["lora"].complete(full) == full
-        assert set(full) >= {"rank", "alpha", "dropout", "targets"}
+        return
+    assert METHODS["lora"].complete(full) == full
+    assert set(full) >= {"rank", "alpha", "dropout", "targets"}
 
 
 def test_the_order_of_targets_is_no_part_of_a_run() -> None:

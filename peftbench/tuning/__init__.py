@@ -1,1 +1,1 @@
-"""The search of every arm's settings with equal trials."""
+"""Tuning: `peftbench search` tries settings of every arm, equally many for each."""

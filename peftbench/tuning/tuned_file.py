@@ -1,124 +1,120 @@
 """What a search found, as text for a person and as an experiment file for `peftbench run`."""
 
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 
 from peftbench.experiment import Experiment
-from peftbench.tuning.search import Found
-from peftbench.tuning.space import fresh_seeds, search_of
+from peftbench.tuning.search import StudyResult
+from peftbench.tuning.studies import search_table
 
 
-def summary(found: Found) -> str:
+def summary(result: StudyResult) -> str:
     """One study in a few words: best values, valid nll, edges, and the effort."""
-    ended = ", ".join(f"{n} {status}" for status, n in sorted(found.states.items()))
-    effort = f"{found.study.trials} trials ({ended}), {found.steps} of {found.full_steps} steps"
-    if found.values is None:
-        return f"{found.quest}: no trial came to its end; {effort}"
-    sides = {key: "high" if high else "low" for key, high in found.edges}
+    ends = ", ".join(f"{n} {status}" for status, n in sorted(result.states.items()))
+    trials = result.study.search.trials
+    effort = f"{trials} trials ({ends}), {result.steps} of {result.full_steps} steps"
+    best = result.best
+    if best is None:
+        return f"{result.study}: no trial came to its end; {effort}"
+    sides = {key: "high" if high else "low" for key, high in result.edges}
     values = ", ".join(
         f"{key} {value:.3g}{f' (edge: {sides[key]} end of its range)' if key in sides else ''}"
-        for key, value in found.values.items()
+        for key, value in best.params.items()
     )
-    return f"{found.quest}: {values}; valid nll {found.nll:.4g}, trial {(found.best or 0) + 1}; {effort}"
+    return (
+        f"{result.study}: {values}; valid nll {best.value:.4g}, trial {best.number + 1}; {effort}"
+    )
 
 
-def experiment_file(experiment: Experiment, file: str, found: list[Found]) -> str:
+def experiment_file(experiment: Experiment, file: str, results: Sequence[StudyResult]) -> str:
     """A TOML file that runs every arm with its tuned values on `test`, with seeds that the tuning
-    has not seen."""
-    search = search_of(experiment)
-    seeds = fresh_seeds(experiment.seeds, search.test_seeds)
+    has not seen. file: the experiment file, for a comment."""
+    search = search_table(experiment)
     document = tomlkit.document()
-    document.add(
-        tomlkit.comment(
-            f"Written by `peftbench search {file}`: {search.trials} trials for each arm that has anything to tune,"
-        )
-    )
-    document.add(
-        tomlkit.comment(
-            f"on valid, seeds {', '.join(map(str, experiment.seeds))}; the seeds below are none of those."
-        )
-    )
+    for line in (
+        f"Written by `peftbench search {file}`: {search.trials} trials for each arm that has "
+        "anything to tune,",
+        f"on valid, seeds {', '.join(map(str, experiment.seeds))}; "
+        "the seeds below are none of those.",
+    ):
+        document.add(tomlkit.comment(line))
     document["question"] = experiment.question
     if experiment.model:
         document["model"] = experiment.model
-    document["seeds"] = seeds
+    document["seeds"] = fresh_seeds(experiment.seeds, search.test_seeds)
     document["split"] = "test"
-    for table in ("train", "data", "limits"):
-        if values := getattr(experiment, table):
-            document[table] = dict(values)
+    for key in ("train", "data", "limits"):
+        if values := getattr(experiment, key):
+            document[key] = dict(values)
     tasks = tomlkit.aot()
-    for entry in experiment.task:
-        tasks.append(
-            _table(
-                {
-                    "name": entry.name,
-                    "model": entry.model,
-                    "train": entry.train,
-                    "data": entry.data,
-                    "limits": entry.limits,
-                }
-            )
-        )
+    for task in experiment.task:
+        tasks.append(_table(task.model_dump()))
     document["task"] = tasks
-    document["arm"] = _arms(experiment, found)
+    document["arm"] = _arms(experiment, results)
     return tomlkit.dumps(document)
 
 
-def _arms(experiment: Experiment, found: list[Found]) -> Any:
-    arms, seen = tomlkit.aot(), []
+def fresh_seeds(tuned_on: Sequence[int], n: int) -> list[int]:
+    """The n smallest seeds that are not among the given ones."""
+    return list(itertools.islice((seed for seed in itertools.count() if seed not in tuned_on), n))
+
+
+def _arms(experiment: Experiment, results: Sequence[StudyResult]) -> Any:
+    arms, written = tomlkit.aot(), []
     for arm in experiment.arm:
-        mine = [each for each in found if each.quest.arm == arm]
+        own = [result for result in results if result.study.arm == arm]
+        comments = [summary(result) for result in own] or ["nothing to tune"]
+        if any(result.best is None for result in own):
+            comments.append(
+                "a study without a finished trial: the values there are those of the search's file"
+            )
+        on = dict(arm.on)
+        for result in own:
+            if result.best is not None:
+                study = result.study
+                on[study.task.name] = study.override(result.best.params, study.reference())
+        settings = (
+            arm.method,
+            arm.args,
+            arm.train,
+            {task: (override.train, override.args) for task, override in on.items()},
+        )
+        if settings in written:
+            continue  # two searches of one arm that found the same
+        written.append(settings)
         table = _table({"method": arm.method, "args": arm.args, "train": arm.train})
-        on: dict[str, Any] = {
-            name: override.model_dump(exclude_none=True) for name, override in arm.on.items()
-        }
-        for each in mine:
-            table.add(tomlkit.comment(summary(each)))
-            if each.values is not None:
-                settled = each.quest.settled(each.values, each.study).on[each.quest.entry.name]
-                on[each.quest.entry.name] = settled.model_dump(exclude_none=True)
-        if not mine:
-            table.add(tomlkit.comment("nothing to tune"))
-        if not all(each.values is not None for each in mine):
-            table.add(
-                tomlkit.comment(
-                    "a study without a finished trial: the values there are those of the search's file"
-                )
-            )
-        what = {
-            name: {key: part for key, part in override.items() if key != "study"}
-            for name, override in on.items()
-        }
-        if (arm.method, arm.args, arm.train, what) in seen:
-            continue  # two searches for one arm that found the same
-        seen.append((arm.method, arm.args, arm.train, what))
+        for comment in comments:
+            table.add(tomlkit.comment(comment))
         if on:
-            table["on"] = _inline(
-                {
-                    name: {key: part for key, part in override.items() if part}
-                    for name, override in on.items()
-                }
-            )
+            overrides = {task: override.model_dump() for task, override in on.items()}
+            table["on"] = _inline(overrides)
         arms.append(table)
     return arms
 
 
-def _table(values: dict[str, Any]) -> Any:
+def _table(values: Mapping[str, Any]) -> Any:
     table = tomlkit.table()
-    for key, value in values.items():
-        if value not in (None, {}):
-            table[key] = _inline(value) if isinstance(value, dict) else value
+    table.update(_without_empty(values))
     return table
 
 
-def _inline(values: dict[str, Any]) -> Any:
+def _inline(values: Mapping[str, Any]) -> Any:
     table = tomlkit.inline_table()
-    table.update(
-        {key: _inline(value) if isinstance(value, dict) else value for key, value in values.items()}
-    )
+    table.update(_without_empty(values))
     return table
+
+
+def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that say something, those that are tables on one line."""
+    return {
+        key: _inline(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value not in (None, {})
+    }
 
 
 def write(path: Path, text: str) -> None:

@@ -1,0 +1,160 @@
+"""Studies in an Optuna storage: their waiting trials, and what a trial draws from and with."""
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from peftbench.errors import InputError
+from peftbench.methods.base import Range
+from peftbench.store import Store
+from peftbench.tuning.space import Dimensions, Grid, Side, edges, widened
+from peftbench.tuning.studies import Study
+
+# Successive halving: a third of the trials go on at 1/9 of the steps, a third of those at 1/3.
+REDUCTION = 3
+RANDOM_TRIALS = 5  # that TPE draws before it models
+CREATOR_SECONDS = 10  # in which the process that creates a study fills it
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search in progress: all studies of an experiment that have something to tune, and where
+    their trials and records are kept."""
+
+    studies: Sequence[Study]
+    storage: BaseStorage
+    store: Store
+    folder: str  # the device's in the store
+    say: Callable[[str], object]  # called with a line for each thing that happened
+
+    def trials(
+        self, study: Study, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """A study's trials by their number, or those of them that are in one of the states."""
+        study_id = self.storage.get_study_id_from_name(study.name)
+        return self.storage.get_all_trials(study_id, states=states)
+
+    def all_trials(self) -> dict[str, list[FrozenTrial]]:
+        """The trials of every study, by its name."""
+        return {study.name: self.trials(study) for study in self.studies}
+
+    def dimensions(self, study: Study, number: int) -> Dimensions:
+        """What a trial may draw from: the arm's ranges; after the first trials those widened for
+        all arms of the task where any arm's best value was on an edge.
+
+        It depends on ended trials only, so that all workers get the same answer.
+        """
+        if number < study.first_trials or study.sampler == "grid":
+            return study.dimensions
+        sides: set[Side] = set()
+        for other in self.studies:
+            if other.task == study.task and other.sampler != "grid":
+                best = best_trial(self.trials(other)[: study.first_trials])
+                sides |= edges(other.dimensions, best.params) if best else set()
+        return widened(study.dimensions, sides)
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The storage at an Optuna URL (grpc://HOST:PORT for its proxy), or the journal file at a path.
+
+    Raises InputError, in one line, if it cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            if url.startswith("grpc://"):
+                host, _, port = url.removeprefix("grpc://").partition(":")
+                proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
+                proxy.wait_server_ready(timeout=CREATOR_SECONDS)
+                storage: BaseStorage = proxy
+            elif "://" in url:
+                storage = optuna.storages.get_storage(url)
+            else:
+                Path(url).parent.mkdir(parents=True, exist_ok=True)
+                storage = JournalStorage(JournalFileBackend(url))
+            storage.get_all_studies()
+        except Exception as error:  # whatever a database's driver raises
+            lines = [*str(error).strip().splitlines(), type(error).__name__]
+            raise InputError(f"storage {url}: {lines[0]}") from error
+    return storage
+
+
+def create_studies(studies: Iterable[Study], storage: BaseStorage) -> list[Study]:
+    """Create the studies that are not there yet, with all their trials waiting; returns all that
+    have something to tune."""
+    tunable = [study for study in studies if study.dimensions]
+    for study in tunable:
+        try:
+            stored = optuna.create_study(
+                study_name=study.name, storage=storage, direction="minimize"
+            )
+        except optuna.exceptions.DuplicatedStudyError:
+            stored = optuna.load_study(study_name=study.name, storage=storage)
+            _await_creator(stored)
+        points = [study.starting_point(), *[{}] * (study.search.trials - 1)]
+        if study.sampler == "grid":
+            points = study.points()
+        for point in points[len(stored.get_trials(deepcopy=False)) :]:
+            stored.enqueue_trial(dict(point))
+        stored.set_user_attr("ready", True)
+    return tunable
+
+
+def _await_creator(stored: optuna.Study) -> None:
+    """Wait until the process that created the study has filled it; not for ever, since it may have
+    been killed."""
+    deadline = time.monotonic() + CREATOR_SECONDS
+    while not stored.user_attrs.get("ready") and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+
+
+def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """The trial with the lowest nll, the first of several; None if none has come to its end."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    return min(complete, key=lambda trial: (trial.value, trial.number), default=None)
+
+
+def distribution(dimension: Range | Grid) -> FloatDistribution | IntDistribution:
+    """A dimension as Optuna has it. A grid's values were given to its trials, and only have to lie
+    in it."""
+    if isinstance(dimension, tuple):
+        return FloatDistribution(min(dimension), max(dimension))
+    if dimension.integer:
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def make_sampler(study: Study, number: int) -> BaseSampler:
+    """The sampler of one trial: the same draws for the same seed, study and number."""
+    text = f"{study.search.seed} {study.name} {number}"
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+    if study.sampler == "tpe":
+        return TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
+    return RandomSampler(seed)
+
+
+def make_pruner(study: Study) -> BasePruner:
+    """Asynchronous successive halving on valid nll (Li et al., arXiv:1810.05934), or none."""
+    if not study.may_prune:
+        return NopPruner()
+    every = study.runs({})[0].train.eval_every
+    assert every is not None
+    return halving(every)
+
+
+def halving(first_rung: int) -> BasePruner:
+    """Successive halving whose first decision falls after `first_rung` steps."""
+    return SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=REDUCTION)
