@@ -16,36 +16,35 @@ import pytest
 import records
 from scipy import stats as distributions
 
-from peftbench.analysis.frame import frame
-from peftbench.article import claims, evidence, rules
-from peftbench.article.evidence import Case, above, below, both, gather, pooled, together
+from peftbench.analysis import lora_plus_grid, loss_curves
+from peftbench.analysis.blocks import Run
+from peftbench.analysis.estimates import Predictions, Results
+from peftbench.article import full_fine_tuning, lora, lora_fa, lora_plus, vera
+from peftbench.article.claim import (
+    FASTER_TIMES,
+    GAIN_POINTS,
+    MIN_SEEDS,
+    Comparison,
+    Decision,
+    Effect,
+    Verdict,
+    above,
+    below,
+    both,
+    pooled,
+    together,
+)
 from peftbench.article.llama_shapes import LLAMA_7B, LLAMA_70B, Shape
-from peftbench.article.verdict import Verdict, render
-from peftbench.record import Latency, Parts, Point, Predictions, Record, Spread
+from peftbench.article.pairs import VARIANTS, mean
+from peftbench.article.verdicts import CLAIMS, Verdicts, verdicts
+from peftbench.markup import as_text
+from peftbench.record import Footprint, Latency, Parts, Point, Record, Spread, Timing
+from peftbench.record import Predictions as PredictionsFile
 from peftbench.spec import DataSpec, StudyReference
 
-IDS = [
-    "F1",
-    "F2",
-    "F3",
-    "L1",
-    "L2",
-    "L3",
-    "L4",
-    "FA1",
-    "FA2",
-    "FA3",
-    "V1",
-    "V2",
-    "V3",
-    "D1",
-    "D2",
-    "P1",
-    "P2",
-]
-JUDGES: dict[str, Callable[[evidence.Evidence], Verdict]] = {
-    name: getattr(claims, name.lower()) for name in IDS if name != "F1"
-}
+FAMILIES = {"F": 3, "L": 4, "FA": 3, "V": 3, "D": 2, "P": 2}
+IDS = [f"{family}{i + 1}" for family, count in FAMILIES.items() for i in range(count)]
+JUDGES = {claim.id: claim.judge for claim in CLAIMS}
 NOISE = (0.3, 1.0, -1.0, 0.6, -0.9)
 TUNED = StudyReference(name="tuned", trials=16)
 
@@ -69,9 +68,9 @@ def arm(
         if seed < lost:
             made.append(records.record(method=method, seed=seed, status="diverged", **changed))
             continue
-        own, extra, losses = (
-            value(seed) if callable(value) else value for value in (cost, metrics, curve)
-        )
+        own = cost(seed) if callable(cost) else cost
+        extra = metrics(seed) if callable(metrics) else metrics
+        losses = curve(seed) if callable(curve) else curve
         value = metric + noise * NOISE[seed]
         record = records.record(
             method=method,
@@ -79,25 +78,45 @@ def arm(
             metrics={"accuracy": value, "nll": 1.3 - value, **(extra or {})},
             **changed,
         )
-        paid = record.cost and record.cost.model_copy(
-            update={"peak_bytes": 10**8, "tokens_per_second": 1000.0, **(own or {})}
-        )
-        points = (
-            record.curve
-            if losses is None
-            else [Point(step=i + 1, train_loss=loss) for i, loss in enumerate(losses)]
-        )
-        made.append(record.model_copy(update={"cost": paid, "curve": tuple(points)}))
+        paid = {"peak_bytes": 10**8, "tokens_per_second": 1000.0, **(own or {})}
+        points = record.curve if losses is None else points_of(losses)
+        made.append(costing(record, paid).model_copy(update={"curve": tuple(points)}))
     return made
+
+
+def asked(record: Record, **changed: Any) -> Record:
+    """A record of another spec."""
+    return record.model_copy(update={"spec": record.spec.model_copy(update=changed)})
+
+
+def costing(record: Record, cost: dict[str, Any]) -> Record:
+    """A record with other numbers in its footprint and its timing."""
+    kinds = {"footprint": Footprint, "timing": Timing}
+    assert set(cost) <= {name for kind in kinds.values() for name in kind.model_fields}
+    parts = {
+        part: getattr(record, part).model_copy(
+            update={name: value for name, value in cost.items() if name in kind.model_fields}
+        )
+        for part, kind in kinds.items()
+    }
+    return record.model_copy(update=parts)
+
+
+def points_of(losses: Iterable[float]) -> list[Point]:
+    return [Point(step=step, train_loss=loss) for step, loss in enumerate(losses, 1)]
 
 
 def floor(**changed: Any) -> list[Record]:
     return arm("frozen", 0.5, **changed)
 
 
-def judge(claim: str, found: Iterable[Record]) -> Verdict:
-    found = list(found)
-    return JUDGES[claim](gather(frame(found), found, None, np.random.default_rng(0)))
+def judge(claim: str, stored: Iterable[Record], predictions: Predictions | None = None) -> Verdict:
+    return JUDGES[claim](Results(tuple(stored), predictions))
+
+
+def effect(verdict: Verdict) -> Effect:
+    assert verdict.effect
+    return verdict.effect
 
 
 def latency(base: float, merged: float, iqr: float) -> dict[str, Any]:
@@ -159,49 +178,45 @@ def speeds(
     ]
 
 
-def benchmarks(*ours: float, noise: float = 0.0, **changed: Any) -> list[Record]:
+def benchmarks(*ours: float, noise: float = 0.0) -> list[Record]:
     """LoRA+ against LoRA's 0.8 on as many tasks, both tuned."""
-    found: list[Record] = []
+    stored: list[Record] = []
     for task, value in zip(("reviews", "sst2", "rte"), ours, strict=False):
-        found += [*floor(task=task), *arm("lora", 0.8, task=task, study=TUNED)]
-        found += arm("lora+", value, noise=noise, task=task, **{"study": TUNED} | changed)
-    return found
+        stored += [*floor(task=task), *arm("lora", 0.8, task=task, study=TUNED)]
+        stored += arm("lora+", value, noise=noise, task=task, study=TUNED)
+    return stored
 
 
 def stability(lora: float, others: float, lost: tuple[int, int] = (0, 0)) -> list[Record]:
-    found = [*floor(), *arm("lora", noise=lora, lost=lost[0])]
+    stored = [*floor(), *arm("lora", noise=lora, lost=lost[0])]
     return [
-        *found,
-        *(
-            record
-            for method in claims.VARIANTS
-            for record in arm(method, noise=others, lost=lost[1])
-        ),
+        *stored,
+        *(record for method in VARIANTS for record in arm(method, noise=others, lost=lost[1])),
     ]
 
 
 def sizes(claim: str, *shares: float) -> list[Record]:
     """One task each, where VeRA or LoRA trains so much: of LoRA's parameters (V1) or of the model's
     (L1)."""
-    found: list[Record] = []
+    stored: list[Record] = []
     for share, task in zip(shares, ("reviews", "sst2"), strict=False):
         whole = records.TRAINED["lora"] if claim == "V1" else records.TOTAL - records.HEAD
         if claim == "V1":
-            found += arm("lora", task=task)
-        found += arm(
+            stored += arm("lora", task=task)
+        stored += arm(
             "vera" if claim == "V1" else "lora",
             task=task,
             cost={"trained_params": round(share * whole)},
             model=f"{task} model",
         )
         if claim == "V1":
-            found = [record for record in found if record.spec.method == "vera"]
-            found += [
+            stored = [record for record in stored if record.spec.method == "vera"]
+            stored += [
                 record
-                for each in dict.fromkeys(r.spec.model for r in found)
-                for record in arm("lora", model=each, task=each.split()[0])
+                for model in dict.fromkeys(r.spec.model for r in stored)
+                for record in arm("lora", model=model, task=model.split()[0])
             ]
-    return found
+    return stored
 
 
 def measured(
@@ -340,16 +355,14 @@ CASES: list[tuple[str, str, Callable[[], list[Record]]]] = [
 def test_verdict_follows_from_the_records(
     claim: str, expected: str, build: Callable[[], list[Record]]
 ) -> None:
-    found = build()
-    verdict = judge(claim, found)
-    assert verdict.verdict == expected, verdict
-    assert verdict.claim == claim
-    assert set(verdict.run_ids) <= {record.run_id for record in found}
-    assert len(verdict.run_ids) == len(set(verdict.run_ids)) > 0
+    stored = build()
+    verdict = judge(claim, stored)
+    assert verdict.decision == expected, verdict
+    assert verdict.claim.id == claim
+    assert {run.key for run in verdict.runs} <= {Run(record).key for record in stored}
+    assert len(verdict.runs) == len({run.key for run in verdict.runs}) > 0
     if verdict.effect is not None:
-        assert verdict.low is not None
-        assert verdict.high is not None
-        assert verdict.low <= verdict.effect <= verdict.high
+        assert verdict.effect.low <= verdict.effect.value <= verdict.effect.high
 
 
 def test_every_claim_comes_out_in_all_three_ways() -> None:
@@ -363,35 +376,39 @@ def test_every_claim_comes_out_in_all_three_ways() -> None:
     ("layers", "expected"), [(32, "refuted"), (180, "undecided"), (400, "supported")]
 )
 def test_file_and_training_memory_are_arithmetic(layers: int, expected: str) -> None:
-    verdict = claims.f1(replace(LLAMA_7B, layers=layers))
-    assert verdict.verdict == expected
-    assert verdict.run_ids == ()
-    assert "computed, not measured" in verdict.reason.lower()
+    shape = replace(LLAMA_7B, layers=layers)
+    verdict = full_fine_tuning.needs_hundreds_of_gigabytes(Results(()), shape)
+    assert verdict.decision == expected
+    assert verdict.runs == ()
+    assert "computed, not measured" in verdict.reason.en.lower()
 
 
 def test_seven_billion_parameters_are_thirteen_gigabytes() -> None:
-    verdict = claims.f1()
-    assert verdict.effect == pytest.approx(13.476831232)
-    assert verdict.high == pytest.approx(2 * 13.476831232)
+    gigabytes = effect(judge("F1", []))
+    assert gigabytes.value == pytest.approx(13.476831232)
+    assert gigabytes.high == pytest.approx(2 * 13.476831232)
 
 
 @pytest.mark.parametrize(
     ("layers", "expected"), [(80, "refuted"), (20, "undecided"), (1, "supported")]
 )
 def test_adapter_of_a_70b_model(layers: int, expected: str) -> None:
-    found = arm("lora", cost={"trained_params": 1000, "head_params": 0, "adapter_file_bytes": 4000})
-    for runs in ([], found):
-        evidence = gather(frame(runs), runs, None, np.random.default_rng(0))
-        verdict = claims.l3(evidence, replace(LLAMA_70B, layers=layers))
-        assert verdict.verdict == expected
-        assert len(verdict.run_ids) == len(runs)
+    for stored in ([], files(4000)):
+        shape = replace(LLAMA_70B, layers=layers)
+        verdict = lora.adapter_takes_a_few_megabytes(Results(tuple(stored)), shape)
+        assert verdict.decision == expected
+        assert len(verdict.runs) == len(stored)
+
+
+def files(size: int) -> list[Record]:
+    """LoRA, whose file with 1000 parameters takes so many bytes."""
+    return arm("lora", cost={"trained_params": 1000, "head_params": 0, "adapter_file_bytes": size})
 
 
 def test_adapter_file_of_the_store_sets_the_bytes_of_a_parameter() -> None:
-    found = arm("lora", cost={"trained_params": 1000, "head_params": 0, "adapter_file_bytes": 8000})
-    verdict = judge("L3", found)
-    assert verdict.high == pytest.approx(LLAMA_70B.lora(8) * 8 / 1e6)
-    assert "8.00 bytes" in verdict.reason
+    verdict = judge("L3", files(8000))
+    assert effect(verdict).high == pytest.approx(LLAMA_70B.lora(8) * 8 / 1e6)
+    assert "8.00 bytes" in verdict.reason.en
 
 
 def test_published_parameter_counts() -> None:
@@ -406,23 +423,34 @@ def test_published_parameter_counts() -> None:
 def test_kept_bytes_of_a_7b_block() -> None:
     assert LLAMA_7B.kept() == 2 * (2 * 4096 + 11008) == 38_400
     assert LLAMA_7B.kept_cast() == 4 * (6 * 4096 + 11008) == 142_336
-    assert (
-        "38,400" in judge("FA1", measured("lora-fa", "peak_bytes", lambda seed: 90_000_000)).reason
-    )
+    verdict = judge("FA1", measured("lora-fa", "peak_bytes", lambda seed: 90_000_000))
+    assert "38,400" in verdict.reason.en
 
 
-# -- what no rule may do
-# ---------------------------------------------------------------------------------------------
+# -- what no rule may do -----------------------------------------------------------------------
 
 
-def relabel(found: list[Record], method: str, **environment: Any) -> list[Record]:
-    """The same runs, those of one method elsewhere."""
-    there = [record for record in found if record.spec.method == method]
-    moved = [
+def supporting(claim: str) -> list[Record]:
+    """The first records by which a claim is supported."""
+    return next(
+        build for name, expected, build in CASES if (name, expected) == (claim, "supported")
+    )()
+
+
+def moved(stored: Iterable[Record], **environment: Any) -> list[Record]:
+    """The same runs elsewhere."""
+    return [
         record.model_copy(update={"environment": record.environment.model_copy(update=environment)})
-        for record in there
+        for record in stored
     ]
-    return [record for record in found if record.spec.method != method] + moved
+
+
+def relabel(stored: list[Record], method: str, **environment: Any) -> list[Record]:
+    """The same runs, those of one method elsewhere."""
+    there = [record for record in stored if record.spec.method == method]
+    return [record for record in stored if record.spec.method != method] + moved(
+        there, **environment
+    )
 
 
 OURS = {
@@ -438,15 +466,47 @@ OURS = {
 OURS |= {"D1": "delta-lora", "D2": "delta-lora", "P1": "lora+", "P2": "lora+"}
 
 
+COST_CLAIMS = ("FA1", "FA2", "D2")  # bytes or seconds are compared
+
+
 @pytest.mark.parametrize(
     "where", [{"device_name": "another"}, {"torch": "1.0"}, {"transformers": "1.0"}]
 )
 @pytest.mark.parametrize("claim", OURS)
-def test_devices_and_stacks_are_never_compared(claim: str, where: dict[str, str]) -> None:
-    build = next(
-        build for name, expected, build in CASES if (name, expected) == (claim, "supported")
-    )
-    assert judge(claim, relabel(build(), OURS[claim], **where)).verdict == "undecided"
+def test_bytes_and_seconds_are_compared_on_one_device_and_stack_quality_on_any(
+    claim: str, where: dict[str, str]
+) -> None:
+    moved = relabel(supporting(claim), OURS[claim], **where)
+    assert judge(claim, moved).decision == ("undecided" if claim in COST_CLAIMS else "supported")
+
+
+@pytest.mark.parametrize("claim", [*OURS, "L1", "F3"])
+def test_what_was_learned_counts_once_for_each_seed_whatever_ran_it(claim: str) -> None:
+    once = supporting(claim)
+    twice = [*once, *moved(once, device_name="another")]
+    verdicts = judge(claim, once), judge(claim, twice)
+    assert len(verdicts[1].runs) == len(verdicts[0].runs) * (2 if claim in COST_CLAIMS else 1)
+    assert verdicts[0].decision == verdicts[1].decision == "supported"
+
+
+@pytest.mark.parametrize("claim", ["L2", "FA2"])
+@pytest.mark.parametrize("load", ["load_at_start", "load_at_end"])
+def test_seconds_count_only_of_runs_that_had_the_machine_to_themselves(
+    claim: str, load: str
+) -> None:
+    busy = moved(supporting(claim), **{load: 3.0})
+    assert judge(claim, busy).decision == "undecided"
+    assert "timed" in judge(claim, busy).reason.en
+    two = [r for r in supporting(claim) if r.spec.seed < 2]
+    assert judge(claim, [*two, *[r for r in busy if r.spec.seed >= 2]]).decision == "undecided"
+    three = [r for r in supporting(claim) if r.spec.seed < 3]
+    verdict = judge(claim, [*three, *[r for r in busy if r.spec.seed >= 3]])
+    assert verdict.decision == "supported"
+    assert {run.seed for run in verdict.runs} == {0, 1, 2}
+
+
+def test_bytes_count_however_busy_the_machine_was() -> None:
+    assert judge("FA1", moved(supporting("FA1"), load_at_end=9.0)).decision == "supported"
 
 
 @pytest.mark.parametrize("claim", sorted({*OURS} - {"FA1", "FA2", "V1", "D2"}))
@@ -454,23 +514,33 @@ def test_too_few_seeds_are_undecided_and_said(claim: str) -> None:
     for name, expected, build in CASES:
         if name == claim and expected != "undecided":
             verdict = judge(
-                claim, [record for record in build() if record.spec.seed < evidence.MIN_SEEDS - 1]
+                claim, [record for record in build() if record.spec.seed < MIN_SEEDS - 1]
             )
-            assert verdict.verdict == "undecided"
-            assert "5 seeds" in verdict.reason
-            assert "4" in verdict.reason
-            assert verdict.run_ids == ()
+            assert verdict.decision == "undecided"
+            assert "5 seeds" in verdict.reason.en
+            assert "4" in verdict.reason.en
+            assert verdict.runs == ()
 
 
 @pytest.mark.parametrize("claim", sorted({*OURS} - {"FA1", "FA2", "V1", "D2"}))
 def test_seeds_count_that_both_arms_have(claim: str) -> None:
-    build = next(
-        build for name, expected, build in CASES if (name, expected) == (claim, "supported")
-    )
     missing = [
-        record for record in build() if record.spec.method != OURS[claim] or record.spec.seed
+        record
+        for record in supporting(claim)
+        if record.spec.method != OURS[claim] or record.spec.seed
     ]
-    assert judge(claim, missing).verdict == "undecided"
+    assert judge(claim, missing).decision == "undecided"
+
+
+@pytest.mark.parametrize("claim", OURS)
+def test_seeds_that_saw_other_examples_are_not_compared(claim: str) -> None:
+    other = [
+        record.model_copy(update={"data": record.data.model_copy(update={"fingerprint": "0" * 64})})
+        if record.data and record.spec.method == OURS[claim]
+        else record
+        for record in supporting(claim)
+    ]
+    assert judge(claim, other).decision == "undecided"
 
 
 @pytest.mark.parametrize("claim", ["L2", "FA2"])
@@ -478,25 +548,19 @@ def test_two_timed_runs_are_too_few(claim: str) -> None:
     for name, expected, build in CASES:
         if name == claim and expected != "undecided":
             assert (
-                judge(claim, [record for record in build() if record.spec.seed < 2]).verdict
+                judge(claim, [record for record in build() if record.spec.seed < 2]).decision
                 == "undecided"
             )
             assert (
-                judge(claim, [record for record in build() if record.spec.seed < 3]).verdict
+                judge(claim, [record for record in build() if record.spec.seed < 3]).decision
                 == expected
             )
 
 
 @pytest.mark.parametrize("claim", sorted({*OURS, "L1", "L2", "F3"}))
 def test_what_was_run_to_tune_is_no_evidence(claim: str) -> None:
-    build = next(
-        build for name, expected, build in CASES if (name, expected) == (claim, "supported")
-    )
-    valid = [
-        record.model_copy(update={"spec": record.spec.model_copy(update={"split": "valid"})})
-        for record in build()
-    ]
-    assert judge(claim, valid).verdict == "undecided"
+    valid = [asked(record, split="valid") for record in supporting(claim)]
+    assert judge(claim, valid).decision == "undecided"
 
 
 @pytest.mark.parametrize("claim", ["F2", "FA3", "V2", "V3", "D1", "P1", "P2", "L4"])
@@ -517,13 +581,13 @@ def test_where_nothing_is_learned_nothing_is_judged(claim: str) -> None:
                 for record in build()
                 if record.status == "done"
             ]
-            assert judge(claim, lifted).verdict == "undecided"
+            assert judge(claim, lifted).decision == "undecided"
             without = [
                 record
                 for record in build()
                 if record.spec.method != "frozen" and record.status == "done"
             ]
-            assert judge(claim, without).verdict == "undecided"
+            assert judge(claim, without).decision == "undecided"
             return
 
 
@@ -533,8 +597,8 @@ def test_a_method_that_learned_nothing_is_neither_steady_nor_free_of_overfitting
         *arm("lora", noise=0.01),
         *arm("vera", 0.5, noise=0.001, curve=[0.7] * 20, metrics={"nll": 0.7}),
     ]
-    assert judge("L4", idle).verdict == "undecided"
-    assert judge("V2", idle).verdict == "undecided"
+    assert judge("L4", idle).decision == "undecided"
+    assert judge("V2", idle).decision == "undecided"
 
 
 @pytest.mark.parametrize(
@@ -542,29 +606,32 @@ def test_a_method_that_learned_nothing_is_neither_steady_nor_free_of_overfitting
     [("FA1", {"rank": 4}), ("FA2", {"rank": 4}), ("FA3", {"rank": 4}), ("D2", {"rank": 4})],
 )
 def test_adapters_of_different_rank_are_not_compared(claim: str, setting: dict[str, Any]) -> None:
-    build = next(
-        build for name, expected, build in CASES if (name, expected) == (claim, "supported")
-    )
     changed = [
-        record.model_copy(
-            update={"spec": record.spec.model_copy(update={"args": record.spec.args | setting})}
-        )
-        if record.spec.method == "lora"
-        else record
-        for record in build()
+        asked(record, args=record.spec.args | setting) if record.spec.method == "lora" else record
+        for record in supporting(claim)
     ]
-    assert judge(claim, changed).verdict == "undecided"
+    assert judge(claim, changed).decision == "undecided"
 
 
 def test_delta_lora_needs_its_control_and_the_right_tasks() -> None:
-    found = delta(0.82, noise=0.001)
-    without = [record for record in found if record.spec.args.get("alpha") != 24.0]
-    assert judge("D1", without).verdict == "undecided"
-    assert "alpha x (1 + lambda)" in judge("D1", without).reason
-    other = [record.model_copy(update={"spec": record.spec.model_copy(update={"args": record.spec.args | {"alpha": 25.0}})})
-             if record.spec.args.get("alpha") == 24.0 else record for record in found]  # fmt: skip
-    assert judge("D1", other).verdict == "undecided"
-    assert judge("D1", delta(0.82, noise=0.001, task="reviews")).verdict == "undecided"
+    stored = delta(0.82, noise=0.001)
+    without = [record for record in stored if record.spec.args.get("alpha") != 24.0]
+    assert judge("D1", without).decision == "undecided"
+    assert "alpha x (1 + lambda)" in judge("D1", without).reason.en
+    other = [
+        asked(record, args=record.spec.args | {"alpha": 25.0})
+        if record.spec.args.get("alpha") == 24.0
+        else record
+        for record in stored
+    ]
+    assert judge("D1", other).decision == "undecided"
+    assert judge("D1", delta(0.82, noise=0.001, task="reviews")).decision == "undecided"
+
+
+@pytest.mark.parametrize(("plain", "control"), [(0.8, 0.805), (0.805, 0.8)])
+def test_delta_lora_s_gain_is_the_smaller_of_the_two(plain: float, control: float) -> None:
+    gain = effect(judge("D1", delta(0.82, plain, control, noise=0.001))).value
+    assert gain == pytest.approx(0.015 + 0.001 * statistics.fmean(NOISE))
 
 
 @pytest.mark.parametrize(
@@ -574,127 +641,185 @@ def test_delta_lora_needs_its_control_and_the_right_tasks() -> None:
 def test_lora_plus_is_judged_at_equal_tuning_only(
     studies: tuple[StudyReference | None, StudyReference | None],
 ) -> None:
-    assert judge("P1", speeds(8.0, noise=0.1, studies=studies)).verdict == "undecided"
-    assert "equally many trials" in judge("P1", speeds(8.0, noise=0.1, studies=studies)).reason
-    found = [
-        record.model_copy(
-            update={
-                "spec": record.spec.model_copy(
-                    update={"study": studies[record.spec.method == "lora+"]}
-                )
-            }
-        )
+    assert judge("P1", speeds(8.0, noise=0.1, studies=studies)).decision == "undecided"
+    assert "equally many trials" in judge("P1", speeds(8.0, noise=0.1, studies=studies)).reason.en
+    stored = [
+        asked(record, study=studies[record.spec.method == "lora+"])
         for record in benchmarks(0.82, 0.82, noise=0.001)
     ]
-    assert judge("P2", found).verdict == "undecided"
+    assert judge("P2", stored).decision == "undecided"
 
 
 def test_few_samples_need_a_second_size_and_a_small_one() -> None:
     one = [record for record in few(0.82, 0.001) if record.spec.data.train == 100]
-    assert judge("V3", one).verdict == "undecided"
-    assert judge("V3", few(0.82, 0.001, least=rules.FEW_SAMPLES + 1)).verdict == "undecided"
-    assert judge("V3", few(0.82, 0.001, least=rules.FEW_SAMPLES)).verdict == "supported"
+    assert judge("V3", one).decision == "undecided"
+    assert judge("V3", few(0.82, 0.001, least=vera.FEW_EXAMPLES + 1)).decision == "undecided"
+    assert judge("V3", few(0.82, 0.001, least=vera.FEW_EXAMPLES)).decision == "supported"
 
 
 def test_few_samples_look_at_the_least_size_alone() -> None:
     small = [record for record in few(0.82, 0.001) if record.spec.data.train == 100]
     large = [record for record in few(0.7, 0.001) if record.spec.data.train == 5000]
-    assert judge("V3", small + large).verdict == "supported"
+    assert judge("V3", small + large).decision == "supported"
+
+
+def test_few_samples_may_go_with_fewer_steps() -> None:
+    """Steps and batch follow the number of examples: sizes still are sizes of one task."""
+    large = [record for record in few(0.7, 0.001) if record.spec.data.train == 5000]
+    fewer = {"steps": 20, "batch_size": 4}
+    small = against("vera", "lora", 0.82, noise=0.001, data=DataSpec(train=100), train=fewer)
+    assert judge("V3", small + large).decision == "supported"
+    other = against("vera", "lora", 0.7, noise=0.001, data=DataSpec(train=100))
+    verdict = judge("V3", small + other + large)
+    assert verdict.reason.en == "Supported in 1 and refuted in 1 of 2 comparisons."
+
+
+@pytest.mark.parametrize("train", [{"steps": 50}, {"batch_size": 8}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize("claim", OURS)
+def test_arms_of_other_steps_batch_or_precision_are_not_compared(
+    claim: str, train: dict[str, Any]
+) -> None:
+    changed = [
+        asked(record, train=record.spec.train.model_copy(update=train))
+        if record.spec.method == OURS[claim]
+        else record
+        for record in supporting(claim)
+    ]
+    assert judge(claim, changed).decision == "undecided"
+
+
+def test_an_arm_whose_seeds_were_tuned_differently_is_not_equally_tuned() -> None:
+    mixed = [
+        asked(record, study=None)
+        if record.spec.method == "lora+" and record.spec.seed == 0
+        else record
+        for record in supporting("P2")
+    ]
+    assert "equally many trials" in judge("P2", mixed).reason.en
 
 
 def test_tuned_arms_are_compared_before_others() -> None:
-    found = [*benchmarks(0.82, 0.82, noise=0.001)]
+    stored = [*benchmarks(0.82, 0.82, noise=0.001)]
     for task in ("reviews", "sst2"):
-        found += arm("lora", 0.9, task=task, args={"alpha": 8.0}) + arm(
+        stored += arm("lora", 0.9, task=task, args={"alpha": 8.0}) + arm(
             "lora+", 0.7, task=task, args={"alpha": 8.0}
         )
-    assert judge("P2", found).verdict == "supported"
+    assert judge("P2", stored).decision == "supported"
 
 
-# -- numbers, recomputed
-# ---------------------------------------------------------------------------------------------
+# -- numbers, recomputed -----------------------------------------------------------------------
 
 
 def test_speed_is_the_geometric_mean_of_paired_ratios() -> None:
     rng = random.Random(1)
     ours, theirs = ([rng.uniform(800, 1200) for _ in range(5)] for _ in range(2))
-    found = [
+    stored = [
         *arm("lora", cost=lambda seed: {"tokens_per_second": theirs[seed]}),
         *arm("lora-fa", cost=lambda seed: {"tokens_per_second": ours[seed]}),
     ]
-    random.Random(2).shuffle(found)
-    verdict = judge("FA2", found)
+    random.Random(2).shuffle(stored)
+    verdict = judge("FA2", stored)
     logs = [math.log(one / other) for one, other in zip(ours, theirs, strict=True)]
     interval = distributions.ttest_1samp(logs, 0).confidence_interval(0.95)
-    assert verdict.effect == pytest.approx(statistics.geometric_mean(math.exp(log) for log in logs))
-    assert (verdict.low, verdict.high) == pytest.approx(
-        (math.exp(interval.low), math.exp(interval.high))
+    assert effect(verdict) == pytest.approx(
+        (
+            statistics.geometric_mean(math.exp(log) for log in logs),
+            math.exp(interval.low),
+            math.exp(interval.high),
+        )
     )
 
 
 def test_gap_is_test_less_the_end_of_training() -> None:
     rng = random.Random(3)
     tests, curves = ([[rng.random() for _ in range(n)] for _ in range(10)] for n in (1, 20))
-    found = [*floor()]
+    stored = [*floor()]
     for i, method in enumerate(("lora", "vera")):
-        found += arm(
+        stored += arm(
             method,
             curve=lambda seed, i=i: curves[5 * i + seed],
             metrics=lambda seed, i=i: {"nll": tests[5 * i + seed][0]},
         )
-    verdict = judge("V2", found)
+    verdict = judge("V2", stored)
     gap = [
         tests[i][0] - statistics.fmean(curves[i][-2:]) for i in range(10)
     ]  # a tenth of twenty points
     expected = distributions.ttest_rel(gap[:5], gap[5:]).confidence_interval(0.95)
-    assert verdict.effect == pytest.approx(statistics.fmean(gap[:5]) - statistics.fmean(gap[5:]))
-    assert (verdict.low, verdict.high) == pytest.approx((expected.low, expected.high))
+    difference = statistics.fmean(gap[:5]) - statistics.fmean(gap[5:])
+    assert effect(verdict) == pytest.approx((difference, expected.low, expected.high))
 
 
 def test_steps_to_the_final_loss() -> None:
     """A curve that falls twice as fast is at exp(-4) halfway."""
-    verdict = judge("P1", speeds(8.0))
-    window, steps = 4, 40
-    smooth = [
-        statistics.fmean(falling(8.0)[end - window : end]) for end in range(window, steps + 1)
+    fast, slow = falling(8.0), falling(4.0)
+    steps = range(2, 40)  # of 40, those with a neighbour on both sides: a tenth of the curve, odd
+    smooth = {step: statistics.fmean(fast[step - 2 : step + 1]) for step in steps}
+    target = statistics.fmean(slow[-3:])
+    reached = next(step for step, loss in smooth.items() if loss <= target)
+    assert effect(judge("P1", speeds(8.0))).value == pytest.approx(39 / reached)
+    assert 1.7 < 39 / reached < 2
+    assert effect(judge("P1", speeds(1.0))).value == pytest.approx(39 / 40)  # never: one past
+
+
+@pytest.mark.parametrize("speed", [1.0, 3.0, 4.0, 6.0, 8.0])
+def test_the_claim_and_the_figure_count_the_same_steps_on_one_curve(speed: float) -> None:
+    runs = [Run(records.record(curve=tuple(points_of(falling(fall))))) for fall in (speed, 4.0)]
+    plus, own = (loss_curves.curve(run, "train_loss") for run in runs)
+    reached, last = (lora_plus_grid.steps_to_reach(mine, own) for mine in (plus, own))
+    assert reached
+    assert last
+    assert effect(judge("P1", speeds(speed))).value == pytest.approx(last.steps / reached.steps)
+    assert lora_plus.steps_to_reach is lora_plus_grid.steps_to_reach is loss_curves.steps_to_reach
+
+
+@pytest.mark.parametrize("claim", ["P1", "V2"])
+def test_a_curve_that_is_too_short_is_not_judged(claim: str) -> None:
+    short = [
+        record.model_copy(update={"curve": record.curve[: loss_curves.POINTS - 1]})
+        if record.spec.method == "lora"
+        else record
+        for record in supporting(claim)
     ]
-    target = statistics.fmean(falling(4.0)[-window:])
-    reached = window + next(i for i, loss in enumerate(smooth) if loss <= target)
-    assert verdict.effect == pytest.approx(steps / reached)
-    assert 1.7 < steps / reached < 2
-    never = judge("P1", speeds(1.0))
-    assert never.effect == pytest.approx(steps / (steps + 1))
+    assert judge(claim, short).decision == "undecided"
 
 
 def test_spread_is_the_ratio_of_standard_deviations() -> None:
     verdict = judge("L4", stability(0.004, 0.01))
-    assert verdict.effect == pytest.approx(2.5)
-    quantile = distributions.f.ppf(0.975, 4, 4)
-    assert (verdict.low, verdict.high) == pytest.approx(
-        (2.5 / math.sqrt(quantile), 2.5 * math.sqrt(quantile))
-    )
+    factor = math.sqrt(distributions.f.ppf(0.975, 4, 4))
+    assert effect(verdict) == pytest.approx((2.5, 2.5 / factor, 2.5 * factor))
 
 
 def test_quality_is_the_mean_difference_over_seeds() -> None:
     verdict = judge("FA3", against("lora-fa", "lora", 0.793, noise=0.001))
-    assert verdict.effect == pytest.approx(0.793 - 0.8 + 0.001 * statistics.fmean(NOISE))
+    difference = 0.793 - 0.8 + 0.001 * statistics.fmean(NOISE)
+    assert effect(verdict).value == pytest.approx(difference)
+
+
+def test_differences_that_are_equal_but_for_rounding_are_a_point() -> None:
+    numbers = [0.3, 0.1 + 0.2, 0.3, 0.8 - 0.5, 0.3]
+    assert len(set(numbers)) > 1
+    interval = mean(numbers)
+    assert interval
+    assert interval == pytest.approx((0.3, 0.3, 0.3))
+    assert interval.low <= interval.value <= interval.high
+    assert mean([*numbers[:4], None]) is None
 
 
 def scored(
-    found: list[Record], examples: int, rng: np.random.Generator
+    stored: list[Record], examples: int, rng: np.random.Generator
 ) -> tuple[list[Record], dict[str, pd.DataFrame]]:
     """The same runs with predictions whose scores have the run's accuracy, nearly, as their mean,
     and records that say so. A method finds the same examples easy with every seed."""
     order = {
         method: rng.permutation(examples)
-        for method in dict.fromkeys(record.spec.method for record in found)
+        for method in dict.fromkeys(record.spec.method for record in stored)
     }
     tables: dict[str, pd.DataFrame] = {}
     made: list[Record] = []
-    for record in found:
+    for record in stored:
         right = order[record.spec.method] < round((record.metrics["accuracy"] or 0) * examples)
         nll = record.metrics["nll"] or 0
-        tables[record.run_id] = pd.DataFrame(
+        tables[Run(record).key] = pd.DataFrame(
             {
                 "id": [f"test/{i}" for i in range(examples)],
                 "subset": "",
@@ -709,7 +834,7 @@ def scored(
             record.model_copy(
                 update={
                     "metrics": metrics,
-                    "predictions": Predictions(rows=examples, sha256="0" * 64),
+                    "predictions": PredictionsFile(rows=examples, sha256="0" * 64),
                 }
             )
         )
@@ -718,51 +843,46 @@ def scored(
 
 def test_quality_rests_on_examples_where_there_are_predictions() -> None:
     """400 examples leave open what the spread of seeds alone would call settled."""
-    found, tables = scored(
+    stored, tables = scored(
         against("lora-fa", "lora", 0.8, noise=0.002), 400, np.random.default_rng(0)
     )
-    runs = frame(found)
-    alone, with_examples = (
-        claims.fa3(gather(runs, found, source, np.random.default_rng(0)))
-        for source in (None, tables.__getitem__)
+    alone = judge("FA3", stored)
+    with_examples = judge("FA3", stored, tables.__getitem__)
+    assert alone.decision == "supported"
+    assert with_examples.decision == "undecided"
+    assert effect(alone).value == pytest.approx(effect(with_examples).value)
+
+
+def test_predictions_are_asked_for_by_key_where_devices_have_runs_of_one_id() -> None:
+    stored, tables = scored(
+        against("lora-fa", "lora", 0.8, noise=0.002), 400, np.random.default_rng(0)
     )
-    assert alone.verdict == "supported"
-    assert with_examples.verdict == "undecided"
-    assert alone.effect == pytest.approx(with_examples.effect)
+    elsewhere = moved(stored, device_name="another")
+    asked: list[str] = []
+
+    def read(key: str) -> pd.DataFrame:
+        asked.append(key)
+        return tables[key]
+
+    verdict = judge("FA3", [*stored, *elsewhere], read)
+    assert verdict == replace(judge("FA3", stored, read), runs=verdict.runs)
+    assert asked
+    assert verdict.reason.en.endswith("of 1 comparison.")
 
 
-def test_predictions_are_not_asked_for_where_their_id_is_ambiguous() -> None:
-    found, _ = scored(against("lora-fa", "lora", 0.8, noise=0.002), 400, np.random.default_rng(0))
-    elsewhere = [
-        record.model_copy(
-            update={"environment": record.environment.model_copy(update={"device_name": "another"})}
-        )
-        for record in found
-    ]
-
-    def never(run_id: str) -> pd.DataFrame:
-        raise AssertionError(run_id)
-
-    verdict = claims.fa3(
-        gather(frame([*found, *elsewhere]), [*found, *elsewhere], never, np.random.default_rng(0))
-    )
-    assert verdict.verdict == "supported"
-    assert verdict.reason.startswith("Supported in 2")
-
-
-# -- judging
-# ---------------------------------------------------------------------------------------------------------
+# -- judging -----------------------------------------------------------------------------------
 
 
 def test_an_interval_decides_only_on_one_side_of_the_margin() -> None:
-    assert above((2, 1, 3), 1) == "supported"
-    assert above((2, 1, 3), 1.1) == "undecided"
-    assert above((2, 1, 3), 3) == "undecided"
-    assert above((2, 1, 3), 3.1) == "refuted"
-    assert below((2, 1, 3), 3) == "supported"
-    assert below((2, 1, 3), 2.9) == "undecided"
-    assert below((2, 1, 3), 1) == "undecided"
-    assert below((2, 1, 3), 0.9) == "refuted"
+    two = Effect(2, 1, 3)
+    assert above(two, 1) == "supported"
+    assert above(two, 1.1) == "undecided"
+    assert above(two, 3) == "undecided"
+    assert above(two, 3.1) == "refuted"
+    assert below(two, 3) == "supported"
+    assert below(two, 2.9) == "undecided"
+    assert below(two, 1) == "undecided"
+    assert below(two, 0.9) == "refuted"
     assert both("supported", "supported") == "supported"
     assert both("supported", "undecided") == "undecided"
     assert both("undecided", "refuted") == "refuted"
@@ -783,108 +903,135 @@ def test_an_interval_decides_only_on_one_side_of_the_margin() -> None:
     ],
 )
 def test_comparisons_add_up_to_a_majority_without_dissent(outcomes: str, expected: str) -> None:
-    names: dict[str, evidence.Outcome] = {"s": "supported", "r": "refuted", "u": "undecided"}
-    assert together([Case(names[outcome], None, ()) for outcome in outcomes]) == expected
+    names: dict[str, Decision] = {"s": "supported", "r": "refuted", "u": "undecided"}
+    assert together([Comparison(names[outcome], None, ()) for outcome in outcomes]) == expected
 
 
 def test_pooled_interval_is_the_range_of_what_is_exact() -> None:
-    exact = [Case("supported", (value, value, value), ()) for value in (1.0, 2.0)]
-    assert pooled(exact) == (1.5, 1.0, 2.0)
-    assert pooled([Case("supported", (1, 0, 2), ()), Case("supported", (2, 0, 4), ())]) == (
-        1.5,
-        0,
-        3,
-    )
-    assert pooled([Case("supported", None, ())]) is None
+    def supported(*limits: float) -> Comparison:
+        return Comparison("supported", Effect(*limits), ())
+
+    assert pooled([supported(1, 1, 1), supported(2, 2, 2)]) == (1.5, 1, 2)
+    assert pooled([supported(1, 0, 2), supported(2, 0, 4)]) == (1.5, 0, 3)
+    assert pooled([Comparison("supported", None, ())]) is None
 
 
 def test_rules_name_their_margins() -> None:
     margins = {
-        "F2": rules.CLOSE,
-        "L2": rules.LATENCY,
-        "L3": rules.FEW_MB,
-        "FA1": rules.MEMORY,
-        "FA2": rules.FASTER,
-        "FA3": rules.LOSS,
+        "F2": full_fine_tuning.CLOSE_POINTS,
+        "L2": lora.LATENCY_TIMES,
+        "L3": lora.FEW_MB,
+        "FA1": lora_fa.MEMORY_TIMES,
+        "FA2": FASTER_TIMES,
+        "FA3": lora_fa.LOSS_POINTS,
+        "V2": vera.GAP_NATS_PER_TOKEN,
+        "V3": GAIN_POINTS,
+        "D1": GAIN_POINTS,
+        "P1": FASTER_TIMES,
+        "P2": GAIN_POINTS,
     }
-    margins |= {
-        "V2": rules.GAP,
-        "V3": rules.GAIN,
-        "D1": rules.GAIN,
-        "P1": rules.FASTER,
-        "P2": rules.GAIN,
-    }
-    assert list(rules.CLAIMS) == IDS
+    rules = {claim.id: claim.rule for claim in CLAIMS}
+    assert list(rules) == IDS
     for claim, margin in margins.items():
-        assert str(margin) in rules.CLAIMS[claim].rule.en
-        assert str(margin) in rules.CLAIMS[claim].rule.zh
+        assert str(margin) in rules[claim].en
+        assert str(margin) in rules[claim].zh
 
 
-# -- as text
-# ---------------------------------------------------------------------------------------------------------
+# -- as text -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def study() -> list[Verdict]:
-    found = list(records.study(seeds=5))
-    return claims.verdicts(frame(found), found, None, np.random.default_rng(0))
+def study() -> Verdicts:
+    return Verdicts.of(Results(tuple(records.study(seeds=5))))
+
+
+def decided(stored: Iterable[Record]) -> set[str]:
+    return {
+        verdict.claim.id
+        for verdict in verdicts(Results(tuple(stored)))
+        if verdict.decision != "undecided"
+    }
 
 
 def test_an_empty_store_leaves_arithmetic_alone() -> None:
-    found = claims.verdicts(frame([]), [], None, np.random.default_rng(0))
-    assert [verdict.claim for verdict in found] == IDS
-    assert {verdict.claim for verdict in found if verdict.verdict != "undecided"} == {"F1", "L3"}
-    assert all(verdict.reason and verdict.rule for verdict in found)
+    assert [verdict.claim.id for verdict in verdicts(Results(()))] == IDS
+    assert decided([]) == {"F1", "L3"}
+    assert all(verdict.reason.en and verdict.claim.rule.en for verdict in verdicts(Results(())))
 
 
 def test_failures_only_are_undecided() -> None:
-    found = [records.record(method=method, status="failed") for method in records.ARGS]
-    made = claims.verdicts(frame(found), found, None, np.random.default_rng(0))
-    assert {verdict.claim for verdict in made if verdict.verdict != "undecided"} == {"F1", "L3"}
+    stored = [records.record(method=method, status="failed") for method in records.ARGS]
+    assert decided(stored) == {"F1", "L3"}
 
 
-def test_json_and_csv_hold_every_field(study: list[Verdict]) -> None:
-    content = json.loads(render(study, "json"))
+def test_json_and_csv_hold_every_field(study: Verdicts) -> None:
+    content = json.loads(as_text(study, "json"))
     assert [row["claim"] for row in content] == IDS
-    table = list(csv.DictReader(io.StringIO(render(study, "csv"))))
-    for verdict, row, line in zip(study, content, table, strict=True):
-        for name in ("text", "verdict", "unit", "rule", "reason", "effect", "low", "high"):
-            assert row[name] == getattr(verdict, name)
-            assert line[name] == ("" if row[name] is None else str(row[name]))
-        assert tuple(row["run_ids"]) == tuple(line["run_ids"].split()) == verdict.run_ids
+    table = list(csv.DictReader(io.StringIO(as_text(study, "csv"))))
+    for verdict, row, line in zip(study.verdicts, content, table, strict=True):
+        limits = verdict.effect or (None, None, None)
+        claim, fields = verdict.claim, ("text", "unit", "rule", "reason", "verdict")
+        words = claim.text.en, claim.unit.en, claim.rule.en, verdict.reason.en, verdict.decision
+        expected = dict(zip((*fields, "effect", "low", "high"), (*words, *limits), strict=True))
+        assert row == expected | {
+            "claim": claim.id,
+            "run_ids": [run.record.run_id for run in verdict.runs],
+        }
+        for name, value in expected.items():
+            assert line[name] == ("" if value is None else str(value))
+        assert json.loads(line["run_ids"]) == row["run_ids"]
 
 
-def test_markdown_has_a_row_and_a_rule_for_each_claim(study: list[Verdict]) -> None:
-    text = render(study, "md")
-    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
-    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == IDS
-    assert all(len(row.split(" | ")) == 7 for row in rows)
-    assert [line.split(":")[0] for line in text.splitlines() if line.startswith("- ")] == [
-        f"- {claim}" for claim in IDS
-    ]
+def test_a_run_id_that_several_devices_have_is_told_with_its_device() -> None:
+    stored = supporting("FA1")
+    keys = {row["claim"]: row["run_ids"] for row in Verdicts.of(Results(tuple(stored))).rows()}
+    assert set(keys["FA1"]) == {record.run_id for record in stored}
+    both = [*stored, *moved(stored, device_name="another")]
+    keys = {row["claim"]: row["run_ids"] for row in Verdicts.of(Results(tuple(both))).rows()}
+    assert set(keys["FA1"]) == {Run(record).key for record in both}
 
 
-def test_chinese_changes_the_words_and_nothing_else(study: list[Verdict]) -> None:
-    english, chinese = (json.loads(render(study, "json", lang)) for lang in ("en", "zh"))
-    for one, other in zip(english, chinese, strict=True):
-        assert all(
-            any("一" <= char <= "鿿" for char in other[name]) for name in ("text", "rule", "reason")
-        )
-        for name in one.keys() - {"text", "unit", "rule", "reason"}:
-            assert one[name] == other[name]
-    assert "成立" in render(study, "md", "zh")
+def test_markdown_has_a_row_and_a_rule_for_each_claim(study: Verdicts) -> None:
+    text = as_text(study, "md")
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert [row.split(" | ")[0].removeprefix("| ").strip() for row in rows] == IDS
+    assert all(len(row.split(" | ")) == 6 for row in rows)
+    notes = [line for line in text.splitlines() if line.startswith("- ")]
+    assert [note.split(":")[0] for note in notes] == [f"- {claim}" for claim in IDS]
+    for note, verdict in zip(notes, study.verdicts, strict=True):
+        shown = note.replace("\\", "")
+        assert f"{verdict.reason.en} Rule: {verdict.claim.rule.en}" in shown
+
+
+def test_chinese_changes_the_words_and_nothing_else(study: Verdicts) -> None:
+    english, chinese = (study.sheet(lang).sections[0] for lang in ("en", "zh"))
+    for one, other in zip(english.rows, chinese.rows, strict=True):
+        assert [one[i] for i in (0, 3, 5)] == [other[i] for i in (0, 3, 5)]
+        assert all(is_chinese(other[i]) and not is_chinese(one[i]) for i in (1, 2))
+    assert all(is_chinese(text) for text in (*chinese.notes, study.sheet("zh").legend))
+    assert not any(is_chinese(text) for text in (*english.notes, study.sheet("en").legend))
+    for verdict in study.verdicts:
+        assert is_chinese(verdict.reason.zh)
+        assert is_chinese(verdict.claim.rule.zh)
+    assert "成立" in as_text(study, "md", "zh")
+
+
+def is_chinese(text: str) -> bool:
+    return any("一" <= char <= "鿿" for char in text)
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_latex_is_balanced(study: list[Verdict], lang: Any) -> None:
-    text = render(study, "latex", lang)
+def test_latex_is_balanced(study: Verdicts, lang: Any) -> None:
+    text = as_text(study, "latex", lang)
     body = text.replace(r"\{", "").replace(r"\}", "")
     assert body.count("{") == body.count("}")
     assert not [line for line in text.splitlines()[1:] if "%" in line.replace(r"\%", "")]
     assert text.count(r"\\") == len(IDS) + 1
 
 
-def test_equal_stores_give_equal_verdicts(study: list[Verdict]) -> None:
-    found = list(records.study(seeds=5))
-    random.Random(0).shuffle(found)
-    assert claims.verdicts(frame(found), found, None, np.random.default_rng(0)) == study
+def test_equal_stores_give_equal_verdicts(study: Verdicts) -> None:
+    stored = list(records.study(seeds=5))
+    random.Random(0).shuffle(stored)
+    again = Verdicts.of(Results(tuple(stored)))
+    assert again.rows() == study.rows()
+    assert again.sheet("zh") == study.sheet("zh")
