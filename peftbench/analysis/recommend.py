@@ -55,7 +55,7 @@ class Recommendation:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """An arm with its peak of a training step in bytes and what it reaches in the primary metric."""
+    """An arm, its peak of a training step in bytes, and its mean of the primary metric."""
 
     arm: Arm
     peak: float
