@@ -63,8 +63,8 @@ RESULTS_DIFFER = Words(
 REPEATED = Words("{0} (seeds: {1})", "{0}(种子:{1})")
 SEVERAL_PLACES = Words(
     "these runs come from {0} devices or software stacks, whose costs do not compare: "
-    "`peftbench table --kind costs` shows them apart",
-    "这些运行来自 {0} 种设备或软件环境,其成本不可比较:`peftbench table --kind costs` 将其分开列出",
+    "peftbench table --kind costs shows them apart",
+    "这些运行来自 {0} 种设备或软件环境,其成本不可比较:peftbench table --kind costs 将其分开列出",
 )
 COVERS_LESS: dict[Over | None, Words] = {
     "examples": Words(
