@@ -65,9 +65,7 @@ def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
             args = json.dumps(spec["args"], sort_keys=True)
             done.setdefault((spec["task"], spec["method"], args), []).append(content)
     table = json.loads(as_text(comparison(Results.read(store)), "json"))
-    keys = [
-        (row["task"], row["method"], json.dumps(row["args"], sort_keys=True)) for row in table
-    ]
+    keys = [(row["task"], row["method"], json.dumps(row["args"], sort_keys=True)) for row in table]
     assert {key for key, row in zip(keys, table, strict=True) if row["seeds"]} == set(done)
     for key, row in zip(keys, table, strict=True):
         members = done.get(key, [])
@@ -193,7 +191,9 @@ def test_places_are_pooled_for_quality_and_apart_for_costs(other: dict[str, Any]
     assert "peftbench table --kind costs" in text(*members)
     assert len(costs(results).blocks) == 2
     content = json.loads(text(*members, format="json"))
-    assert [[row["device"], row["device_name"], row["stack"]] for row in content] == [[None] * 3] * 2
+    assert [[row["device"], row["device_name"], row["stack"]] for row in content] == [
+        [None] * 3
+    ] * 2
     assert [len(row["places"]) for row in content] == [2, 2]
     (row,) = json.loads(text(members[0], format="json"))
     assert row["places"] == [{name: row[name] for name in ("device", "device_name", "stack")}]
@@ -467,7 +467,11 @@ def test_costs_are_those_of_the_records_and_relative_to_lora_seed_by_seed() -> N
         assert row["tokens_per_second"] == pytest.approx(statistics.mean(rates))
         latencies = [timing.latency_seconds for timing in of_seeds if timing.latency_seconds]
         assert row["merged"] == pytest.approx(
-            [times.merged.median / times.base.median for times in latencies if times.merged and times.base]
+            [
+                times.merged.median / times.base.median
+                for times in latencies
+                if times.merged and times.base
+            ]
         )
         assert row["adapted"] == pytest.approx([1.25] * 3)
         lora = [timings["lora", seed].tokens_per_second or 1 for seed in range(3)]
