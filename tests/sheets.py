@@ -1,22 +1,17 @@
-"""What tests of tables share: records with given scores, and a table's cells as Markdown has them."""
+"""What tests of tables share: records with given scores, and the cells of a Markdown table."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import records
 
-from peftbench.analysis.estimates import Results
 from peftbench.record import Predictions, Record
 from peftbench.store import run_key
 
 
-def results(*members: Record) -> Results:
-    """Of records that left no predictions."""
-    return Results(members)
-
-
-def seeds(method: str, accuracies: list[float], **changed: object) -> list[Record]:
+def seeds(method: str, accuracies: list[float], **changed: Any) -> list[Record]:
     """A run per accuracy, with an nll that is worse the better that is."""
     return [
         records.record(
@@ -27,16 +22,17 @@ def seeds(method: str, accuracies: list[float], **changed: object) -> list[Recor
 
 
 def predicted(
-    method: str, right: list[int], examples: int = 40, **changed: object
+    method: str, right: list[int], examples: int = 40, **changed: Any
 ) -> tuple[list[Record], dict[str, pd.DataFrame]]:
     """A run for each number of right answers, and the predictions by the run's key."""
     members: list[Record] = []
     tables: dict[str, pd.DataFrame] = {}
     for seed, n in enumerate(right):
-        scores = np.random.default_rng([seed, n]).permutation(np.arange(examples) < n).astype(float)
+        rng = np.random.default_rng([seed, n])
+        scores = rng.permutation(np.arange(examples) < n).astype(float)
         ids = [f"test/{i}" for i in range(examples)]
         table = pd.DataFrame({"id": ids, "nll": 1 - scores / 2, "count": 1, "score": scores})
-        metrics = {"accuracy": float(scores.mean()), "nll": float(table["nll"].mean())}
+        metrics = {"accuracy": float(scores.mean()), "nll": float((1 - scores / 2).mean())}
         record = records.record(
             method=method,
             seed=seed,

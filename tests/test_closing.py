@@ -1,4 +1,4 @@
-"""The article's closing table says where each technique wins, at what cost, and what peft offers."""
+"""The article's closing table: where each technique wins, at what cost, and what peft offers."""
 
 import ast
 import importlib.metadata
