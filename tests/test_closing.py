@@ -7,6 +7,7 @@ import math
 import re
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 import records
@@ -85,18 +86,24 @@ def test_the_closing_table_tells_blocks_of_one_task_apart() -> None:
     assert [row[0] for row in rows(text(*members))][5:8] == ["reviews, m2", "b", "reviews, minilm"]
 
 
-def test_costs_relative_to_lora_are_taken_on_each_device_of_the_same_arms() -> None:
-    """The first lora arm is not on the other device, another one is."""
+@pytest.mark.parametrize(
+    ("method", "other"), [("lora", {"alpha": 48.0}), ("vera", {"rank": 512})], ids=["lora", "vera"]
+)
+def test_costs_relative_to_lora_are_taken_on_each_device_of_the_same_arms(
+    method: str, other: dict[str, Any]
+) -> None:
+    """The first arm of a method is not on the other device, another one is."""
+    (same,) = {"lora", "vera"} - {method}
     members = [
         *seeds("lora", [0.7, 0.8]),
         *seeds("vera", [0.7, 0.8]),
-        *seeds("lora", [0.7, 0.8], args={"alpha": 48.0}, environment=ELSEWHERE),
-        *seeds("vera", [0.7, 0.8], environment=ELSEWHERE),
+        *seeds(method, [0.7, 0.8], args=other, environment=ELSEWHERE),
+        *seeds(same, [0.7, 0.8], environment=ELSEWHERE),
     ]
     here = "reviews, cpu: AMD EPYC, 2 threads"
     assert closed(*members).tasks == ("reviews",)
     assert list(closed(*members).techniques["vera"].peak) == [here]
-    members += seeds("lora", [0.7, 0.8], environment=ELSEWHERE)
+    members += seeds(method, [0.7, 0.8], environment=ELSEWHERE)
     ratio = pytest.approx(163 / 196)
     peak = closed(*members).techniques["vera"].peak
     assert peak == {here: ratio, "reviews, cpu: another": ratio}
