@@ -7,7 +7,7 @@ import math
 import re
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import records
@@ -18,8 +18,9 @@ from peftbench.analysis.intervals import ALPHA
 from peftbench.markup import as_text
 from peftbench.record import Record
 from peftbench.tables import Closing, closing
-from peftbench.tables.closing import NOT_MEASURED, STATEMENTS, Technique
+from peftbench.tables.closing import NOT_MEASURED, Technique, Verdict
 from peftbench.tables.peft_offers import PEFT_OFFERS, PeftOffers
+from peftbench.tables.statements import STATEMENTS
 
 ELSEWHERE = records.environment(device_name="another")
 
@@ -133,8 +134,7 @@ def test_a_test_rejects_at_exactly_its_level(
 ) -> None:
     """One level, one comparison: `intervals.rejects`, for tables as for figures."""
     technique = Technique(differences={"a": Difference(3, difference, p_holm=p)})
-    verdicts = {name: getattr(technique, name) for name in ("better", "worse", "undecided")}
-    assert [name for name, tasks in verdicts.items() if tasks == ["a"]] == [verdict]
+    assert [name for name in get_args(Verdict) if technique.on(name)] == [verdict]
 
 
 def test_a_closing_table_without_records_measures_nothing() -> None:

@@ -34,6 +34,7 @@ from peftbench.wording import Words
 NASTY = "first line\nCUDA | out \\ of `memory` *now* <b> __init__ $5 100% a&b {x #1 ~^ \x1b[31m"
 FORMATS: tuple[Format, ...] = get_args(Format)
 TRIAL = StudyReference(name="glue", trials=20, trial=3)
+MODULES = ("cells", "comparison", "comparison_notes", "costs", "closing", "statements")
 ELSEWHERE = records.environment(device_name="another")
 
 
@@ -587,11 +588,11 @@ def words_in(value: Any) -> Iterator[Words]:
         yield from words_in(vars(value))
 
 
-@pytest.mark.parametrize("name", ["cells", "comparison", "costs", "closing"])
+@pytest.mark.parametrize("name", MODULES)
 def test_translations_fill_in_the_same_values(name: str) -> None:
     constants = vars(importlib.import_module(f"peftbench.tables.{name}"))
     texts = list(words_in({key: value for key, value in constants.items() if key.isupper()}))
-    assert len(texts) > 5
+    assert len(texts) > 3
     for words in texts:
         assert set(re.findall(r"\{\w+\}", words.en)) == set(re.findall(r"\{\w+\}", words.zh))
         assert re.search("[\u4e00-\u9fff]", words.zh) or not re.search(r"[a-z]{4}", words.en)

@@ -76,6 +76,11 @@ def bracket(interval: Interval | None, format: str) -> str:
     return f" [{decimal(interval.low, format)}, {decimal(interval.high, format)}]"
 
 
+def interval_cells(interval: Interval | None) -> dict[str, Any]:
+    """An interval in a row of JSON."""
+    return vars(interval) if interval else dict.fromkeys(("low", "high", "over"))
+
+
 def question_cells(question: Question) -> dict[str, Any]:
     """What a row of JSON says of its block."""
     names = ("model", "task", "task_version", "split")

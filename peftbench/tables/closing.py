@@ -1,9 +1,9 @@
 """The article's closing table: a technique, what it is recommended for, Hugging Face's support;
 beside it what was measured."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -11,8 +11,9 @@ from peftbench.analysis.blocks import Arm, Block, names
 from peftbench.analysis.estimates import Difference, Results, best
 from peftbench.analysis.measures import mean
 from peftbench.markup import AbstractTable, Section, Sheet
-from peftbench.tables.cells import ALONE, REFERENCE, bracket, nothing
+from peftbench.tables.cells import ALONE, REFERENCE, bracket, interval_cells, nothing
 from peftbench.tables.peft_offers import PEFT_OFFERS, PeftOffers
+from peftbench.tables.statements import STATEMENTS
 from peftbench.wording import NONE, Lang, Words, decimal, ranged
 
 LEGEND = Words(
@@ -50,42 +51,7 @@ PEAK_RATIO = Words("peak × LoRA", "峰值内存相对 LoRA")
 SPEED_RATIO = Words("tok/s × LoRA", "速度相对 LoRA")
 
 
-@dataclass(frozen=True)
-class Statement:
-    """What the article says of a technique."""
-
-    name: str
-    recommended_for: Words
-    support: Words  # by Hugging Face
-
-
-STATEMENTS = {
-    "lora": Statement(
-        "LoRA",
-        Words("general fine-tuning, production", "通用微调、生产部署"),
-        Words("complete", "完整支持"),
-    ),
-    "lora-fa": Statement(
-        "LoRA-FA",
-        Words("little memory", "显存受限环境"),
-        Words("yes, needs custom work", "支持,需自定义"),
-    ),
-    "vera": Statement(
-        "VeRA",
-        Words("few samples, quick experiments", "小样本、快速实验"),
-        Words("community implementation", "社区实现"),
-    ),
-    "delta-lora": Statement(
-        "Delta-LoRA",
-        Words("high-precision tasks (maths, code)", "高精度任务(如数学/代码)"),
-        Words("experimental", "实验性"),
-    ),
-    "lora+": Statement(
-        "LoRA+",
-        Words("chasing the best result", "追求 SOTA 性能"),
-        Words("yes, by setting the learning rates", "支持,需设置学习率"),
-    ),
-}
+Verdict = Literal["better", "worse", "undecided"]  # than LoRA, by the paired test
 OTHERS = tuple(method for method in STATEMENTS if method != REFERENCE)
 
 
@@ -100,24 +66,12 @@ class Technique:
     speed: dict[str, float] = field(default_factory=dict)  # relative to LoRA
 
     @property
-    def best(self) -> list[str]:
+    def best_on(self) -> list[str]:
         return [task for task, sure in self.highest.items() if sure]
 
-    @property
-    def better(self) -> list[str]:
-        return self._on(lambda difference: difference.is_better)
-
-    @property
-    def worse(self) -> list[str]:
-        return self._on(lambda difference: difference.is_worse)
-
-    @property
-    def undecided(self) -> list[str]:
-        return self._on(lambda difference: not _decided(difference))
-
-    def _on(self, verdict: Callable[[Difference], bool]) -> list[str]:
+    def on(self, verdict: Verdict) -> list[str]:
         """The tasks whose difference to LoRA has a verdict."""
-        return [task for task, difference in self.differences.items() if verdict(difference)]
+        return [task for task, effect in self.differences.items() if _verdict(effect) == verdict]
 
 
 @dataclass(frozen=True)
@@ -140,7 +94,7 @@ class Closing(AbstractTable):
         rows: list[list[str]] = []
         for method, statement in STATEMENTS.items():
             technique = self.techniques[method]
-            measured = (technique.best, technique.better, technique.worse)
+            measured = (technique.best_on, technique.on("better"), technique.on("worse"))
             rows.append(
                 [
                     statement.name,
@@ -167,7 +121,9 @@ class Closing(AbstractTable):
             rows.append([task, name, *map(_effect, differences)])
             marked |= {(i, 1)} if top and self.techniques[top].highest[task] else set()
             marked |= {
-                (i, j) for j, effect in enumerate(differences, 2) if effect and _decided(effect)
+                (i, j)
+                for j, effect in enumerate(differences, 2)
+                if effect and _verdict(effect) != "undecided"
             }
         rows.append([PEAK_RATIO[lang], NONE, *(ranged(one.peak.values()) for one in others)])
         rows.append([SPEED_RATIO[lang], NONE, *(ranged(one.speed.values()) for one in others)])
@@ -181,10 +137,8 @@ class Closing(AbstractTable):
                 "technique": statement.name,
                 "recommended_for": statement.recommended_for["en"],
                 "highest_on": list(technique.highest),
-                "best_on": technique.best,
-                "better_on": technique.better,
-                "worse_on": technique.worse,
-                "undecided_on": technique.undecided,
+                "best_on": technique.best_on,
+                **{f"{verdict}_on": technique.on(verdict) for verdict in get_args(Verdict)},
                 "differences": {
                     task: _difference_cells(difference)
                     for task, difference in technique.differences.items()
@@ -259,8 +213,8 @@ def _measure_costs(
                 ratios[name] = value / base
 
 
-def _decided(difference: Difference) -> bool:
-    return difference.is_better or difference.is_worse
+def _verdict(effect: Difference) -> Verdict:
+    return "better" if effect.is_better else "worse" if effect.is_worse else "undecided"
 
 
 def _effect(difference: Difference | None) -> str:
@@ -270,15 +224,6 @@ def _effect(difference: Difference | None) -> str:
 
 
 def _difference_cells(difference: Difference) -> dict[str, Any]:
-    interval = difference.interval
-    return {
-        "difference": difference.difference,
-        "low": interval and interval.low,
-        "high": interval and interval.high,
-        "p": difference.p,
-        "p_holm": difference.p_holm,
-        "p_flip": difference.p_flip,
-        "improvement": difference.improvement,
-        "over": interval and interval.over,
-        "n": difference.seeds,
-    }
+    names = ("difference", "p", "p_holm", "p_flip", "improvement")
+    cells = {name: getattr(difference, name) for name in names}
+    return cells | interval_cells(difference.interval) | {"n": difference.seeds}

@@ -1,12 +1,11 @@
-"""The comparison of methods: a section for each block, and what its numbers cannot say."""
+"""The comparison of methods: a section for each block."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from peftbench.analysis.blocks import Arm, Block, Value, grouped
-from peftbench.analysis.estimates import BETTER, Estimate, Over, Results
+from peftbench.analysis.blocks import Arm, Block, Value
+from peftbench.analysis.estimates import BETTER, Estimate, Results
 from peftbench.analysis.measures import MEASURES, mean, trained_share
 from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.tables.cells import (
@@ -18,6 +17,7 @@ from peftbench.tables.cells import (
     TRAINED,
     bracket,
     busy_notes,
+    interval_cells,
     left_out_note,
     measured,
     nothing,
@@ -25,7 +25,8 @@ from peftbench.tables.cells import (
     studies,
     titles,
 )
-from peftbench.wording import NONE, Lang, Words, count, decimal, mebibytes, per_cent, shortened
+from peftbench.tables.comparison_notes import Estimates, notes_of
+from peftbench.wording import NONE, Lang, Words, count, decimal, mebibytes, per_cent
 
 LEGEND = Words(
     "Means over the seeds that are done, with 95 % intervals over seeds and test examples; a note "
@@ -49,43 +50,6 @@ LEGEND = Words(
 TRIALS = Words("trials", "调参次数")
 SEEDS = Words("seeds", "种子数")
 OF = Words("{0} of {1}", "{0} / {1}")
-FAILED = Words("{0}, seed {1}: {2}: {3}", "{0}, 种子 {1}: {2}: {3}")
-ALL_FAILED = Words("{0}, seeds {1}: {2}: {3}", "{0}, 种子 {1}: {2}: {3}")
-NO_ERROR = Words("no error was recorded", "没有记录错误")
-EXAMPLES_DIFFER = Words(
-    "these runs saw {0} different sets of examples: their scores do not compare",
-    "这些运行用了 {0} 组不同的样本:分数不可比较",
-)
-RESULTS_DIFFER = Words(
-    "done several times, with results that differ by more than rounding: {0}; the first counts",
-    "重复运行且结果之差超出舍入误差:{0};以第一次为准",
-)
-REPEATED = Words("{0} (seeds: {1})", "{0}(种子:{1})")
-SEVERAL_PLACES = Words(
-    "these runs come from {0} devices or software stacks, whose costs do not compare: "
-    "peftbench table --kind costs shows them apart",
-    "这些运行来自 {0} 种设备或软件环境,其成本不可比较:peftbench table --kind costs 将其分开列出",
-)
-COVERS_LESS: dict[Over | None, Words] = {
-    "examples": Words(
-        "the intervals of {0} cover examples (one seed) only",
-        "{0} 的区间只涵盖测试样本(只有一个种子)",
-    ),
-    "seeds": Words(
-        "the intervals of {0} cover seeds (no predictions give it by example) only",
-        "{0} 的区间只涵盖种子(没有逐样本的预测可以复现该数值)",
-    ),
-    None: Words(
-        "no interval for {0}: one number alone, or numbers that do not vary, "
-        "do not tell how sure they are",
-        "{0} 没有区间:单个数值或完全相同的数值说明不了不确定性",
-    ),
-}
-UNEQUAL = Words(
-    "unequal tuning: {0} trials; a difference may come from the tuning",
-    "调参预算不等:{0} 次;差异可能来自调参",
-)
-NOT_TUNED = Words("none", "无")
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +138,13 @@ def _section(compared: ComparedBlock, lang: Lang) -> Section:
     )
     left = frozenset({0, len(header) - 1})
     named = [words[lang] for words in header]
-    return Section(*titles(block, lang), named, rows, left, marked, _notes(compared, lang))
+    estimates: Estimates = {
+        name: {row.arm: estimate for row in compared.rows if (estimate := row.estimate(name))}
+        for name in BETTER
+    }
+    notes = [note[lang] for note in notes_of(block, estimates)]
+    notes += busy_notes([row.costs for row in compared.rows if row.costs], lang)
+    return Section(*titles(block, lang), named, rows, left, marked, notes)
 
 
 def _score(estimate: Estimate | None) -> str:
@@ -189,86 +159,6 @@ def _seeds(arm: Arm, lang: Lang) -> str:
     if not done:
         return ", ".join(dict.fromkeys(run.record.status for run in arm.runs))
     return str(done) if done == len(arm.runs) else OF.format(done, len(arm.runs))[lang]
-
-
-def _notes(compared: ComparedBlock, lang: Lang) -> list[str]:
-    """The ways in which runs failed, and warnings of what the numbers cannot say."""
-    block = compared.block
-    notes = [*_failures(block)]
-    if len(block.fingerprints) > 1:
-        notes.append(EXAMPLES_DIFFER.format(len(block.fingerprints)))
-    if block.repeats:
-        seeds_of = grouped(block.repeats, lambda repeat: repeat[0])
-        arms = [
-            REPEATED.format(label, _listed(seed for _, seed in repeats))
-            for label, repeats in seeds_of.items()
-        ]
-        notes.append(RESULTS_DIFFER.format(Words.joined(arms, ", ")))
-    notes += [*_covered(compared), *_budgets(block)]
-    if len(block.places) > 1:
-        notes.append(SEVERAL_PLACES.format(len(block.places)))
-    costs = [row.costs for row in compared.rows if row.costs]
-    return [note[lang] for note in notes] + busy_notes(costs, lang)
-
-
-def _failures(block: Block) -> list[Words]:
-    """A line for each way in which runs of an arm failed; a run that a search ended early did
-    not."""
-    failed = [
-        (arm.label, run.record)
-        for arm in block.arms
-        for run in arm.runs
-        if run.record.status not in ("done", "pruned")
-    ]
-    ways = grouped(
-        failed, lambda run: (run[0], run[1].status, shortened(run[1].error or "", most=200))
-    )
-    return [
-        (ALL_FAILED if len(runs) > 1 else FAILED).format(
-            label, _listed(record.spec.seed for _, record in runs), status, error or NO_ERROR
-        )
-        for (label, status, error), runs in ways.items()
-    ]
-
-
-def _covered(compared: ComparedBlock) -> list[Words]:
-    """What intervals cover, where it is not seeds and examples: a line for each kind of less."""
-    done = [row for row in compared.rows if row.arm.done]
-    known: list[tuple[str, Value, Over | None]] = [
-        (row.arm.label, name, estimate.interval and estimate.interval.over)
-        for row in done
-        for name in BETTER
-        if (estimate := row.estimate(name)) and estimate.mean is not None
-    ]
-    notes: list[Words] = []
-    for over, lines in grouped(known, lambda line: line[2]).items():
-        if over not in COVERS_LESS:
-            continue
-        values = [
-            ("nll" if name == "nll" else compared.block.primary)
-            + ("" if len(of) == len(done) else f" ({_listed(label for label, *_ in of)})")
-            for name, of in grouped(lines, lambda line: line[1]).items()
-        ]
-        notes.append(COVERS_LESS[over].format(", ".join(values)))
-    return notes
-
-
-def _budgets(block: Block) -> list[Words]:
-    """A warning where arms were not tuned alike."""
-    budgets = grouped(block.arms, lambda arm: arm.trials)
-    if len(budgets) < 2:
-        return []
-    parts = [
-        Words.same("{0}: {1}").format(
-            _listed(arm.label for arm in arms), NOT_TUNED if trials is None else trials
-        )
-        for trials, arms in budgets.items()
-    ]
-    return [UNEQUAL.format(Words.joined(parts))]
-
-
-def _listed(items: Iterable[object]) -> str:
-    return ", ".join(map(str, items))
 
 
 def _row(block: Block, row: ComparedArm) -> dict[str, Any]:
@@ -302,15 +192,8 @@ def _row(block: Block, row: ComparedArm) -> dict[str, Any]:
 
 def _score_cells(name: Value, estimate: Estimate | None) -> dict[str, Any]:
     estimate = estimate or Estimate(None, None, None)
-    interval = estimate.interval
-    return {
-        name: estimate.mean,
-        f"{name}.std": estimate.std,
-        f"{name}.low": interval and interval.low,
-        f"{name}.high": interval and interval.high,
-        f"{name}.over": interval and interval.over,
-        f"{name}.best": estimate.best,
-    }
+    parts = {"std": estimate.std, **interval_cells(estimate.interval), "best": estimate.best}
+    return {name: estimate.mean} | {f"{name}.{part}": cell for part, cell in parts.items()}
 
 
 def _metric_names(block: Block) -> list[str]:
