@@ -1,17 +1,30 @@
 """A recommendation is what the records say, and nothing is recommended that they do not cover."""
 
+import json
 import math
 import random
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import records
 from scipy import stats as distributions
+from sheets import predicted
 
-from peftbench.analysis.frame import frame
-from peftbench.analysis.recommend import GIB, HEADROOM, NEARBY, Recommendation, recommend, render
-from peftbench.record import CudaPeaks, Data, Record
+from peftbench.analysis.estimates import Results
+from peftbench.analysis.recommend import (
+    GIB,
+    HEADROOM,
+    NEARBY,
+    Recommendation,
+    described,
+    recommend,
+)
+from peftbench.record import CudaMemory, CudaPeaks, Data, Record
 from peftbench.spec import DataSpec, StudyReference
+from peftbench.tables import comparison
+
+ELSEWHERE = records.environment(device_name="another")
 
 
 def arm(
@@ -22,45 +35,51 @@ def arm(
     **changed: Any,
 ) -> list[Record]:
     """An arm's runs, one a seed, with these scores and this peak."""
-    made: list[Record] = []
+    members: list[Record] = []
     for seed, score in enumerate(scores):
         record = records.record(
             method=method, seed=seed, metrics={"accuracy": score, "nll": 1 - score}, **changed
         )
-        cuda = CudaPeaks(train=reserved, eval=None) if reserved else None
-        cost = record.cost and record.cost.model_copy(
-            update={"peak_bytes": int(peak), "cuda_reserved_bytes": cuda}
+        assert record.footprint is not None
+        footprint = record.footprint.model_copy(update={"peak_bytes": int(peak)})
+        unknown = CudaPeaks(train=None, eval=None)
+        cuda = CudaMemory(
+            allocated_bytes=unknown, reserved_bytes=CudaPeaks(train=reserved, eval=None)
         )
-        made.append(record.model_copy(update={"cost": cost}))
-    return made
+        members.append(
+            record.model_copy(update={"footprint": footprint, "cuda": cuda if reserved else None})
+        )
+    return members
 
 
 def ask(
-    *found: list[Record],
+    *arms: list[Record],
     model: str = "minilm",
     task: str = "reviews",
     memory: float = 1.0,
     samples: int | None = None,
 ) -> Recommendation:
-    return recommend(
-        frame([record for each in found for record in each]), model, task, memory, samples
-    )
+    members = tuple(record for runs in arms for record in runs)
+    return recommend(Results(members), model, task, memory, samples)
 
 
 def test_the_best_mean_that_fits() -> None:
     full, lora = (
         arm("full", [0.9, 0.92, 0.91], peak=500e6),
-        arm("lora", [0.8, 0.82, 0.81], train={"lr": 2e-4, "batch_size": 8}),
+        arm("lora", [0.8, 0.82, 0.81], train={"lr": 2e-4}),
     )
     fa = arm("lora-fa", [0.7, 0.72, 0.71], peak=50e6)
     assert ask(full, lora, fa).method == "full"
-    found = ask(full, lora, fa, memory=0.2)
-    assert (found.method, found.rank, found.lr, found.batch_size) == ("lora", 8, 2e-4, 8)
-    assert found.peak_bytes == 100e6
-    assert found.run_ids == tuple(record.run_id for record in lora)
-    assert (found.seeds, found.arms) == (3, 2)
+    answer = ask(full, lora, fa, memory=0.2)
+    assert (answer.method, answer.args["rank"], answer.lr) == ("lora", 8, 2e-4)
+    assert (answer.batch_size, answer.steps) == (16, 100)
+    assert answer.peak_bytes == 100e6
+    assert answer.run_ids == tuple(record.run_id for record in lora)
+    assert (answer.seeds, answer.arms) == (3, 2)
     interval = distributions.ttest_1samp([0.8, 0.82, 0.81], 0).confidence_interval(0.95)
-    assert (found.mean, found.low, found.high) == pytest.approx((0.81, interval.low, interval.high))
+    assert (answer.mean, answer.low, answer.high) == pytest.approx(
+        (0.81, interval.low, interval.high)
+    )
 
 
 def test_the_budget_holds_the_peak_and_its_headroom() -> None:
@@ -79,11 +98,11 @@ def test_what_cuda_reserves_goes_before_live_tensors() -> None:
     "question", [{"model": "other"}, {"task": "other"}, {"memory": 0.01}, {"samples": 100}]
 )
 def test_what_is_not_covered_is_not_known(question: dict[str, Any]) -> None:
-    found = ask(arm("lora", [0.8, 0.81, 0.82]), **question)
-    assert found.method is None
-    assert found.run_ids == ()
-    assert found.reason
-    assert "I do not know" in render(found)
+    answer = ask(arm("lora", [0.8, 0.81, 0.82]), **question)
+    assert answer.method is None
+    assert answer.run_ids == ()
+    assert answer.reason
+    assert "I do not know" in described(answer)
     assert ask(**question).method is None
 
 
@@ -99,24 +118,26 @@ def test_only_finished_test_runs_count(changed: dict[str, Any]) -> None:
 
 def test_a_failed_run_takes_nothing_from_its_arm() -> None:
     lora = arm("lora", [0.8, 0.81])
-    found = ask(lora, [records.record(method="lora", seed=2, status="failed")])
-    assert found.run_ids == tuple(record.run_id for record in lora)
+    answer = ask(lora, [records.record(method="lora", seed=2, status="failed")])
+    assert answer.run_ids == tuple(record.run_id for record in lora)
 
 
 def test_an_arm_whose_memory_is_unknown_is_not_recommended() -> None:
-    unmeasured = [record.model_copy(update={"cost": None}) for record in arm("full", [0.9, 0.9])]
+    unmeasured = [
+        record.model_copy(update={"footprint": None}) for record in arm("full", [0.9, 0.9])
+    ]
     assert ask(unmeasured, arm("lora", [0.8, 0.8])).method == "lora"
     assert "no peak memory" in ask(unmeasured).reason
 
 
 def test_training_that_does_not_pay_is_not_recommended() -> None:
     floor = arm("frozen", [0.8, 0.8])
-    found = ask(floor, arm("lora", [0.8, 0.8]))
-    assert found.method is None
-    assert "frozen" in found.reason
-    assert (found := ask(floor, arm("lora", [0.81, 0.8]))).method == "lora"
-    assert found.arms == 1
-    assert "cannot be told from the frozen model" in found.reason
+    answer = ask(floor, arm("lora", [0.8, 0.8]))
+    assert answer.method is None
+    assert "frozen" in answer.reason
+    assert (answer := ask(floor, arm("lora", [0.81, 0.8]))).method == "lora"
+    assert answer.arms == 1
+    assert "cannot be told from the frozen model" in answer.reason
     assert "cannot be told" not in ask(floor, arm("lora", [0.9, 0.91])).reason
     assert ask(floor).method is None
 
@@ -138,8 +159,10 @@ def test_examples_within_a_factor() -> None:
 
 def test_a_floor_that_trained_on_nothing_is_seen_beside_the_others() -> None:
     untrained = Data(source="packaged", revision=None, fingerprint="f" * 64, counts={"test": 50})
-    floor = [made.model_copy(update={"data": untrained}) for made in arm("frozen", [0.95, 0.95])]
-    for method in ("full", "lora"):  # before the floor in the frame, and after it
+    floor = [
+        record.model_copy(update={"data": untrained}) for record in arm("frozen", [0.95, 0.95])
+    ]
+    for method in ("full", "lora"):  # before the floor in the block, and after it
         assert ask(floor, arm(method, [0.7, 0.7]), samples=4000).method is None
         assert (
             "none scores above the frozen model"
@@ -148,52 +171,72 @@ def test_a_floor_that_trained_on_nothing_is_seen_beside_the_others() -> None:
     assert "says how many examples" in ask(floor).reason
 
 
-def test_devices_are_not_mixed() -> None:
-    """The better arm ran elsewhere, with fewer runs."""
-    elsewhere = [
-        record.model_copy(
-            update={"environment": record.environment.model_copy(update={"device_name": "another"})}
-        )
-        for record in arm("full", [0.9, 0.9])
-    ]
-    found = ask(elsewhere, arm("lora", [0.8, 0.8, 0.8]))
-    assert found.method == "lora"
-    assert found.arms == 1
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"train": {"steps": 200}},
+        {"train": {"batch_size": 8}},
+        {"train": {"dtype": "bfloat16"}},
+        {"task_version": 2},
+        {"data": DataSpec(max_length=64)},
+    ],
+    ids=str,
+)
+def test_questions_are_not_mixed(other: dict[str, Any]) -> None:
+    """The better arm answers another question, with fewer runs."""
+    answer = ask(arm("full", [0.9, 0.9], **other), arm("lora", [0.8, 0.8, 0.8]))
+    assert answer.method == "lora"
+    assert answer.arms == 1
+
+
+def test_devices_are_pooled_and_the_greatest_peak_counts() -> None:
+    here = arm("full", [0.9, 0.91], peak=100e6)
+    there = arm("full", [0.9, 0.91, 0.92], peak=300e6, environment=ELSEWHERE)
+    lora = arm("lora", [0.8, 0.8, 0.8])
+    answer = ask(here, there, lora)
+    assert (answer.method, answer.seeds, answer.arms) == ("full", 3, 2)
+    assert answer.peak_bytes == 300e6
+    assert "AMD EPYC, 2 threads, cpu: another; torch" in answer.where
+    assert ask(here, there, lora, memory=0.2).method == "lora"
+    unmeasured = [record.model_copy(update={"footprint": None}) for record in there]
+    assert ask(here, unmeasured, lora).peak_bytes == 100e6
+    reserved = arm("full", [0.9, 0.91, 0.92], reserved=GIB // 2, device="cuda")
+    assert ask(here, reserved, lora).peak_bytes == GIB // 2
 
 
 def test_a_leaner_arm_is_named_where_it_is_as_good() -> None:
     best = arm("full", [0.80, 0.82, 0.79, 0.81, 0.80], peak=500e6)
     alike = arm("lora", [0.79, 0.82, 0.80, 0.80, 0.80])
     worse = arm("vera", [0.70, 0.72, 0.69, 0.71, 0.70], peak=50e6)
-    found = ask(best, alike, worse)
-    assert found.method == "full"
-    assert found.leaner is not None
-    assert found.leaner.startswith("lora (")
+    answer = ask(best, alike, worse)
+    assert answer.method == "full"
+    assert answer.leaner is not None
+    assert answer.leaner.startswith("lora (")
     assert ask(best, worse).leaner is None
     assert ask(alike, worse).leaner is None
     assert ask([*best[:2]], [*alike[:2]]).leaner is None  # two seeds tell nothing apart
 
 
 def test_one_seed_is_weak_evidence_without_an_interval() -> None:
-    found = ask(arm("lora", [0.8]))
-    assert found.method == "lora"
-    assert found.low is None
-    assert "weak" in found.reason
+    answer = ask(arm("lora", [0.8]))
+    assert answer.method == "lora"
+    assert answer.low is None
+    assert "weak" in answer.reason
     assert "weak" not in ask(arm("lora", [0.8, 0.81, 0.82])).reason
-    assert "interval" not in render(found)
+    assert "interval" not in described(answer)
 
 
 def test_tuning_effort_is_said() -> None:
     tuned = ask(arm("lora", [0.8, 0.82], study=StudyReference(name="tuned", trials=16)))
     assert tuned.trials == 16
-    assert "tuned with 16 trials" in render(tuned)
+    assert "tuned with 16 trials" in described(tuned)
     assert ask(arm("lora", [0.8, 0.82])).trials is None
-    assert "not tuned" in render(ask(arm("lora", [0.8, 0.82])))
+    assert "not tuned" in described(ask(arm("lora", [0.8, 0.82])))
 
 
 def test_words_hold_what_was_found() -> None:
     lora = arm("lora", [0.8, 0.82, 0.81], train={"lr": 2e-4})
-    text = render(ask(lora, samples=None))
+    text = described(ask(lora, samples=None))
     for part in (
         "lora",
         "rank 8",
@@ -208,9 +251,38 @@ def test_words_hold_what_was_found() -> None:
 
 
 def test_equal_stores_give_equal_answers() -> None:
-    found = list(records.study(seeds=4))
-    first = recommend(frame(found), "minilm", "sst2", 1.0)
-    random.Random(1).shuffle(found)
-    assert recommend(frame(found), "minilm", "sst2", 1.0) == first
+    members = list(records.study(seeds=4))
+    first = recommend(Results(tuple(members)), "minilm", "sst2", 1.0)
+    random.Random(1).shuffle(members)
+    assert recommend(Results(tuple(members)), "minilm", "sst2", 1.0) == first
     assert first.method == "full"
     assert math.isfinite(first.mean or math.nan)
+
+
+def test_the_interval_is_that_of_the_table() -> None:
+    members, tables = predicted("lora", [30, 31, 33])
+    results = Results(tuple(members), tables.__getitem__)
+    answer = recommend(results, "minilm", "reviews", 1.0)
+    (row,) = comparison(results).rows()
+    assert (answer.mean, answer.low, answer.high, answer.over) == tuple(
+        row[name] for name in ("metric", "metric.low", "metric.high", "metric.over")
+    )
+    assert "95% interval over seeds and examples" in described(answer)
+
+
+def test_the_paired_test_of_the_tables_decides_what_is_alike() -> None:
+    best, of_best = predicted("full", [31, 32, 31, 33])
+    other, of_other = predicted("lora", [32, 30, 31, 32])
+    worse, of_worse = predicted("vera", [4, 6, 3, 5])
+    results = Results((*best, *other, *worse), (of_best | of_other | of_worse).__getitem__)
+    answer = recommend(results, "minilm", "reviews", 1.0)
+    assert answer.method == "full"
+    assert answer.leaner is not None
+    assert answer.leaner.startswith("lora (")
+
+
+def test_an_answer_is_plain_json() -> None:
+    for answer in (ask(arm("lora", [0.8, 0.81])), ask()):
+        content = json.loads(json.dumps(asdict(answer), allow_nan=False))
+        assert isinstance(content["args"], dict)
+        assert content["method"] == answer.method

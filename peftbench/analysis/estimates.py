@@ -130,6 +130,10 @@ class Results:
         """The cost blocks of the same runs."""
         return cost_blocks(counted(self.records, "final"))
 
+    def costs_of(self, block: Block) -> tuple[Block, ...]:
+        """The cost blocks of the question of a quality block: one for each place."""
+        return tuple(costs for costs in self.costs if costs.question == block.question)
+
     @cached_property
     def tuning(self) -> tuple[Block, ...]:
         """The quality blocks of the runs on valid."""
@@ -177,7 +181,8 @@ class Results:
     ) -> dict[Arm, Difference]:
         """How much better each of `arms` (by default all others of the block that have a run that
         is done) is than the reference, corrected as one family."""
-        others = [arm for arm in arms or block.arms if arm is not reference and arm.done]
+        compared = block.arms if arms is None else arms
+        others = [arm for arm in compared if arm is not reference and arm.done]
         base, sign = self.values(reference, name), BETTER[name]
         pairs = [_Paired.of(self.values(arm, name), base, sign) for arm in others]
         adjusted = holm(np.array([np.nan if pair.p is None else pair.p for pair in pairs]))

@@ -1,25 +1,22 @@
 """What to use for a model, a task and a memory budget: the best arm that the store has measured
 there, or an honest "I do not know"."""
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pandas as pd
-from scipy import stats as distributions
+from peftbench.analysis.blocks import Arm, Block, facts
+from peftbench.analysis.estimates import Interval, Over, Results
+from peftbench.analysis.intervals import CONFIDENCE
+from peftbench.analysis.measures import measure
+from peftbench.wording import NONE, size
 
-from peftbench.analysis.frame import ARM, BLOCK, distinct
-from peftbench.tables import NONE, size
-
-CONFIDENCE = 0.95
 GIB = 2**30
-# the budget must hold this many times the live tensors' peak: an allocator needs more than what
-# lives
+# The budget must hold this many times the live tensors' peak: an allocator needs more than what
+# lives.
 HEADROOM = 1.1
-# a number of training examples stands for others up to this many times smaller or larger
-NEARBY = 2.0
+NEARBY = 2.0  # training examples stand for others up to this many times fewer or more
 FEW_SEEDS = 3  # fewer are called weak evidence
 
 
@@ -34,254 +31,258 @@ class Recommendation:
     samples: int | None
     reason: str
     method: str | None = None
-    args: str = "{}"  # JSON: rank and whatever else the method takes
+    args: dict[str, Any] = field(default_factory=dict)  # rank and whatever else the method takes
     lr: float | None = None
     head_lr: float | None = None
     batch_size: int | None = None
     steps: int | None = None
-    # of a training step: reserved by CUDA where that is known, else live tensors
+    # Of a training step: reserved by CUDA where that is known, else live tensors.
     peak_bytes: float | None = None
     metric: str | None = None
     mean: float | None = None
-    low: float | None = None  # Student's interval of the mean over seeds; None with one seed
+    low: float | None = None  # the mean's interval; None where nothing says how wide it is
     high: float | None = None
+    over: Over | None = None  # what the interval covers
     seeds: int = 0
     arms: int = 0  # among how many it is the best
-    # the most that a search spent on the settings; None: they were not tuned
-    trials: int | None = None
+    trials: int | None = None  # the most that a search spent on the settings; None: not tuned
     trained_on: int | None = None  # training examples; None: not known
     where: str = ""  # device and software
-    # the arm with the least peak that cannot be told from this one and needs less memory
     leaner: str | None = None
+    # the arm with the least peak that cannot be told from this one and needs less memory
     run_ids: tuple[str, ...] = ()
 
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """An arm, its peak of a training step in bytes, and its mean of the primary metric."""
+
+    arm: Arm
+    peak: float
+    mean: float
+    interval: Interval | None
+
     @property
-    def rank(self) -> int | None:
-        return json.loads(self.args).get("rank")
+    def needed(self) -> float:
+        return HEADROOM * self.peak
 
 
 def recommend(
-    runs: pd.DataFrame, model: str, task: str, memory_gib: float, samples: int | None = None
+    results: Results, model: str, task: str, memory_gib: float, samples: int | None = None
 ) -> Recommendation:
     """The arm with the best mean of the primary metric on the test split among those whose training
     fits into memory_gib (GiB).
 
-    runs: frame.frame. samples: how many training examples there are; None: the most that the store
-    has. Only runs of one block are compared: the one with most runs that are done. It knows nothing
-    of a model, task, memory or number of examples that was not measured.
+    samples: how many training examples there are; None: the most that the store has. Only runs of
+    one quality block are compared: the one with most runs that are done. It knows nothing of a
+    model, task, memory or number of examples that was not measured.
     """
-
-    def unknown(reason: str) -> Recommendation:
-        return Recommendation(model, task, memory_gib, samples, reason)
-
-    done = _rows(runs)
-    about_model = [row for row in done if row["model"] == model]
-    if not about_model:
-        return unknown(
-            f"the store holds no finished test run of model {model}{_instead(done, 'model')}"
-        )
-    about_task = [row for row in about_model if row["task"] == task]
-    if not about_task:
-        return unknown(
-            f"the store holds no finished test run of {model} on task {task}{_instead(about_model, 'task')}"
-        )
-    near = _near(about_task, samples)
-    if not near:
-        sizes = ", ".join(
-            f"{size:,.0f}"
-            for size in sorted({row["examples"] for row in about_task})
-            if not math.isnan(size)
-        )
-        return unknown(
-            f"{model} on {task} was measured with {sizes} training examples, none within a factor of {NEARBY:g} of {samples}"
-            if sizes and samples
-            else f"no run of {model} on {task} says how many examples it was trained on"
-        )
-    block = max(_groups(near, BLOCK), key=len)  # the first of the largest, in the frame's order
-    arms = [
-        arm
-        for arm in _groups(block, ARM)
-        if arm[0]["method"] != "frozen" and not math.isnan(_peak(arm) * _mean(arm))
+    unknown = Recommendation(model, task, memory_gib, samples, reason="")
+    block = _block(results, model, task, samples)
+    if isinstance(block, str):
+        return replace(unknown, reason=block)
+    estimates = results.estimates(block, "metric")
+    candidates = [
+        _Candidate(arm, peak, mean, estimate.interval)
+        for arm, estimate in estimates.items()
+        if arm.method != "frozen"
+        and (peak := _peak(results, block, arm)) is not None
+        and (mean := estimate.mean) is not None
     ]
-    fitting = [arm for arm in arms if _needed(arm) <= memory_gib * GIB]
+    fitting = [one for one in candidates if one.needed <= memory_gib * GIB]
     if not fitting:
-        least = min(map(_needed, arms), default=None)
+        least = min((one.needed for one in candidates), default=None)
         needs = (
             "no peak memory was measured"
             if least is None
             else f"the least that was measured needs {size(least)} with headroom"
         )
-        return unknown(
-            f"nothing that was measured for {model} on {task} fits into {memory_gib:g} GiB: {needs}"
+        reason = f"nothing measured for {model} on {task} fits into {memory_gib:g} GiB: {needs}"
+        return replace(unknown, reason=reason)
+    best = max(fitting, key=lambda one: one.mean)
+    floor = block.first("frozen")
+    untrained = estimates[floor].mean if floor else None
+    if untrained is not None and best.mean <= untrained:
+        reason = (
+            f"of {len(fitting)} arms for {model} on {task} that fit, none scores above the frozen "
+            f"model ({block.primary} {untrained:.4f})"
         )
-    best = max(fitting, key=_mean)
-    floor = next((arm for arm in _groups(block, ARM) if arm[0]["method"] == "frozen"), None)
-    if floor and not _mean(best) > _mean(floor):
-        return unknown(
-            f"of {len(fitting)} arms for {model} on {task} that fit, none scores above the frozen model "
-            f"({best[0]['primary']} {_mean(floor):.4f})"
-        )
-    return _answer(unknown(""), best, fitting, floor)
+        return replace(unknown, reason=reason)
+    return _answer(unknown, results, block, best, fitting)
 
 
 def _answer(
-    question: Recommendation,
-    best: Sequence[dict[str, Any]],
-    fitting: Sequence[Sequence[dict[str, Any]]],
-    floor: Sequence[dict[str, Any]] | None,
+    unknown: Recommendation,
+    results: Results,
+    block: Block,
+    best: _Candidate,
+    fitting: Sequence[_Candidate],
 ) -> Recommendation:
     """The recommendation of the best of the arms that fit, seen against the frozen model where that
     ran."""
-    first = best[0]
-    low, high = _interval([row["metric"] for row in best]) or (None, None)
-    alike = [arm for arm in fitting if _peak(arm) < _peak(best) and _alike(arm, best)]
-    leaner = min(alike, key=_peak, default=None)
-    weak = (
-        f"weak evidence: only {len(best)} seed{'s' if len(best) > 1 else ''}; "
-        if len(best) < FEW_SEEDS
-        else ""
-    )
+    arm, place = best.arm, facts(block.only([best.arm]))
+    interval, leaner = best.interval, _leaner(results, block, best, fitting)
+    seeds, arms = len(arm.done), len(fitting)
+    weak = f"weak evidence: only {_plural(seeds, 'seed')}; " if seeds < FEW_SEEDS else ""
     doubt = (
-        "it cannot be told from the frozen model; "
-        if floor and _alike(floor, best, least=1)
-        else ""
-    )
-    trials = max(
-        (int(row["trials"]) for row in best if not math.isnan(row["trials"])), default=None
-    )
-    return Recommendation(
-        question.model,
-        question.task,
-        question.memory_gib,
-        question.samples,
-        reason=f"{weak}{doubt}the best of {len(fitting)} arm{'s' if len(fitting) > 1 else ''} measured that fit, so its mean is optimistic",
-        method=first["method"],
-        args=first["args"],
-        lr=first["train.lr"],
-        head_lr=first["train.head_lr"],
-        batch_size=int(first["train.batch_size"]),
-        steps=int(first["train.steps"]),
-        peak_bytes=_peak(best),
-        metric=first["primary"],
-        mean=_mean(best),
-        low=low,
-        high=high,
-        seeds=len(best),
-        arms=len(fitting),
-        trials=trials,
-        trained_on=None if math.isnan(first["examples"]) else int(first["examples"]),
-        where=f"{first['device']}: {first['device_name']}; {first['stack']}",
-        leaner=f"{leaner[0]['label']} ({size(_peak(leaner))})" if leaner else None,
-        run_ids=tuple(row["run_id"] for row in best),
-    )
-
-
-def render(found: Recommendation) -> str:
-    """A recommendation in words, without a newline at its end."""
-    examples = "" if found.samples is None else f", {found.samples} training examples"
-    question = f"{found.model} on {found.task}, {found.memory_gib:g} GiB{examples}"
-    if found.method is None:
-        return f"{question}: I do not know: {found.reason}."
-    args = json.loads(found.args)
-    settings = [f"rank {args['rank']}"] if "rank" in args else []
-    settings += [
-        f"learning rate {found.lr:g} (head {found.head_lr:g})",
-        f"batch {found.batch_size}",
-        f"{found.steps} steps",
-    ]
-    others = ", ".join(f"{name} {value}" for name, value in args.items() if name != "rank")
-    tuned = "not tuned" if found.trials is None else f"tuned with {found.trials} trials"
-    interval = (
         ""
-        if found.low is None
-        else f", {CONFIDENCE:.0%} interval {found.low:.4f} to {found.high:.4f}"
+        if _beats_the_frozen_model(results, block, arm)
+        else "it cannot be told from the frozen model; "
     )
-    assert found.peak_bytes is not None
-    lines = [
-        f"{question}: {found.method}",
-        f"  settings  {', '.join(settings)}{f'; {others}' if others else ''}; {tuned}",
-        f"  memory    peak of a training step {size(found.peak_bytes)}; with {HEADROOM - 1:.0%} headroom it fits",
-        f"  expect    {found.metric} {found.mean:.4f}{interval}, {found.seeds} seed{'s' if found.seeds > 1 else ''}",
-        f"  evidence  {found.reason}; {NONE if found.trained_on is None else f'{found.trained_on:,}'} training examples; {found.where}",
-        f"  runs      {' '.join(found.run_ids)}",
+    return replace(
+        unknown,
+        reason=f"{weak}{doubt}the best of {_plural(arms, 'arm')} measured that fit, "
+        "so its mean is optimistic",
+        method=arm.method,
+        args=arm.spec.args,
+        lr=arm.spec.train.lr,
+        head_lr=arm.spec.train.head_lr,
+        batch_size=arm.spec.train.batch_size,
+        steps=arm.spec.train.steps,
+        peak_bytes=best.peak,
+        metric=block.primary,
+        mean=best.mean,
+        low=interval and interval.low,
+        high=interval and interval.high,
+        over=interval and interval.over,
+        seeds=seeds,
+        arms=arms,
+        trials=arm.trials,
+        trained_on=arm.done[0].examples,
+        where=f"{place['place']}; {place['stack']}",
+        leaner=leaner and f"{leaner.arm.label} ({size(leaner.peak)})",
+        run_ids=tuple(run.record.run_id for run in arm.done),
+    )
+
+
+def _beats_the_frozen_model(results: Results, block: Block, arm: Arm) -> bool:
+    """By more than chance; taken to be so where that did not run."""
+    floor = block.first("frozen")
+    return not floor or results.differences(block, floor, "metric", [arm])[arm].is_better
+
+
+def _leaner(
+    results: Results, block: Block, best: _Candidate, fitting: Iterable[_Candidate]
+) -> _Candidate | None:
+    """Of the arms that need less memory and that the paired test cannot tell from the best, the one
+    that needs least. Few shared seeds, or a test without an answer, show nothing."""
+    less = {one.arm: one for one in fitting if one.peak < best.peak}
+    differences = results.differences(block, best.arm, "metric", list(less))
+    alike = [
+        less[arm]
+        for arm, difference in differences.items()
+        if difference.seeds >= FEW_SEEDS
+        and difference.p_holm is not None
+        and not difference.is_worse
     ]
-    if found.leaner:
-        lines.append(
-            f"  leaner    {found.leaner} needs less, and cannot be told from it over the shared seeds"
+    return min(alike, key=lambda one: one.peak, default=None)
+
+
+def _block(results: Results, model: str, task: str, samples: int | None) -> Block | str:
+    """The block to answer from; where there is none, the reason."""
+    tested = [block for block in results.final if block.question.split == "test" and _done(block)]
+    of_model = [block for block in tested if block.question.model == model]
+    if not of_model:
+        there = _instead(block.question.model for block in tested)
+        return f"the store holds no finished test run of model {model}{there}"
+    of_task = [block for block in of_model if block.question.task == task]
+    if not of_task:
+        there = _instead(block.question.task for block in of_model)
+        return f"the store holds no finished test run of {model} on task {task}{there}"
+    near = _near(of_task, samples)
+    if near:
+        return max(near, key=_done)  # the first of the largest
+    sizes = sorted({n for block in of_task if (n := _examples(block)) is not None})
+    if sizes:
+        listed = ", ".join(f"{n:,}" for n in sizes)
+        return (
+            f"{model} on {task} was measured with {listed} training examples, "
+            f"none within a factor of {NEARBY:g} of {samples}"
         )
-    return "\n".join(lines)
+    return f"no run of {model} on {task} says how many examples it was trained on"
 
 
-def _rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """The runs on test splits that are done."""
-    rows = [
-        {str(name): value for name, value in row.items()}
-        for row in distinct(runs).to_dict("records")
-    ]
-    return [row for row in rows if row["status"] == "done" and row["split"] == "test"]
+def _done(block: Block) -> int:
+    """How many runs are done."""
+    return sum(len(arm.done) for arm in block.arms)
 
 
-def _groups(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[list[dict[str, Any]]]:
-    """The rows that agree in some columns, in order of their first."""
-    grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        grouped.setdefault(tuple(row[name] for name in names), []).append(row)
-    return list(grouped.values())
+def _examples(block: Block) -> int | None:
+    """On how many examples its runs trained; a frozen language model trains on none."""
+    return next(
+        (n for arm in block.arms for run in arm.done if (n := run.examples) is not None), None
+    )
 
 
-def _instead(rows: Sequence[dict[str, Any]], name: str) -> str:
-    there = sorted({row[name] for row in rows})
+def _near(blocks: Sequence[Block], samples: int | None) -> list[Block]:
+    """The blocks trained on about so many examples; without a number, on the most."""
+    sizes = {block: n for block in blocks if (n := _examples(block))}
+    if samples is None:
+        nearest = max(sizes.values(), default=None)
+    else:
+        near = [n for n in sizes.values() if samples / NEARBY <= n <= samples * NEARBY]
+        nearest = min(near, key=lambda n: abs(math.log(n / samples)), default=None)
+    return [block for block, n in sizes.items() if n == nearest]
+
+
+def _peak(results: Results, block: Block, arm: Arm) -> float | None:
+    """The greatest peak of a training step over the places and seeds that know it: at each place
+    reserved by CUDA where every run knows that, else of live tensors."""
+    peaks: list[float] = []
+    for costs in results.costs_of(block):
+        own = costs.same_settings(arm)
+        runs = own.done if own else ()
+        reserved = [measure(run, "cuda_reserved_bytes.train") for run in runs]
+        live = [measure(run, "peak_bytes") for run in runs]
+        peaks += [n for n in (live if None in reserved else reserved) if n is not None]
+    return max(peaks, default=None)
+
+
+def _instead(names: Iterable[str]) -> str:
+    there = sorted(set(names))
     return f"; it has {', '.join(there)}" if there else ""
 
 
-def _near(rows: Sequence[dict[str, Any]], samples: int | None) -> list[dict[str, Any]]:
-    """The rows trained on about so many examples, and those beside them that trained on none;
-    without a number, on the most."""
-    sizes = {row["data"]: row["examples"] for row in rows if not math.isnan(row["examples"])}
-    if samples is None:
-        chosen = max(sizes.values(), default=None)
-    else:
-        near = [size for size in sizes.values() if samples / NEARBY <= size <= samples * NEARBY]
-        chosen = min(near, key=lambda size: abs(math.log(size / samples)), default=None)
-    return [row for row in rows if sizes.get(row["data"]) == chosen] if chosen else []
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' if n > 1 else ''}"
 
 
-def _peak(arm: Sequence[dict[str, Any]]) -> float:
-    """The greatest peak over the seeds: reserved by CUDA in training where every run knows it, else
-    of live tensors."""
-    reserved = max(row["cuda_reserved_bytes.train"] for row in arm)
-    known = not any(math.isnan(row["cuda_reserved_bytes.train"]) for row in arm)
-    return reserved if known else max(row["peak_bytes"] for row in arm)
-
-
-def _needed(arm: Sequence[dict[str, Any]]) -> float:
-    return HEADROOM * _peak(arm)
-
-
-def _mean(arm: Sequence[dict[str, Any]]) -> float:
-    return sum(row["metric"] for row in arm) / len(arm)
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Student's interval of a mean; None for one value."""
-    if len(values) < 2:
-        return None
-    mean = sum(values) / len(values)
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    half = (
-        float(distributions.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-        * deviation
-        / math.sqrt(len(values))
+def described(answer: Recommendation) -> str:
+    """A recommendation in words, without a newline at its end."""
+    examples = "" if answer.samples is None else f", {answer.samples} training examples"
+    question = f"{answer.model} on {answer.task}, {answer.memory_gib:g} GiB{examples}"
+    if answer.method is None:
+        return f"{question}: I do not know: {answer.reason}."
+    others = dict(answer.args)
+    rank = [f"rank {others.pop('rank')}"] if "rank" in others else []
+    training = (
+        f"learning rate {answer.lr:g} (head {answer.head_lr:g})",
+        f"batch {answer.batch_size}",
+        f"{answer.steps} steps",
     )
-    return mean - half, mean + half
-
-
-def _alike(
-    arm: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]], least: int = FEW_SEEDS
-) -> bool:
-    """Whether two arms cannot be told apart by the interval of their difference, over at least so
-    many shared seeds."""
-    scores = {row["seed"]: row["metric"] for row in best}
-    differences = [scores[row["seed"]] - row["metric"] for row in arm if row["seed"] in scores]
-    limits = _interval(differences)
-    return len(differences) >= least and (limits is None or limits[0] <= 0 <= limits[1])
+    settings = [
+        ", ".join([*rank, *training]),
+        ", ".join(f"{name} {value}" for name, value in others.items()),
+        "not tuned" if answer.trials is None else f"tuned with {answer.trials} trials",
+    ]
+    interval = (
+        ""
+        if answer.low is None
+        else f", {CONFIDENCE:.0%} interval over {answer.over} {answer.low:.4f} to {answer.high:.4f}"
+    )
+    trained_on = NONE if answer.trained_on is None else f"{answer.trained_on:,}"
+    lines = {
+        "settings": "; ".join(part for part in settings if part),
+        "memory": f"peak of a training step {size(answer.peak_bytes)}; "
+        f"with {HEADROOM - 1:.0%} headroom it fits",
+        "expect": f"{answer.metric} {answer.mean:.4f}{interval}, {_plural(answer.seeds, 'seed')}",
+        "evidence": f"{answer.reason}; {trained_on} training examples; {answer.where}",
+        "runs": " ".join(answer.run_ids),
+    }
+    if answer.leaner:
+        lines["leaner"] = (
+            f"{answer.leaner} needs less, and cannot be told from it over the shared seeds"
+        )
+    return "\n".join(
+        [f"{question}: {answer.method}", *(f"  {name:<9} {text}" for name, text in lines.items())]
+    )

@@ -1,0 +1,121 @@
+"""What the numbers of a compared block cannot say: failures, unequal runs, what intervals cover."""
+
+from collections.abc import Iterable, Mapping
+
+from peftbench.analysis.blocks import Arm, Block, Value, grouped
+from peftbench.analysis.estimates import Estimate, Over
+from peftbench.wording import Words, shortened
+
+Estimates = Mapping[Value, Mapping[Arm, Estimate]]  # of the arms that have a run that is done
+FAILED = Words("{0}, seed {1}: {2}: {3}", "{0}, 种子 {1}: {2}: {3}")
+ALL_FAILED = Words("{0}, seeds {1}: {2}: {3}", "{0}, 种子 {1}: {2}: {3}")
+NO_ERROR = Words("no error was recorded", "没有记录错误")
+EXAMPLES_DIFFER = Words(
+    "these runs saw {0} different sets of examples: their scores do not compare",
+    "这些运行用了 {0} 组不同的样本:分数不可比较",
+)
+RESULTS_DIFFER = Words(
+    "done several times, with results that differ by more than rounding: {0}; the first counts",
+    "重复运行且结果之差超出舍入误差:{0};以第一次为准",
+)
+REPEATED = Words("{0} (seeds: {1})", "{0}(种子:{1})")
+SEVERAL_PLACES = Words(
+    "these runs come from {0} devices or software stacks, whose costs do not compare: "
+    "peftbench table --kind costs shows them apart",
+    "这些运行来自 {0} 种设备或软件环境,其成本不可比较:peftbench table --kind costs 将其分开列出",
+)
+COVERS_LESS: dict[Over | None, Words] = {
+    "examples": Words(
+        "the intervals of {0} cover examples (one seed) only",
+        "{0} 的区间只涵盖测试样本(只有一个种子)",
+    ),
+    "seeds": Words(
+        "the intervals of {0} cover seeds (no predictions give it by example) only",
+        "{0} 的区间只涵盖种子(没有逐样本的预测可以复现该数值)",
+    ),
+    None: Words(
+        "no interval for {0}: one number alone, or numbers that do not vary, "
+        "do not tell how sure they are",
+        "{0} 没有区间:单个数值或完全相同的数值说明不了不确定性",
+    ),
+}
+UNEQUAL = Words(
+    "unequal tuning: {0} trials; a difference may come from the tuning",
+    "调参预算不等:{0} 次;差异可能来自调参",
+)
+NOT_TUNED = Words("none", "无")
+
+
+def notes_of(block: Block, estimates: Estimates) -> list[Words]:
+    """A line for each way in which runs failed, and warnings."""
+    notes = _failures(block)
+    if len(block.fingerprints) > 1:
+        notes.append(EXAMPLES_DIFFER.format(len(block.fingerprints)))
+    if block.repeats:
+        seeds_of = grouped(block.repeats, lambda repeat: repeat[0])
+        arms = [
+            REPEATED.format(label, _listed(seed for _, seed in repeats))
+            for label, repeats in seeds_of.items()
+        ]
+        notes.append(RESULTS_DIFFER.format(Words.joined(arms, ", ")))
+    notes += [*_covered(block, estimates), *_budgets(block)]
+    if len(block.places) > 1:
+        notes.append(SEVERAL_PLACES.format(len(block.places)))
+    return notes
+
+
+def _failures(block: Block) -> list[Words]:
+    """A line for each way in which runs of an arm failed; a run that a search ended early did
+    not."""
+    failed = [
+        (arm.label, run.record)
+        for arm in block.arms
+        for run in arm.runs
+        if run.record.status not in ("done", "pruned")
+    ]
+    ways = grouped(
+        failed, lambda run: (run[0], run[1].status, shortened(run[1].error or "", most=200))
+    )
+    return [
+        (ALL_FAILED if len(runs) > 1 else FAILED).format(
+            label, _listed(record.spec.seed for _, record in runs), status, error or NO_ERROR
+        )
+        for (label, status, error), runs in ways.items()
+    ]
+
+
+def _covered(block: Block, estimates: Estimates) -> list[Words]:
+    """What intervals cover, where it is not seeds and examples: a line for each kind of less."""
+    less: dict[Over | None, list[str]] = {}
+    for name, by_arm in estimates.items():
+        labels: dict[Over | None, list[str]] = {}
+        for arm, estimate in by_arm.items():
+            if estimate.mean is not None:
+                over = estimate.interval and estimate.interval.over
+                labels.setdefault(over, []).append(arm.label)
+        for over, those in labels.items():
+            who = "" if len(those) == len(by_arm) else f" ({', '.join(those)})"
+            less.setdefault(over, []).append((block.primary if name == "metric" else name) + who)
+    return [
+        COVERS_LESS[over].format(", ".join(values))
+        for over, values in less.items()
+        if over in COVERS_LESS
+    ]
+
+
+def _budgets(block: Block) -> list[Words]:
+    """A warning where arms were not tuned alike."""
+    budgets = grouped(block.arms, lambda arm: arm.trials)
+    if len(budgets) < 2:
+        return []
+    parts = [
+        Words.same("{0}: {1}").format(
+            _listed(arm.label for arm in arms), NOT_TUNED if trials is None else trials
+        )
+        for trials, arms in budgets.items()
+    ]
+    return [UNEQUAL.format(Words.joined(parts))]
+
+
+def _listed(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items))
