@@ -181,6 +181,10 @@ class Block:
         """The first arm of a method that has a run that is done."""
         return next((arm for arm in self.arms if arm.method == method and arm.done), None)
 
+    def same_settings(self, arm: Arm) -> Arm | None:
+        """Its arm with the settings of an arm of another block of the same question."""
+        return next((own for own in self.arms if own.label == arm.label), None)
+
     def only(self, arms: Iterable[Arm]) -> "Block":
         """The block with some of its arms."""
         return Block(self.question, tuple(arms), self.place, self.repeats)

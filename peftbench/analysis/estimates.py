@@ -130,6 +130,10 @@ class Results:
         """The cost blocks of the same runs."""
         return cost_blocks(counted(self.records, "final"))
 
+    def costs_of(self, block: Block) -> tuple[Block, ...]:
+        """The cost blocks of the question of a quality block: one for each place."""
+        return tuple(costs for costs in self.costs if costs.question == block.question)
+
     @cached_property
     def tuning(self) -> tuple[Block, ...]:
         """The quality blocks of the runs on valid."""

@@ -1,25 +1,19 @@
-"""Frames as text: the comparison of methods, what they cost, and the article's closing table with
-measured cells."""
+"""Results as sheets: the comparison of methods, what they cost, and the article's closing table
+with measured cells."""
 
-from peftbench.markup import Format, render
-from peftbench.tables.cells import NONE, described, human, size
-from peftbench.tables.closing import closing
-from peftbench.tables.comparison import EMPTY, Block, Comparison, comparison
-from peftbench.tables.costs import costs
-from peftbench.wording import Lang
+from peftbench.tables.cells import EMPTY
+from peftbench.tables.closing import Closing, closing
+from peftbench.tables.comparison import ComparedArm, ComparedBlock, Comparison, comparison
+from peftbench.tables.costs import Costs, costs
 
 __all__ = [
     "EMPTY",
-    "NONE",
-    "Block",
+    "Closing",
+    "ComparedArm",
+    "ComparedBlock",
     "Comparison",
-    "Format",
-    "Lang",
+    "Costs",
     "closing",
     "comparison",
     "costs",
-    "described",
-    "human",
-    "render",
-    "size",
 ]

@@ -1,107 +1,89 @@
-"""Numbers as people read them, and what the runs of a block agree in."""
+"""What tables share: cells, titles, and what they say of a store that answers no question."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
+from peftbench.analysis.blocks import SPARE_LOAD, Arm, Block, Question, facts
+from peftbench.analysis.estimates import Interval, Results
+from peftbench.analysis.measures import TIMED, mean
+from peftbench.wording import Lang, Words, decimal
 
-from peftbench.analysis.frame import MEASURED, PARTS, PEAKS
-from peftbench.spec import DataSpec
-from peftbench.wording import Lang, say
+REFERENCE = "lora"  # the method that others are compared with
 
-NONE = "–"
-WHOLE = {*(name for name in MEASURED if name.endswith(("_params", "_bytes", ".n"))), *PARTS, *PEAKS}
-WHOLE |= {"flops_per_step", "train.eval_every", "trials"}
-
-
-def human(count: float) -> str:
-    """A count in at most three significant digits: 663.6 k is 664 k."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= 0.9995 * limit:
-            return f"{_three(count / limit)} {unit}"
-    return f"{count:.0f}"
-
-
-def size(count: float) -> str:
-    """Bytes with a binary unit."""
-    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if count >= 0.9995 * 1024**power:
-            return f"{_three(count / 1024**power)} {unit}"
-    return f"{count:.0f} B"
-
-
-def _three(value: float) -> str:
-    """Three significant digits, and never an exponent."""
-    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
-
-
-def number(value: float, format: str) -> str:
-    return NONE if pd.isna(value) else f"{value:{format}}"
-
-
-def mebibytes(value: float) -> str:
-    return number(value / 2**20, ",.1f")
+EMPTY = Words(
+    "There is nothing to compare: the store holds no records yet; "
+    "`peftbench run FILE.toml` makes some.",
+    "没有可以比较的内容:结果库还没有记录;用 `peftbench run FILE.toml` 生成。",
+)
+ONLY_TRIALS = Words(
+    "There is nothing to compare: all {0} runs in the store are trials of searches. "
+    "Run the experiment file that `peftbench search` wrote.",
+    "没有可以比较的内容:结果库中的 {0} 个运行都是超参搜索的试验。"
+    "请运行 `peftbench search` 写出的实验文件。",
+)
+LEFT_OUT = Words(
+    "left out: trials of searches (runs: {0}, studies: {1})",
+    "未列入:{1} 项超参搜索中的 {0} 次试验",
+)
+BUSY = Words(
+    "seconds and rates leave out {0} of {1} runs: the machine was busy with other work",
+    "时间与速率未计入 {1} 个运行中的 {0} 个:运行期间机器另有负载",
+)
+ALONE = Words(
+    "Seconds and rates are of runs that had the machine to themselves: at the start and at the end "
+    f"the load average was at most {SPARE_LOAD:g} above the run's own threads.",
+    f"时间与速率只计独占机器的运行:开始与结束时的平均负载至多比其自身线程数高 {SPARE_LOAD:g}。",
+)
+METHOD = Words("method", "方法")
+TRAINED = Words("trained", "可训练参数")
+PEAK = Words("peak MiB", "峰值 MiB")
+SPEED = Words("tok/s", "词元/秒")
+PER_CENT = Words.same("%")
 
 
-def count(value: float) -> str:
-    return NONE if pd.isna(value) else human(value)
+def nothing(trials: int) -> Words:
+    """Why a table is empty."""
+    return ONLY_TRIALS.format(trials) if trials else EMPTY
 
 
-def stored(value: float) -> str:
-    return NONE if pd.isna(value) else size(value)
+def studies(results: Results) -> int:
+    """Of the trials that are left out."""
+    specs = [run.record.spec for run in results.trials]
+    return len({spec.study.name for spec in specs if spec.study})
 
 
-def bracket(low: float, high: float, format: str) -> str:
+def left_out_note(trials: int, studies: int, lang: Lang) -> list[str]:
+    return [LEFT_OUT.format(trials, studies)[lang]] if trials else []
+
+
+def busy_notes(arms: Sequence[Arm], lang: Lang) -> list[str]:
+    """How many runs' seconds do not count."""
+    done = sum(len(arm.done) for arm in arms)
+    busy = done - sum(len(arm.timed) for arm in arms)
+    return [BUSY.format(busy, done)[lang]] if busy else []
+
+
+def titles(block: Block, lang: Lang) -> tuple[str, str]:
+    """What a block compares, and under which circumstances."""
+    words = facts(block, lang)
+    return f"{block.question.task}, {words.pop('model')}", "; ".join(words.values())
+
+
+def bracket(interval: Interval | None, format: str) -> str:
     """An interval behind a mean; nothing where there is none."""
-    return "" if pd.isna(low) or pd.isna(high) else f" [{low:{format}}, {high:{format}}]"
+    if interval is None:
+        return ""
+    return f" [{decimal(interval.low, format)}, {decimal(interval.high, format)}]"
 
 
-def ranged(values: Iterable[float], format: str = ".2f") -> str:
-    """A mean, and the range of several values if they are not the same as printed: `1.02
-    (0.99–1.05)`."""
-    known = [value for value in values if not pd.isna(value)]
-    if not known:
-        return NONE
-    low, high = f"{min(known):{format}}", f"{max(known):{format}}"
-    return f"{sum(known) / len(known):{format}}" + (f" ({low}–{high})" if low != high else "")
+def question_cells(question: Question) -> dict[str, Any]:
+    """What a row of JSON says of its block."""
+    names = ("model", "task", "task_version", "split")
+    return {name: getattr(question, name) for name in names} | {"data": question.data.model_dump()}
 
 
-def share(arm: dict[str, Any]) -> float:
-    """The trained parameters in per cent of the model's, the head left out of both."""
-    return 100 * arm["trained_params"] / (arm["total_params"] - arm["head_params"])
-
-
-def per_cent(arm: dict[str, Any]) -> str:
-    part = share(arm)
-    return number(part, ".3g" if part < 10 else ".1f")
-
-
-def described(about: dict[str, Any], names: Iterable[str], lang: Lang = "en") -> list[str]:
-    """What some of the columns of frame.BLOCK say, in words; the task itself is a title and not
-    among them."""
-    limits = {
-        key: value
-        for key, value in json.loads(about["data"]).items()
-        if value != getattr(DataSpec(), key)
-    }
-    place = f"{about['device']}: {about['device_name']}"
-    words = {
-        "model": about["model"],
-        "split": say("{0} split", lang, about["split"]),
-        "task_version": say("task version {0}", lang, about["task_version"]),
-        "data": ", ".join(f"{key}={value}" for key, value in limits.items())
-        or say("all data", lang),
-        "device": place,
-        "device_name": place,
-        "stack": about["stack"],
-    }
-    return list(dict.fromkeys(words[name] for name in words if name in set(names)))
-
-
-def value(name: str, cell: Any) -> Any:
-    """A cell as JSON has it: None for what is unknown, a whole number where only such make sense."""
-    if pd.isna(cell):
-        return None
-    whole = isinstance(cell, float) and cell.is_integer() and name in WHOLE
-    return int(cell) if whole else cell
+def measured(arm: Arm | None, name: str) -> float | None:
+    """The mean of a measure; a whole number where only such make sense."""
+    value = mean(arm, name) if arm else None
+    counts = name not in TIMED or name.endswith(".n")
+    return int(value) if value is not None and counts and value.is_integer() else value

@@ -1,255 +1,284 @@
 """The article's closing table: a technique, what it is recommended for, Hugging Face's support;
 beside it what was measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from peftbench.analysis.estimates import Arm, Predictions, best, compared, first, gather
-from peftbench.analysis.frame import ARM, BLOCK, arms, distinct, settled
+from peftbench.analysis.blocks import Arm, Block, names
+from peftbench.analysis.estimates import Difference, Results, best
+from peftbench.analysis.measures import mean
 from peftbench.markup import AbstractTable, Section, Sheet
-from peftbench.tables.cells import NONE, bracket, described, number, ranged, value
-from peftbench.tables.peft_offers import Offers, installed, offers
-from peftbench.wording import CLOSING, EMPTY, Lang, say
+from peftbench.tables.cells import ALONE, REFERENCE, bracket, nothing
+from peftbench.tables.peft_offers import PEFT_OFFERS, PeftOffers
+from peftbench.wording import NONE, Lang, Words, decimal, ranged
 
-REFERENCE, LEVEL = "lora", 0.05
-# The technique, what the article recommends it for, and the support it states.
-STATED = {
-    "lora": ("LoRA", "general fine-tuning, production", "complete"),
-    "lora-fa": ("LoRA-FA", "little memory", "yes, needs custom work"),
-    "vera": ("VeRA", "few samples, quick experiments", "community implementation"),
-    "delta-lora": ("Delta-LoRA", "high-precision tasks (maths, code)", "experimental"),
-    "lora+": ("LoRA+", "chasing the best result", "yes, by setting the learning rates"),
+LEGEND = Words(
+    "recommended for, Hugging Face, as stated: what the article says. peft {0} offers: its public "
+    "names for the technique, read from its source on {1}. All else is read off the store. best "
+    "on: tasks where the paired test over the same seeds and examples says that the technique is "
+    "better than each of the other four, at 5 % after Holm's correction; better, worse than LoRA "
+    "on: where it says so of LoRA. Differences to LoRA: of the primary metric, positive is better, "
+    "with 95 % intervals; {best}: by more than chance, by these tests. peak, tok/s × LoRA: the "
+    "ratio of means on one device, and its range over tasks and devices. A technique with several "
+    f"settings stands with its first. {ALONE.en} – means that there is none.",
+    "推荐场景与“文中所述”来自文章;peft {0} 提供的接口于 {1} 读自其源代码;其余各格来自结果库。"
+    "最优的任务:在相同种子与样本上的配对检验,经 Holm 校正后在 5 % 水平上优于其余四种技术中的每一种;"
+    "优于、劣于 LoRA:同一检验对 LoRA 的结论。"
+    "与 LoRA 之差:主要指标之差(正值为优)及 95 % 区间;{best}:按上述检验显著。"
+    "峰值内存、速度相对 LoRA:同一设备上均值之比及其在各任务与设备间的范围。"
+    f"一种技术有多个设置时取第一个。{ALONE.zh}–:没有。",
+)
+TITLE = Words("The article's closing table, measured", "文章结尾的表格,逐格实测")
+HEADER = (
+    Words("technique", "技术"),
+    Words("recommended for", "推荐场景"),
+    Words("best on", "最优的任务"),
+    Words("better than LoRA on", "优于 LoRA 的任务"),
+    Words("worse than LoRA on", "劣于 LoRA 的任务"),
+    Words("Hugging Face, as stated", "Hugging Face 支持(文中所述)"),
+    Words("peft {0} offers", "peft {0} 提供"),
+)
+NO_SUCH_NAME = Words("nothing of this name", "没有同名的接口")
+NOT_MEASURED = Words("no run of these techniques is done", "这些技术没有已完成的运行")
+DIFFERENCES = Words("Differences to LoRA", "与 LoRA 之差")
+TASK = Words("task", "任务")
+HIGHEST = Words("highest mean", "均值最高")
+PEAK_RATIO = Words("peak × LoRA", "峰值内存相对 LoRA")
+SPEED_RATIO = Words("tok/s × LoRA", "速度相对 LoRA")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What the article says of a technique."""
+
+    name: str
+    recommended_for: Words
+    support: Words  # by Hugging Face
+
+
+STATEMENTS = {
+    "lora": Statement(
+        "LoRA",
+        Words("general fine-tuning, production", "通用微调、生产部署"),
+        Words("complete", "完整支持"),
+    ),
+    "lora-fa": Statement(
+        "LoRA-FA",
+        Words("little memory", "显存受限环境"),
+        Words("yes, needs custom work", "支持,需自定义"),
+    ),
+    "vera": Statement(
+        "VeRA",
+        Words("few samples, quick experiments", "小样本、快速实验"),
+        Words("community implementation", "社区实现"),
+    ),
+    "delta-lora": Statement(
+        "Delta-LoRA",
+        Words("high-precision tasks (maths, code)", "高精度任务(如数学/代码)"),
+        Words("experimental", "实验性"),
+    ),
+    "lora+": Statement(
+        "LoRA+",
+        Words("chasing the best result", "追求 SOTA 性能"),
+        Words("yes, by setting the learning rates", "支持,需设置学习率"),
+    ),
 }
-HEADER = ["technique", "recommended for", "best on", "better than LoRA on", "worse than LoRA on"]
-HEADER += ["Hugging Face, as stated", "installed peft"]
+OTHERS = tuple(method for method in STATEMENTS if method != REFERENCE)
 
 
 @dataclass(frozen=True)
 class Technique:
     """What was measured of a technique, by task."""
 
-    highest: dict[str, bool] = field(
-        default_factory=dict
-    )  # tasks where it alone has the highest mean: whether by more than chance
-    differences: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # to LoRA: the cells of stats.differences
+    highest: dict[str, bool] = field(default_factory=dict)
+    # tasks where it alone has the highest mean: whether by more than chance
+    differences: dict[str, Difference] = field(default_factory=dict)  # to LoRA
     peak: dict[str, float] = field(default_factory=dict)  # relative to LoRA
     speed: dict[str, float] = field(default_factory=dict)  # relative to LoRA
 
-    def on(self, verdict: Callable[[dict[str, Any]], bool]) -> list[str]:
-        """The tasks whose difference to LoRA has a verdict."""
-        return [task for task, row in self.differences.items() if verdict(row)]
-
+    @property
     def best(self) -> list[str]:
         return [task for task, sure in self.highest.items() if sure]
+
+    @property
+    def better(self) -> list[str]:
+        return self._on(lambda difference: difference.is_better)
+
+    @property
+    def worse(self) -> list[str]:
+        return self._on(lambda difference: difference.is_worse)
+
+    @property
+    def undecided(self) -> list[str]:
+        return self._on(lambda difference: not _decided(difference))
+
+    def _on(self, verdict: Callable[[Difference], bool]) -> list[str]:
+        """The tasks whose difference to LoRA has a verdict."""
+        return [task for task, difference in self.differences.items() if verdict(difference)]
 
 
 @dataclass(frozen=True)
 class Closing(AbstractTable):
-    """The closing table; `peft` is what the installed package offers, None if there is none."""
+    """The closing table; `empty` says why nothing was measured."""
 
-    techniques: dict[str, Technique]
+    techniques: Mapping[str, Technique]  # by method
     tasks: tuple[str, ...]
-    peft: Offers | None
+    offers: PeftOffers
+    empty: Words
 
     def sheet(self, lang: Lang) -> Sheet:
-        header = [say(cell, lang) for cell in HEADER]
-        if self.peft and self.peft.version:
-            header[-1] += f" {self.peft.version}"
-        rows = []
-        for method, (name, recommended, support) in STATED.items():
-            one = self.techniques[method]
-            found = [
-                ", ".join(tasks) or NONE for tasks in (one.best(), one.on(_better), one.on(_worse))
-            ]
+        sections = [self._statements(lang), *([self._differences(lang)] if self.tasks else [])]
+        offers = self.offers
+        legend = LEGEND.format(offers.version, offers.read.isoformat(), best="{best}")
+        return Sheet(sections, legend[lang], "")
+
+    def _statements(self, lang: Lang) -> Section:
+        header = [words.format(self.offers.version)[lang] for words in HEADER]
+        rows: list[list[str]] = []
+        for method, statement in STATEMENTS.items():
+            technique = self.techniques[method]
+            measured = (technique.best, technique.better, technique.worse)
             rows.append(
                 [
-                    name,
-                    say(recommended, lang),
-                    *found,
-                    say(support, lang),
-                    self._offered(method, lang),
+                    statement.name,
+                    statement.recommended_for[lang],
+                    *(", ".join(tasks) or NONE for tasks in measured),
+                    statement.support[lang],
+                    ", ".join(self.offers.names[method]) or NO_SUCH_NAME[lang],
                 ]
             )
-        title = say("The article's closing table, measured", lang)
-        closing = Section(
-            title,
-            "",
-            header,
-            rows,
-            set(range(len(HEADER))),
-            notes=[] if self.tasks else [say(EMPTY, lang)],
-        )
-        return Sheet(
-            [closing, *([self._differences(lang)] if self.tasks else [])], say(CLOSING, lang), ""
-        )
+        notes = [] if self.tasks else [self.empty[lang]]
+        left = frozenset(range(len(HEADER)))
+        return Section(TITLE[lang], "", header, rows, left, notes=notes)
 
     def _differences(self, lang: Lang) -> Section:
         """A row per task: the highest mean, and the other techniques' differences to LoRA; then
         what they cost relative to it."""
-        names = {method: name for method, (name, *_) in STATED.items()}
-        others = [method for method in STATED if method != REFERENCE]
-        rows, marked = [], set[tuple[int, int]]()
+        others = [self.techniques[method] for method in OTHERS]
+        rows: list[list[str]] = []
+        marked: set[tuple[int, int]] = set()
         for i, task in enumerate(self.tasks):
-            top = next(
-                (method for method in STATED if task in self.techniques[method].highest), None
-            )
-            cells = [self.techniques[method].differences.get(task) for method in others]
-            rows.append([task, names[top] if top else NONE, *(_effect(cell) for cell in cells)])
+            top = next((m for m in STATEMENTS if task in self.techniques[m].highest), None)
+            differences = [technique.differences.get(task) for technique in others]
+            name = STATEMENTS[top].name if top else NONE
+            rows.append([task, name, *map(_effect, differences)])
             marked |= {(i, 1)} if top and self.techniques[top].highest[task] else set()
-            marked |= {(i, j) for j, cell in enumerate(cells, 2) if cell and not _undecided(cell)}
-        rows.append(
-            [
-                say("peak × LoRA", lang),
-                NONE,
-                *(ranged(self.techniques[method].peak.values()) for method in others),
-            ]
-        )
-        rows.append(
-            [
-                say("tok/s × LoRA", lang),
-                NONE,
-                *(ranged(self.techniques[method].speed.values()) for method in others),
-            ]
-        )
-        header = [
-            say("task", lang),
-            say("highest mean", lang),
-            *(names[method] for method in others),
-        ]
-        return Section(say("Differences to LoRA", lang), "", header, rows, {0, 1}, marked)
+            marked |= {
+                (i, j) for j, effect in enumerate(differences, 2) if effect and _decided(effect)
+            }
+        rows.append([PEAK_RATIO[lang], NONE, *(ranged(one.peak.values()) for one in others)])
+        rows.append([SPEED_RATIO[lang], NONE, *(ranged(one.speed.values()) for one in others)])
+        header = [TASK[lang], HIGHEST[lang], *(STATEMENTS[method].name for method in OTHERS)]
+        return Section(DIFFERENCES[lang], "", header, rows, frozenset({0, 1}), frozenset(marked))
 
     def rows(self) -> list[dict[str, Any]]:
         return [
             {
                 "method": method,
-                "technique": name,
-                "recommended_for": recommended,
-                "highest_on": list(self.techniques[method].highest),
-                "best_on": self.techniques[method].best(),
-                **{
-                    f"{word}_on": self.techniques[method].on(verdict)
-                    for word, verdict in (
-                        ("better", _better),
-                        ("worse", _worse),
-                        ("undecided", _undecided),
-                    )
-                },
+                "technique": statement.name,
+                "recommended_for": statement.recommended_for["en"],
+                "highest_on": list(technique.highest),
+                "best_on": technique.best,
+                "better_on": technique.better,
+                "worse_on": technique.worse,
+                "undecided_on": technique.undecided,
                 "differences": {
-                    task: {key: value("", cell) for key, cell in row.items()}
-                    for task, row in self.techniques[method].differences.items()
+                    task: _difference_cells(difference)
+                    for task, difference in technique.differences.items()
                 },
-                "peak_relative": self.techniques[method].peak,
-                "tokens_per_second_relative": self.techniques[method].speed,
-                "support_stated": support,
-                "peft_version": self.peft and self.peft.version,
-                "peft_offers": self.peft and self.peft.of(method),
+                "peak_relative": technique.peak,
+                "tokens_per_second_relative": technique.speed,
+                "support_stated": statement.support["en"],
+                "peft_version": self.offers.version,
+                "peft_offers": list(self.offers.names[method]),
             }
-            for method, (name, recommended, support) in STATED.items()
+            for method, statement in STATEMENTS.items()
+            for technique in [self.techniques[method]]
         ]
 
-    def _offered(self, method: str, lang: Lang) -> str:
-        if self.peft is None:
-            return say("peft is not installed", lang)
-        return ", ".join(self.peft.of(method)) or say("nothing of this name", lang)
+
+def closing(results: Results, offers: PeftOffers = PEFT_OFFERS) -> Closing:
+    """The article's closing table with each cell measured, over all runs that answer a question."""
+    techniques = {method: Technique() for method in STATEMENTS}
+    present = {block: _present(block) for block in results.final}
+    blocks = [block for block, arms in present.items() if arms]
+    tasks = names(blocks)
+    for task, block in zip(tasks, blocks, strict=True):
+        _measure(techniques, results, block, present[block], task)
+    places = [(costs, present[block]) for block in blocks for costs in results.costs_of(block)]
+    for name, (costs, arms) in zip(names([costs for costs, _ in places]), places, strict=True):
+        _measure_costs(techniques, costs, arms, name)
+    trials = len(results.trials)
+    empty = NOT_MEASURED if results.final else nothing(trials)
+    return Closing(techniques, tuple(tasks), offers, empty)
 
 
-def closing(
-    runs: pd.DataFrame,
-    predictions: Predictions | None = None,
-    rng: np.random.Generator | None = None,
-    peft: Callable[[], Path | None] = installed,
-) -> Closing:
-    """The article's closing table with each cell measured, over all blocks of a frame but trials of
-    searches.
-
-    predictions, rng: as for `comparison`. peft: says where the package to read is; by default the
-    installed one.
-    """
-    kept, _ = settled(runs)
-    done = distinct(kept).query("status == 'done'")
-    means = {tuple(row[name] for name in ARM): row for row in arms(done).to_dict("records")}
-    techniques: dict[str, Technique] = {method: Technique() for method in STATED}
-    blocks = [
-        {method: arm for method in STATED if (arm := first(block, method))}
-        for block in gather(kept, predictions)
-    ]
-    blocks = [block for block in blocks if block]
-    names = _names([next(iter(block.values())).about for block in blocks])
-    for name, block in zip(names, blocks, strict=True):
-        _measure(techniques, block, name, means, rng)
-    return Closing(techniques, tuple(names), offers(peft()))
+def _present(block: Block) -> dict[str, Arm]:
+    """The first arm of each technique that has a run that is done."""
+    return {method: arm for method in STATEMENTS if (arm := block.first(method))}
 
 
 def _measure(
-    techniques: dict[str, Technique],
-    present: dict[str, Arm],
+    techniques: Mapping[str, Technique],
+    results: Results,
+    block: Block,
+    arms: Mapping[str, Arm],
     task: str,
-    means: dict[tuple[Any, ...], Any],
-    rng: np.random.Generator | None,
 ) -> None:
-    """Fill in what one block says."""
-    evidence = [arm.metric for arm in present.values()]
-    known = {
-        method: float(each.values.mean()) for method, each in zip(present, evidence, strict=True)
-    }
-    top = [
-        method for method, mean in known.items() if mean == max(known.values())
-    ]  # none if one is NaN
-    if len(known) > 1 and len(top) == 1:
-        techniques[top[0]].highest[task] = best(evidence, 1.0) is not None
-    lora = present.get(REFERENCE)
-    if lora is None:
-        return
-    others = {method: arm for method, arm in present.items() if method != REFERENCE}
-    for method, row in zip(
-        others,
-        compared([arm.metric for arm in others.values()], lora.metric, 1.0, rng),
-        strict=True,
-    ):
-        techniques[method].differences[task] = row
-    base = means[tuple(lora.about[name] for name in ARM)]
-    for method, arm in others.items():
-        own = means[tuple(arm.about[name] for name in ARM)]
-        for found, name in (
-            (techniques[method].peak, "peak_bytes"),
-            (techniques[method].speed, "tokens_per_second"),
+    """Fill in what a quality block says."""
+    values = [results.values(arm, "metric") for arm in arms.values()]
+    means = [value.numbers.mean() for value in values]
+    top = [method for i, method in enumerate(arms) if means[i] == np.max(means)]
+    if len(means) > 1 and len(top) == 1:  # a NaN is equal to none of them
+        techniques[top[0]].highest[task] = best(values, 1.0) is not None
+    if REFERENCE in arms:
+        differences = results.differences(block, arms[REFERENCE], "metric", arms.values())
+        for arm, difference in differences.items():
+            techniques[arm.method].differences[task] = difference
+
+
+def _measure_costs(
+    techniques: Mapping[str, Technique], costs: Block, arms: Mapping[str, Arm], name: str
+) -> None:
+    """Fill in what a cost block says of the same arms."""
+    lora = costs.same_settings(arms[REFERENCE]) if REFERENCE in arms else None
+    for method, arm in arms.items():
+        own = costs.same_settings(arm)
+        if lora is None or own is None or method == REFERENCE:
+            continue
+        technique = techniques[method]
+        for ratios, measure in (
+            (technique.peak, "peak_bytes"),
+            (technique.speed, "tokens_per_second"),
         ):
-            if base[name] > 0 and own[name] > 0:  # false for NaN
-                found[task] = own[name] / base[name]
+            value, base = mean(own, measure), mean(lora, measure)
+            if value and base:
+                ratios[name] = value / base
 
 
-def _names(abouts: Sequence[dict[str, Any]]) -> list[str]:
-    """Each block's task, with what tells it from the other blocks of that task."""
-    names = []
-    for about in abouts:
-        same = [other for other in abouts if other["task"] == about["task"]]
-        differing = {name for name in BLOCK if len({other[name] for other in same}) > 1}
-        names.append(", ".join([about["task"], *described(about, differing)]))
-    return names
+def _decided(difference: Difference) -> bool:
+    return difference.is_better or difference.is_worse
 
 
-def _better(row: dict[str, Any]) -> bool:
-    return row["p_holm"] <= LEVEL and row["difference"] > 0
+def _effect(difference: Difference | None) -> str:
+    if difference is None:
+        return NONE
+    return decimal(difference.difference, "+.4f") + bracket(difference.interval, "+.3f")
 
 
-def _worse(row: dict[str, Any]) -> bool:
-    return row["p_holm"] <= LEVEL and row["difference"] < 0
-
-
-def _undecided(row: dict[str, Any]) -> bool:
-    return not (_better(row) or _worse(row))
-
-
-def _effect(row: dict[str, Any] | None) -> str:
-    return (
-        NONE
-        if row is None
-        else number(row["difference"], "+.4f") + bracket(row["low"], row["high"], "+.3f")
-    )
+def _difference_cells(difference: Difference) -> dict[str, Any]:
+    interval = difference.interval
+    return {
+        "difference": difference.difference,
+        "low": interval and interval.low,
+        "high": interval and interval.high,
+        "p": difference.p,
+        "p_holm": difference.p_holm,
+        "p_flip": difference.p_flip,
+        "improvement": difference.improvement,
+        "over": interval and interval.over,
+        "n": difference.seeds,
+    }

@@ -1,329 +1,328 @@
-"""The comparison of methods: a block for each model, task, device and software stack, and never two
-of those in one."""
+"""The comparison of methods: a section for each block, and what its numbers cannot say."""
 
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from peftbench.analysis.estimates import VALUES, Predictions, best, estimate, gather
-from peftbench.analysis.frame import ARM, BLOCK, MEASURED, TRAIN, arms, distinct, settled
-from peftbench.markup import AbstractTable, Section, Sheet, printable
+from peftbench.analysis.blocks import Arm, Block, Value, grouped
+from peftbench.analysis.estimates import BETTER, Estimate, Over, Results
+from peftbench.analysis.measures import MEASURES, mean, trained_share
+from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.tables.cells import (
-    NONE,
+    ALONE,
+    METHOD,
+    PEAK,
+    PER_CENT,
+    SPEED,
+    TRAINED,
     bracket,
-    count,
-    described,
-    mebibytes,
-    number,
-    per_cent,
-    value,
+    busy_notes,
+    left_out_note,
+    measured,
+    nothing,
+    question_cells,
+    studies,
+    titles,
 )
-from peftbench.wording import COMPARISON, EMPTY, ONLY_TRIALS, Lang, say
+from peftbench.wording import NONE, Lang, Words, count, decimal, mebibytes, per_cent, shortened
 
-FEWER = {
-    "examples": "examples (one seed)",
-    "seeds": "seeds (no predictions give it by example)",
-    None: None,
-}  # what intervals cover where it is less than all
+LEGEND = Words(
+    "Means over the seeds that are done, with 95 % intervals over seeds and test examples; a note "
+    "says where they cover less. ↑ higher is better, ↓ lower is better. {best}: better than every "
+    "other arm of its block by more than chance: the paired test over the same seeds and examples "
+    "rejects at 5 % against each of them, after Holm's correction. Nothing is marked where no arm "
+    "passes it. nll: nats per supervised token. trained: parameters the method trains, the "
+    "classification head left out, and their share of the model's. peak: live tensor bytes at the "
+    "peak of a training step, 1 MiB = 1,048,576 bytes. tok/s: real tokens, without padding. "
+    f"{ALONE.en} trials: how many the search that found the arm's settings spent. – means that "
+    "there is no such number: settings that no search found, a frozen language model, which takes "
+    "no step, or a run that is not done and measured nothing.",
+    "数值为已完成种子的均值及 95 % 区间(种子与测试样本);涵盖较少时另有注明。↑ 越高越好,↓ 越低越好。"
+    "{best}:显著优于同组其他每一方法,即在相同种子与样本上的配对检验,"
+    "经 Holm 校正后对每一对都在 5 % 水平上拒绝;"
+    "没有方法通过时不作标记。nll:每个监督词元的 nat 数。可训练参数:不含分类头,及其占模型的百分比。"
+    "峰值:一个训练步内存活张量的峰值字节数,1 MiB = 1,048,576 字节。词元/秒:真实词元,不含填充。"
+    f"{ALONE.zh}调参次数:找到该设置的搜索所用的试验次数。"
+    "–:没有该数值(设置并非搜索所得、冻结的语言模型不训练、或运行未完成)。",
+)
+TRIALS = Words("trials", "调参次数")
+SEEDS = Words("seeds", "种子数")
+OF = Words("{0} of {1}", "{0} / {1}")
+FAILED = Words("{0}, seed {1}: {2}: {3}", "{0}, 种子 {1}: {2}: {3}")
+ALL_FAILED = Words("{0}, seeds {1}: {2}: {3}", "{0}, 种子 {1}: {2}: {3}")
+NO_ERROR = Words("no error was recorded", "没有记录错误")
+EXAMPLES_DIFFER = Words(
+    "these runs saw {0} different sets of examples: their scores do not compare",
+    "这些运行用了 {0} 组不同的样本:分数不可比较",
+)
+RESULTS_DIFFER = Words(
+    "done several times, with results that differ by more than rounding: {0}; the first counts",
+    "重复运行且结果之差超出舍入误差:{0};以第一次为准",
+)
+REPEATED = Words("{0} (seeds: {1})", "{0}(种子:{1})")
+SEVERAL_PLACES = Words(
+    "these runs come from {0} devices or software stacks, whose costs do not compare: "
+    "`peftbench table --kind costs` shows them apart",
+    "这些运行来自 {0} 种设备或软件环境,其成本不可比较:`peftbench table --kind costs` 将其分开列出",
+)
+COVERS_LESS: dict[Over | None, Words] = {
+    "examples": Words(
+        "the intervals of {0} cover examples (one seed) only",
+        "{0} 的区间只涵盖测试样本(只有一个种子)",
+    ),
+    "seeds": Words(
+        "the intervals of {0} cover seeds (no predictions give it by example) only",
+        "{0} 的区间只涵盖种子(没有逐样本的预测可以复现该数值)",
+    ),
+    None: Words(
+        "no interval for {0}: one number alone, or numbers that do not vary, "
+        "do not tell how sure they are",
+        "{0} 没有区间:单个数值或完全相同的数值说明不了不确定性",
+    ),
+}
+UNEQUAL = Words(
+    "unequal tuning: {0} trials; a difference may come from the tuning",
+    "调参预算不等:{0} 次;差异可能来自调参",
+)
+NOT_TUNED = Words("none", "无")
 
 
-@dataclass(frozen=True)
-class Block:
-    """The arms that may be compared with each other; rows are dictionaries, unknown values NaN."""
+@dataclass(frozen=True, eq=False)
+class ComparedArm:
+    """An arm with what it reaches, None where no run is done, and the arm of the same settings in
+    the cost block, None where there are several of those."""
 
-    about: dict[str, Any]  # what all of them agree in: the columns of frame.BLOCK
-    arms: list[
-        dict[str, Any]
-        # the rows of frame.arms; `metric.interval`, `nll.interval`: low, high, over and best, where
-        # seeds are done
-    ]
-    failures: list[dict[str, Any]]  # the runs that are not done, rows of frame.frame
-    examples: int  # how many different sets of examples the runs saw
+    arm: Arm
+    metric: Estimate | None
+    nll: Estimate | None
+    costs: Arm | None
 
-    @property
-    def primary(self) -> str:
-        return self.arms[0]["primary"]
+    def estimate(self, name: Value) -> Estimate | None:
+        return self.metric if name == "metric" else self.nll
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class ComparedBlock:
+    """The arms that may be compared with each other."""
+
+    block: Block
+    rows: tuple[ComparedArm, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Comparison(AbstractTable):
     """A comparison, one block after another; how many runs are trials of searches, and of how many
     studies."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[ComparedBlock, ...]
     trials: int = 0
     studies: int = 0
 
     def sheet(self, lang: Lang) -> Sheet:
-        left_out = left_out_note(self.trials, self.studies, lang)
-        empty = say(ONLY_TRIALS, lang, self.trials) if self.trials else say(EMPTY, lang)
-        return Sheet(
-            [_section(block, lang) for block in self.blocks], say(COMPARISON, lang), empty, left_out
-        )
+        sections = [_section(compared, lang) for compared in self.blocks]
+        notes = left_out_note(self.trials, self.studies, lang)
+        return Sheet(sections, LEGEND[lang], nothing(self.trials)[lang], notes)
 
     def rows(self) -> list[dict[str, Any]]:
-        return [_row(block, arm) for block in self.blocks for arm in block.arms]
+        return [_row(compared.block, row) for compared in self.blocks for row in compared.rows]
 
 
-def comparison(
-    runs: pd.DataFrame,
-    predictions: Predictions | None = None,
-    rng: np.random.Generator | None = None,
-) -> Comparison:
-    """The comparison of all runs of a frame but the trials of searches, in its order.
-
-    predictions: of a run id, as Store.predictions; without them intervals cover seeds only. rng:
-    for the bootstrap that says how lopsided intervals are; without it they are symmetric.
-    """
-    kept, trials = settled(runs)
-    unique = distinct(kept)
-    failures = by_block(unique.query("status != 'done'"))
-    examples = by_block(
-        unique.dropna(subset=["fingerprint"]).drop_duplicates([*BLOCK, "fingerprint"])
-    )
-    found = by_block(arms(unique))
-    intervals = _intervals(unique, predictions, rng)
-    for members in found.values():
-        for arm in members:
-            arm |= intervals.get(tuple(arm[name] for name in ARM), {})
-    blocks = (
-        Block(
-            dict(zip(BLOCK, key, strict=True)),
-            members,
-            failures.get(key, []),
-            len(examples.get(key, [])),
-        )
-        for key, members in found.items()
-    )
-    return Comparison(tuple(blocks), len(trials), len(set(trials["study"])))
+def comparison(results: Results) -> Comparison:
+    """The comparison of all runs that answer a question."""
+    blocks = tuple(_compared(results, block) for block in results.final)
+    return Comparison(blocks, len(results.trials), studies(results))
 
 
-def by_block(rows: pd.DataFrame) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
-    """The rows of each block, as dictionaries."""
-    grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows.to_dict("records"):
-        grouped.setdefault(tuple(row[name] for name in BLOCK), []).append(
-            {str(name): cell for name, cell in row.items()}
-        )
-    return grouped
-
-
-def left_out_note(trials: int, studies: int, lang: Lang) -> list[str]:
-    return (
-        [say("left out: trials of searches (runs: {0}, studies: {1})", lang, trials, studies)]
-        if trials
-        else []
+def _compared(results: Results, block: Block) -> ComparedBlock:
+    metric, nll = (results.estimates(block, name) for name in BETTER)
+    costs = [apart for apart in results.costs_of(block) if block.places == (apart.place,)]
+    return ComparedBlock(
+        block,
+        tuple(
+            ComparedArm(
+                arm, metric.get(arm), nll.get(arm), costs[0].same_settings(arm) if costs else None
+            )
+            for arm in block.arms
+        ),
     )
 
 
-def _intervals(
-    runs: pd.DataFrame, predictions: Predictions | None, rng: np.random.Generator | None
-) -> dict[tuple[Any, ...], Any]:
-    """By arm: `metric.interval` and `nll.interval`."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for block in gather(runs, predictions):
-        for name, (_, sign) in VALUES.items():
-            evidence = [arm.value(name) for arm in block]
-            top = best(evidence, sign)
-            for i, (arm, each) in enumerate(zip(block, evidence, strict=True)):
-                key = tuple(arm.about[column] for column in ARM)
-                cells = estimate(each, rng)
-                found.setdefault(key, {})[f"{name}.interval"] = {
-                    part: cells[part] for part in ("low", "high", "over")
-                } | {"best": i == top}
-    return found
-
-
-def _section(block: Block, lang: Lang) -> Section:
-    header = [
-        "method",
-        f"{block.primary} ↑",
-        "nll ↓",
-        "trained",
-        "%",
-        "peak MiB",
-        "tok/s",
-        "trials",
-        "seeds",
-    ]
+def _section(compared: ComparedBlock, lang: Lang) -> Section:
+    block = compared.block
+    metric, nll = Words.same(f"{block.primary} ↑"), Words.same("nll ↓")
+    header = [METHOD, metric, nll, TRAINED, PER_CENT, PEAK, SPEED, TRIALS, SEEDS]
     rows = [
         [
-            arm["label"],
-            _score(arm, "metric"),
-            _score(arm, "nll"),
-            count(arm["trained_params"]),
-            per_cent(arm),
-            mebibytes(arm["peak_bytes"]),
-            number(arm["tokens_per_second"], ",.0f"),
-            number(arm["trials"], ".0f"),
-            _seeds(arm, block, lang),
+            row.arm.label,
+            _score(row.metric),
+            _score(row.nll),
+            count(row.costs and mean(row.costs, "trained_params")),
+            per_cent(row.costs and trained_share(row.costs)),
+            mebibytes(row.costs and mean(row.costs, "peak_bytes")),
+            decimal(row.costs and mean(row.costs, "tokens_per_second"), ",.0f"),
+            decimal(row.arm.trials, ".0f"),
+            _seeds(row.arm, lang),
         ]
-        for arm in block.arms
+        for row in compared.rows
     ]
-    marked = {
+    marked = frozenset(
         (i, j)
-        for i, arm in enumerate(block.arms)
-        for j, name in ((1, "metric"), (2, "nll"))
-        if _interval(arm, name)["best"]
-    }
-    title, about = titles(block.about, lang)
-    named = [
-        cell if i == 1 or cell in ("%", "nll ↓") else say(cell, lang)
-        for i, cell in enumerate(header)
-    ]
-    return Section(title, about, named, rows, {0, len(header) - 1}, marked, _notes(block, lang))
-
-
-def titles(about: dict[str, Any], lang: Lang) -> tuple[str, str]:
-    """What a block compares, and under which circumstances."""
-    return f"{about['task']}, {about['model']}", "; ".join(
-        described(about, {*BLOCK} - {"model"}, lang)
+        for i, row in enumerate(compared.rows)
+        for j, estimate in ((1, row.metric), (2, row.nll))
+        if estimate and estimate.best
     )
+    left = frozenset({0, len(header) - 1})
+    named = [words[lang] for words in header]
+    return Section(*titles(block, lang), named, rows, left, marked, _notes(compared, lang))
 
 
-def _interval(arm: dict[str, Any], name: str) -> dict[str, Any]:
-    return arm.get(f"{name}.interval", {"low": np.nan, "high": np.nan, "over": None, "best": False})
+def _score(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return NONE
+    return decimal(estimate.mean, ".4f") + bracket(estimate.interval, ".3f")
 
 
-def _score(arm: dict[str, Any], name: str) -> str:
-    found = _interval(arm, name)
-    return number(arm[name], ".4f") + bracket(found["low"], found["high"], ".3f")
-
-
-def _seeds(arm: dict[str, Any], block: Block, lang: Lang) -> str:
+def _seeds(arm: Arm, lang: Lang) -> str:
     """How many seeds are done; if none is, what became of them."""
-    if arm["seeds"]:
-        return (
-            str(arm["seeds"])
-            if arm["seeds"] == arm["runs"]
-            else f"{arm['seeds']} {say('of', lang)} {arm['runs']}"
-        )
-    return ", ".join(
-        dict.fromkeys(run["status"] for run in block.failures if run["arm"] == arm["arm"])
-    )
+    done = len(arm.done)
+    if not done:
+        return ", ".join(dict.fromkeys(run.record.status for run in arm.runs))
+    return str(done) if done == len(arm.runs) else OF.format(done, len(arm.runs))[lang]
 
 
-def _notes(block: Block, lang: Lang) -> list[str]:
-    """A line for each way in which runs of an arm failed, and warnings of what the numbers cannot
-    say."""
-    ways: dict[tuple[str, str, str], list[str]] = {}
-    for run in block.failures:
-        if run["status"] == "pruned":
-            continue
-        lines = (
-            []
-            if pd.isna(run["error"])
-            else [line for line in run["error"].splitlines() if line.strip()]
-        )
-        error = printable(lines[-1]) if lines else say("no error was recorded", lang)
-        ways.setdefault(
-            (run["label"], run["status"], error if len(error) <= 200 else f"{error[:199]}…"), []
-        ).append(str(run["seed"]))
-    notes = [
-        f"{label}, {say('seeds {0}' if len(seeds) > 1 else 'seed {0}', lang, ', '.join(seeds))}: {status}: {error}"
-        for (label, status, error), seeds in ways.items()
+def _notes(compared: ComparedBlock, lang: Lang) -> list[str]:
+    """The ways in which runs failed, and warnings of what the numbers cannot say."""
+    block = compared.block
+    notes = [*_failures(block)]
+    if len(block.fingerprints) > 1:
+        notes.append(EXAMPLES_DIFFER.format(len(block.fingerprints)))
+    if block.repeats:
+        seeds_of = grouped(block.repeats, lambda repeat: repeat[0])
+        arms = [
+            REPEATED.format(label, _listed(seed for _, seed in repeats))
+            for label, repeats in seeds_of.items()
+        ]
+        notes.append(RESULTS_DIFFER.format(Words.joined(arms, ", ")))
+    notes += [*_covered(compared), *_budgets(block)]
+    if len(block.places) > 1:
+        notes.append(SEVERAL_PLACES.format(len(block.places)))
+    costs = [row.costs for row in compared.rows if row.costs]
+    return [note[lang] for note in notes] + busy_notes(costs, lang)
+
+
+def _failures(block: Block) -> list[Words]:
+    """A line for each way in which runs of an arm failed; a run that a search ended early did
+    not."""
+    failed = [
+        (arm.label, run.record)
+        for arm in block.arms
+        for run in arm.runs
+        if run.record.status not in ("done", "pruned")
     ]
-    if block.examples > 1:
-        notes.append(
-            say(
-                "these runs saw {0} different sets of examples: their scores do not compare",
-                lang,
-                block.examples,
-            )
+    ways = grouped(
+        failed, lambda run: (run[0], run[1].status, shortened(run[1].error or "", most=200))
+    )
+    return [
+        (ALL_FAILED if len(runs) > 1 else FAILED).format(
+            label, _listed(record.spec.seed for _, record in runs), status, error or NO_ERROR
         )
-    return notes + _covered(block, lang) + _budgets(block, lang)
+        for (label, status, error), runs in ways.items()
+    ]
 
 
-def _covered(block: Block, lang: Lang) -> list[str]:
+def _covered(compared: ComparedBlock) -> list[Words]:
     """What intervals cover, where it is not seeds and examples: a line for each kind of less."""
-    ways: dict[str | None, dict[str, list[str]]] = {}
-    for arm in block.arms:
-        for name in ("metric", "nll"):
-            if (
-                f"{name}.interval" in arm
-                and not pd.isna(arm[name])
-                and arm[f"{name}.interval"]["over"] in FEWER
-            ):
-                ways.setdefault(arm[f"{name}.interval"]["over"], {}).setdefault(name, []).append(
-                    arm["label"]
-                )
-    notes: list[str] = []
-    done = sum(bool(arm["seeds"]) for arm in block.arms)
-    for over, values in ways.items():
-        shown = {"metric": block.primary, "nll": "nll"}
-        who = ", ".join(
-            f"{shown[name]}" + ("" if len(of) == done else f" ({', '.join(of)})")
-            for name, of in values.items()
-        )
-        words = FEWER[over]
-        if words:
-            notes.append(say("the intervals of {0} cover {1} only", lang, who, say(words, lang)))
-        else:
-            notes.append(
-                say(
-                    "no interval for {0}: one number alone, or numbers that do not vary, do not tell how sure they are",
-                    lang,
-                    who,
-                )
-            )
+    done = [row for row in compared.rows if row.arm.done]
+    known: list[tuple[str, Value, Over | None]] = [
+        (row.arm.label, name, estimate.interval and estimate.interval.over)
+        for row in done
+        for name in BETTER
+        if (estimate := row.estimate(name)) and estimate.mean is not None
+    ]
+    notes: list[Words] = []
+    for over, lines in grouped(known, lambda line: line[2]).items():
+        if over not in COVERS_LESS:
+            continue
+        values = [
+            ("nll" if name == "nll" else compared.block.primary)
+            + ("" if len(of) == len(done) else f" ({_listed(label for label, *_ in of)})")
+            for name, of in grouped(lines, lambda line: line[1]).items()
+        ]
+        notes.append(COVERS_LESS[over].format(", ".join(values)))
     return notes
 
 
-def _budgets(block: Block, lang: Lang) -> list[str]:
+def _budgets(block: Block) -> list[Words]:
     """A warning where arms were not tuned alike."""
-    budgets = {
-        arm["label"]: NONE if pd.isna(arm["trials"]) else f"{arm['trials']:.0f}"
-        for arm in block.arms
-    }
-    if len(set(budgets.values())) < 2:
+    budgets = grouped(block.arms, lambda arm: arm.trials)
+    if len(budgets) < 2:
         return []
-    named: dict[str, list[str]] = {}
-    for label, trials in budgets.items():
-        named.setdefault(say("none", lang) if trials == NONE else trials, []).append(label)
-    told = "; ".join(f"{', '.join(labels)}: {trials}" for trials, labels in named.items())
-    return [say("unequal tuning: {0} trials; a difference may be the tuning's", lang, told)]
+    parts = [
+        Words.same("{0}: {1}").format(
+            _listed(arm.label for arm in arms), NOT_TUNED if trials is None else trials
+        )
+        for trials, arms in budgets.items()
+    ]
+    return [UNEQUAL.format(Words.joined(parts))]
 
 
-def _row(block: Block, arm: dict[str, Any]) -> dict[str, Any]:
+def _listed(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items))
+
+
+def _row(block: Block, row: ComparedArm) -> dict[str, Any]:
     """An arm with unrounded numbers."""
-    scores: dict[str, Any] = {}
-    for name in ("metric", "nll"):
-        found = _interval(arm, name)
-        scores |= {name: value(name, arm[name]), f"{name}.std": value("", arm[f"{name}.std"])}
-        scores |= {
-            f"{name}.{part}": value("", found[part]) for part in ("low", "high", "over", "best")
-        }
+    arm, places = row.arm, [vars(place) for place in block.places]
+    alone = places[0] if len(places) == 1 else dict.fromkeys(places[0])
     return {
-        **block.about,
-        "data": json.loads(block.about["data"]),
-        **{name: arm[name] for name in ("method", "method_version", "label")},
-        "args": json.loads(arm["args"]),
-        "train": {name.removeprefix("train."): value(name, arm[name]) for name in TRAIN},
-        "runs": arm["runs"],
-        "seeds": arm["seeds"],
-        "trials": value("trials", arm["trials"]),
+        **alone,
+        "places": places,
+        **question_cells(block.question),
+        "method": arm.method,
+        "method_version": arm.spec.method_version,
+        "label": arm.label,
+        "args": arm.spec.args,
+        "train": arm.spec.train.model_dump(),
+        "runs": len(arm.runs),
+        "seeds": len(arm.done),
+        "trials": arm.trials,
         "primary": block.primary,
-        **scores,
-        **{name: value(name, arm[name]) for name in MEASURED},
-        "metrics": {
-            name.removeprefix("metric."): value(name, arm[name]) for name in _metrics(block)
-        },
+        **_score_cells("metric", row.metric),
+        **_score_cells("nll", row.nll),
+        **{name: measured(row.costs, name) for name in MEASURES},
+        "metrics": {name: _metric(arm, name) for name in _metric_names(block)},
         "failures": [
-            {"seed": run["seed"], "status": run["status"], "error": value("error", run["error"])}
-            for run in block.failures
-            if run["arm"] == arm["arm"]
+            {"seed": run.seed, "status": run.record.status, "error": run.record.error}
+            for run in arm.runs
+            if not run.done
         ],
     }
 
 
-def _metrics(block: Block) -> list[str]:
-    """The columns of the metrics that any arm of the block has."""
-    names = [
-        name
-        for name in block.arms[0]
-        if name.startswith("metric.") and name not in ("metric.std", "metric.interval")
+def _score_cells(name: Value, estimate: Estimate | None) -> dict[str, Any]:
+    estimate = estimate or Estimate(None, None, None)
+    interval = estimate.interval
+    return {
+        name: estimate.mean,
+        f"{name}.std": estimate.std,
+        f"{name}.low": interval and interval.low,
+        f"{name}.high": interval and interval.high,
+        f"{name}.over": interval and interval.over,
+        f"{name}.best": estimate.best,
+    }
+
+
+def _metric_names(block: Block) -> list[str]:
+    """The metrics that any arm of the block has."""
+    names = {name for run in block.runs if run.done for name in run.record.metrics}
+    return [
+        name for name in sorted(names) if any(_metric(arm, name) is not None for arm in block.arms)
     ]
-    return [name for name in names if any(not pd.isna(arm[name]) for arm in block.arms)]
+
+
+def _metric(arm: Arm, name: str) -> float | None:
+    """The mean over the seeds that are done; None where one lacks it."""
+    values = [run.record.metrics.get(name) for run in arm.done]
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers and len(numbers) == len(values) else None

@@ -1,135 +1,171 @@
-"""What each method costs: parameters, bytes, seconds, a block for each model, task, device and
-software stack."""
+"""What each method costs: parameters, bytes, seconds, a section for each device."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from peftbench.analysis.frame import BLOCK, PARTS, arms, distinct, settled
+from peftbench.analysis.blocks import Arm, Block, Run
+from peftbench.analysis.estimates import Results
+from peftbench.analysis.measures import PARTS, mean, measure, seed_ratios, trained_share
 from peftbench.markup import AbstractTable, Section, Sheet
-from peftbench.tables.cells import count, mebibytes, number, per_cent, ranged, share, stored, value
-from peftbench.tables.comparison import by_block, left_out_note, titles
-from peftbench.wording import COSTS, EMPTY, ONLY_TRIALS, Lang, say
+from peftbench.tables.cells import (
+    ALONE,
+    METHOD,
+    PEAK,
+    PER_CENT,
+    REFERENCE,
+    SPEED,
+    TRAINED,
+    busy_notes,
+    left_out_note,
+    measured,
+    nothing,
+    question_cells,
+    studies,
+    titles,
+)
+from peftbench.wording import Lang, Words, count, decimal, mebibytes, per_cent, ranged, size
 
-REFERENCE = "lora"
-MEASURES = [
-    "trained_params",
-    "head_params",
-    "updatable_params",
-    "total_params",
-    "adapter_file_bytes",
-    "peak_bytes",
-    *PARTS,
-]
-SPEEDS = [
-    "tokens_per_second",
-    "step_seconds",
-    "utilization",
-    "latency.base",
-    "latency.adapted",
-    "latency.merged",
-]
-HEADER = [
-    "method",
-    "trained",
-    "%",
-    "updated",
-    "adapter",
-    "peak MiB",
-    *(part.removeprefix("peak.") for part in PARTS),
-]
-HEADER += ["tok/s", "× lora", "ms/step", "utilization", "adapted/base", "merged/base"]
+LEGEND = Words(
+    "Means over the seeds that are done; in parentheses the range of seeds. trained: parameters "
+    "the method trains, the classification head left out, and their share of the model's. updated: "
+    "parameters whose values it changes. adapter: what must be stored beside the plain model. "
+    "peak: live tensor bytes at the peak of a training step, in MiB of 1,048,576 bytes, and what "
+    "it is made of. tok/s: real tokens, without padding; × lora: relative to the first lora arm of "
+    "the block, seed by seed. utilization: of the device's measured rate of matrix products, "
+    "padding counted. adapted/base and merged/base: seconds of one forward pass with the adapter "
+    "beside the model, and merged into it, relative to the plain model. "
+    f"{ALONE.en} – means that there is no such number.",
+    "数值为已完成种子的均值,括号内为各种子的范围。可训练参数:不含分类头,及其占模型的百分比。"
+    "更新参数:数值会被改变的参数。适配器文件:除原模型外须保存的内容。"
+    "峰值:一个训练步内存活张量的峰值字节数(1 MiB = 1,048,576 字节)及其构成。"
+    "词元/秒:真实词元,不含填充;相对 LoRA:与同组第一个 lora 逐种子相比。"
+    "利用率:相对实测矩阵乘法速率,计入填充。"
+    f"延迟:一次前向计算的时间,未合并及合并后,相对原模型。{ALONE.zh}–:没有该数值。",
+)
+HEADER = (
+    METHOD,
+    TRAINED,
+    PER_CENT,
+    Words("updated", "更新参数"),
+    Words("adapter", "适配器文件"),
+    PEAK,
+    Words("weights", "权重"),
+    Words("gradients", "梯度"),
+    Words("optimizer", "优化器"),
+    Words("activations", "激活"),
+    Words("other", "其他"),
+    SPEED,
+    Words("× lora", "相对 LoRA"),
+    Words("ms/step", "毫秒/步"),
+    Words("utilization", "利用率"),
+    Words("adapted/base", "未合并延迟/原模型"),
+    Words("merged/base", "合并后延迟/原模型"),
+)
+BYTES = ("adapter_file_bytes", "peak_bytes", *PARTS)
+MEASURES = ("trained_params", "head_params", "updatable_params", "total_params", *BYTES)
+FORMS = ("latency.base", "latency.adapted", "latency.merged")
+SPEEDS = ("tokens_per_second", "step_seconds", "utilization", *FORMS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class CostlyArm:
+    """An arm with the ratios of its timed runs: of tokens per second to LoRA's, of latencies to the
+    plain model's."""
+
+    arm: Arm
+    relative: list[float]
+    adapted: list[float]
+    merged: list[float]
+
+
+@dataclass(frozen=True, eq=False)
 class Costs(AbstractTable):
-    """Rows of frame.arms by block, each with `relative`, `adapted` and `merged`: its seeds' ratios."""
+    """By cost block the arms that have a run that is done."""
 
-    blocks: tuple[tuple[dict[str, Any], list[dict[str, Any]]], ...]
-    trials: int
-    studies: int
+    blocks: tuple[tuple[Block, tuple[CostlyArm, ...]], ...]
+    trials: int = 0
+    studies: int = 0
 
     def sheet(self, lang: Lang) -> Sheet:
-        empty = say(ONLY_TRIALS, lang, self.trials) if self.trials else say(EMPTY, lang)
-        sections = []
-        for about, members in self.blocks:
-            title, circumstances = titles(about, lang)
-            header = [cell if cell == "%" else say(cell, lang) for cell in HEADER]
-            sections.append(
-                Section(title, circumstances, header, [_cells(arm) for arm in members], {0})
+        header = [words[lang] for words in HEADER]
+        sections = [
+            Section(
+                *titles(block, lang),
+                header,
+                [_cells(row) for row in rows],
+                frozenset({0}),
+                notes=busy_notes([row.arm for row in rows], lang),
             )
-        return Sheet(
-            sections, say(COSTS, lang), empty, left_out_note(self.trials, self.studies, lang)
-        )
+            for block, rows in self.blocks
+        ]
+        notes = left_out_note(self.trials, self.studies, lang)
+        return Sheet(sections, LEGEND[lang], nothing(self.trials)[lang], notes)
 
     def rows(self) -> list[dict[str, Any]]:
-        return [
-            {
-                **{name: about[name] for name in BLOCK if name != "data"},
-                "method": arm["method"],
-                "label": arm["label"],
-                "seeds": arm["seeds"],
-                "trained_per_cent": value("", share(arm)),
-                **{name: value(name, arm[name]) for name in [*MEASURES, *SPEEDS]},
-                **{
-                    name: [value("", each) for each in arm[name]]
-                    for name in ("relative", "adapted", "merged")
-                },
-            }
-            for about, members in self.blocks
-            for arm in members
-        ]
+        return [_row(block, row) for block, rows in self.blocks for row in rows]
 
 
-def costs(runs: pd.DataFrame) -> Costs:
-    """The costs of all arms that have a run that is done, but for the trials of searches.
-
-    Ratios are taken run by run, and to LoRA seed by seed: runs of one seed stand next to each other
-    in time.
-    """
-    kept, trials = settled(runs)
-    done = distinct(kept).query("status == 'done'")
-    each = by_block(done)
-    found = by_block(arms(done))
-    blocks = []
-    for key, members in found.items():
-        of: dict[str, list[dict[str, Any]]] = {}
-        for run in each[key]:
-            of.setdefault(run["arm"], []).append(run)
-        reference = next((of[arm["arm"]] for arm in members if arm["method"] == REFERENCE), [])
-        speed = {run["seed"]: run["tokens_per_second"] for run in reference}
-        for arm in members:
-            own = of[arm["arm"]]
-            arm["relative"] = [
-                run["tokens_per_second"] / speed[run["seed"]]
-                for run in own
-                if speed.get(run["seed"])
-            ]
-            arm |= {name: [_ratio(run, name) for run in own] for name in ("adapted", "merged")}
-        blocks.append((dict(zip(BLOCK, key, strict=True)), members))
-    return Costs(tuple(blocks), len(trials), len(set(trials["study"])))
+def costs(results: Results) -> Costs:
+    """The costs of all arms but the trials of searches. Ratios are taken run by run, and to LoRA
+    seed by seed: runs of one seed stand next to each other in time."""
+    blocks = [(block, _costly(block)) for block in results.costs]
+    blocks = tuple((block, rows) for block, rows in blocks if rows)
+    return Costs(blocks, len(results.trials), studies(results))
 
 
-def _ratio(run: dict[str, Any], name: str) -> float:
-    base = run["latency.base"]
-    return run[f"latency.{name}"] / base if base else np.nan
+def _costly(block: Block) -> tuple[CostlyArm, ...]:
+    reference, speed = block.first(REFERENCE), partial(measure, name="tokens_per_second")
+    others = reference.timed if reference else ()
+    return tuple(
+        CostlyArm(
+            arm,
+            seed_ratios(arm.timed, others, speed),
+            _latencies(arm.timed, "latency.adapted"),
+            _latencies(arm.timed, "latency.merged"),
+        )
+        for arm in block.arms
+        if arm.done
+    )
 
 
-def _cells(arm: dict[str, Any]) -> list[str]:
+def _latencies(runs: tuple[Run, ...], form: str) -> list[float]:
+    """Relative to the plain model's; without the runs that lack a form."""
+    pairs = [(measure(run, form), measure(run, "latency.base")) for run in runs]
+    return [own / base for own, base in pairs if own is not None and base]
+
+
+def _cells(row: CostlyArm) -> list[str]:
+    mean_of = partial(mean, row.arm)
+    seconds = mean_of("step_seconds")
     return [
-        arm["label"],
-        count(arm["trained_params"]),
-        per_cent(arm),
-        count(arm["updatable_params"]),
-        stored(arm["adapter_file_bytes"]),
-        mebibytes(arm["peak_bytes"]),
-        *(mebibytes(arm[part]) for part in PARTS),
-        number(arm["tokens_per_second"], ",.0f"),
-        ranged(arm["relative"]),
-        number(1000 * arm["step_seconds"], ",.1f"),
-        number(arm["utilization"], ".0%"),
-        ranged(arm["adapted"]),
-        ranged(arm["merged"]),
+        row.arm.label,
+        count(mean_of("trained_params")),
+        per_cent(trained_share(row.arm)),
+        count(mean_of("updatable_params")),
+        size(mean_of("adapter_file_bytes")),
+        mebibytes(mean_of("peak_bytes")),
+        *(mebibytes(mean_of(part)) for part in PARTS),
+        decimal(mean_of("tokens_per_second"), ",.0f"),
+        ranged(row.relative),
+        decimal(seconds and 1000 * seconds, ",.1f"),
+        decimal(mean_of("utilization"), ".0%"),
+        ranged(row.adapted),
+        ranged(row.merged),
     ]
+
+
+def _row(block: Block, row: CostlyArm) -> dict[str, Any]:
+    question, share = block.question, trained_share(row.arm)
+    return {
+        **vars(block.place),
+        **question_cells(question),
+        **{name: getattr(question, name) for name in ("dtype", "steps", "batch_size")},
+        "method": row.arm.method,
+        "label": row.arm.label,
+        "seeds": len(row.arm.done),
+        "timed": len(row.arm.timed),
+        "trained_per_cent": share and 100 * share,
+        **{name: measured(row.arm, name) for name in (*MEASURES, *SPEEDS)},
+        **{name: getattr(row, name) for name in ("relative", "adapted", "merged")},
+    }
