@@ -25,6 +25,7 @@ from scipy import special, stats
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95  # of every interval
 ALPHA = 0.05  # the level of every test
+UNVARIED = 1e-10  # relative: values that differ by no more are equal but for rounding
 RESAMPLES = 1000
 CHUNK = 4_000_000  # weights that are held at a time
 
@@ -36,11 +37,11 @@ def rejects(p: float | None) -> bool:
 
 def student_interval(values: Array) -> tuple[float, float] | None:
     """Student's interval of a mean over seeds, (S,); None for one value. Of values that do not vary
-    it is a point: what is counted, or equal by construction."""
+    but for rounding it is a point: what is counted, or equal by construction."""
     if len(values) < 2:
         return None
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
+    if np.ptp(values) <= UNVARIED * np.abs(values).max():
+        return float(np.median(values)), float(np.median(values))
     interval = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
     return float(interval.low), float(interval.high)
 
@@ -56,7 +57,7 @@ def variances(values: Array, scores: Array | None) -> tuple[Array, Array]:
     parts: list[tuple[Array, Array]] = []
     if seeds > 1:
         a = values.var(-1, ddof=1) / seeds
-        a = np.where(a > 1e-20 * (values**2).mean(-1), a, 0.0)  # rounding is no variance
+        a = np.where(a > UNVARIED**2 * (values**2).mean(-1), a, 0.0)
         parts.append((a, np.full_like(a, seeds - 1)))
     if scores is not None and scores.shape[-1] > 1:
         parts = _crossed(scores, parts[0][0] if parts else None)

@@ -1,1 +1,1 @@
-"""The article's claims, their rules and verdicts."""
+"""The article's claims: each with its rule and margin in the file of its method, and verdicts."""

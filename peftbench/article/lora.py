@@ -1,0 +1,240 @@
+"""LoRA: few trained parameters (L1), no latency (L2), small files (L3), stability (L4)."""
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+from scipy import stats
+
+from peftbench.analysis.blocks import Arm, Run, canonical, grouped
+from peftbench.analysis.estimates import Results
+from peftbench.analysis.intervals import CONFIDENCE, rejects
+from peftbench.analysis.measures import run_trained_share
+from peftbench.article.claim import (
+    MIN_SEEDS,
+    MIN_TIMED_RUNS,
+    OVER_SEEDS,
+    Claim,
+    Comparison,
+    Effect,
+    Verdict,
+    above,
+    below,
+)
+from peftbench.article.llama_shapes import LLAMA_70B, Shape
+from peftbench.article.pairs import (
+    VARIANTS,
+    Pair,
+    both_learned,
+    exact,
+    lack,
+    mean_ratio,
+    metric,
+    on_test,
+    pairs,
+)
+from peftbench.record import Spread
+from peftbench.wording import Words
+
+REDUCTION_SHARE = 0.9  # of the parameters, which LoRA is said not to train
+LATENCY_TIMES = 1.05  # merged by base: more is extra latency
+FEW_MB = 10  # the most that "a few MB" can mean
+LLAMA_RANK = 8  # of the adapter whose size is computed
+
+
+def trains_few_parameters(results: Results) -> Verdict:
+    blocks = on_test(results.final)
+    lora = [run for block in blocks for run in _lora(block.arms) if run.record.footprint]
+    arms = grouped(lora, lambda run: (run.record.spec.model, canonical(run.record.spec.args)))
+    comparisons: list[Comparison] = []
+    for runs in arms.values():
+        shares = (share for run in runs if (share := run_trained_share(run)) is not None)
+        if untrained := exact(1 - share for share in shares):
+            decision = above(untrained, REDUCTION_SHARE)
+            comparisons.append(Comparison(decision, untrained, tuple(runs)))
+    missing = Words("no run of LoRA on a test split is done", "没有在测试集上完成的 LoRA 运行")
+    return L1.verdict(comparisons, missing)
+
+
+def _lora(arms: Sequence[Arm], *, timed: bool = False) -> list[Run]:
+    """LoRA's runs that are done, or those whose seconds count."""
+    return [
+        run for arm in arms if arm.method == "lora" for run in (arm.timed if timed else arm.done)
+    ]
+
+
+L1 = Claim(
+    id="L1",
+    text=Words("LoRA trains at least 90 % fewer parameters", "LoRA 可训练参数减少 90 % 以上"),
+    unit=Words("part of the parameters not trained", "未训练参数占比"),
+    rule=Words(
+        "Trained parameters of every LoRA arm are at least {0:.0%} fewer than the model's; the head"
+        " is in neither.",
+        "各 LoRA 设置的训练参数比模型参数少至少 {0:.0%}(均不计分类头)。",
+    ).format(REDUCTION_SHARE),
+    judge=trains_few_parameters,
+)
+
+
+def merged_has_no_latency(results: Results) -> Verdict:
+    comparisons: list[Comparison] = []
+    most = 0
+    for block in on_test(results.costs):
+        latencies = {run: _latency(run) for run in _lora(block.arms, timed=True)}
+        known = {run: spreads for run, spreads in latencies.items() if spreads}
+        most = max(most, len(known))
+        if effect := _latency_ratio(list(known.values())):
+            comparisons.append(Comparison(below(effect, LATENCY_TIMES), effect, tuple(known)))
+    missing = Words(
+        "it takes {0} timed runs of LoRA in a block, and there are at most {1}",
+        "同组需要 {0} 次有效计时的 LoRA 运行,目前最多 {1} 次",
+    )
+    return L2.verdict(comparisons, missing.format(MIN_TIMED_RUNS, most))
+
+
+def _latency(run: Run) -> tuple[Spread, Spread] | None:
+    """Of the merged and of the plain model."""
+    latency = run.record.timing and run.record.timing.latency_seconds
+    if not latency or not latency.merged or not latency.base:
+        return None
+    return latency.merged, latency.base
+
+
+def _latency_ratio(latencies: Sequence[tuple[Spread, Spread]]) -> Effect | None:
+    """Merged by base over runs, with the wider of two intervals: from the spread between runs, and
+    from that within them."""
+    between = mean_ratio(
+        (merged.median / base.median for merged, base in latencies), MIN_TIMED_RUNS
+    )
+    if between is None:
+        return None
+    variance = sum(_relative_error(spread) ** 2 for spreads in latencies for spread in spreads)
+    within = math.sqrt(variance) / len(latencies) * float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    factor = max(math.exp(within), between.high / between.value)
+    return Effect(between.value, between.value / factor, between.value * factor)
+
+
+def _relative_error(seconds: Spread) -> float:
+    """Of the median of normal times: sigma is iqr / 1.349, and a median's standard error 1.2533
+    sigma / sqrt(n)."""
+    return 1.2533 * seconds.iqr / 1.349 / seconds.median / math.sqrt(seconds.n)
+
+
+L2 = Claim(
+    id="L2",
+    text=Words("Merged, LoRA has no extra latency", "LoRA 合并后推理零额外延迟"),
+    unit=Words("latency, merged / base", "延迟之比,合并后 / 原模型"),
+    rule=Words(
+        "Latency merged at most {0} times the plain model's, over at least {1} timed runs of a"
+        " block.",
+        "合并后延迟至多为原模型的 {0} 倍,同组至少 {1} 次有效计时的运行。",
+    ).format(LATENCY_TIMES, MIN_TIMED_RUNS),
+    judge=merged_has_no_latency,
+)
+
+
+def adapter_takes_a_few_megabytes(results: Results, shape: Shape = LLAMA_70B) -> Verdict:
+    """Arithmetic on a model's shape, with the bytes that a parameter takes in the store's files."""
+    file_bytes = {
+        run: footprint.adapter_file_bytes / (footprint.trained_params + footprint.head_params)
+        for block in on_test(results.final)
+        for run in _lora(block.arms)
+        if (footprint := run.record.footprint)
+        and footprint.adapter_file_bytes is not None
+        and footprint.trained_params
+    }
+    stored = [median(file_bytes.values())] if file_bytes else []
+    least, most = shape.lora(LLAMA_RANK, ("q", "v")) / 1e6, shape.lora(LLAMA_RANK) / 1e6
+    megabytes = Effect(most * 2, least * min(2, *stored, 4), most * max(2, *stored, 4))
+    reason = Words(
+        "computed from layers x rank x sum(in + out) for {0} layers of width {1} and rank {2}:"
+        " {3:.1f} MB (q and v, 16 bit) to {4:.0f} MB (all linear layers, 32 bit); the effect is"
+        " that of all linear layers in 16 bit",
+        "按 层数 × 秩 × Σ(in + out) 计算({0} 层、宽 {1}、秩 {2}):{3:.1f} MB(q、v,16 位)"
+        "至 {4:.0f} MB(全部线性层,32 位);效应为全部线性层、16 位",
+    ).format(shape.layers, shape.hidden, LLAMA_RANK, least * 2, most * 4)
+    files = Words(
+        "adapter files in the store take {0:.2f} bytes a trained parameter",
+        "库中适配器文件每个训练参数占 {0:.2f} 字节",
+    )
+    reason = Words.joined([reason, *(files.format(size) for size in stored)])
+    return L3.decided(below(megabytes, FEW_MB), megabytes, reason, tuple(file_bytes))
+
+
+L3 = Claim(
+    id="L3",
+    text=Words(
+        "LoRA's adapter takes a few MB, even for a 70B model",
+        "即使 70B 模型,LoRA 适配器也只有几 MB",
+    ),
+    unit=Words("MB, Llama-2-70B", "MB,Llama-2-70B"),
+    rule=Words(
+        "Adapter of rank {0} for Llama-2-70B, computed: from q and v at 2 bytes to all linear"
+        " layers at 4, or at the bytes a parameter that files in the store take. Supported if the"
+        " largest is at most {1} MB, refuted if the smallest is more.",
+        "Llama-2-70B、秩 {0} 的适配器大小(计算值):从 q、v 每参数 2 字节到全部线性层 4 字节"
+        "(或库中文件的每参数字节数)。最大者不超过 {1} MB 则支持;最小者超过则反驳。",
+    ).format(LLAMA_RANK, FEW_MB),
+    judge=adapter_takes_a_few_megabytes,
+)
+
+
+def is_most_stable(results: Results) -> Verdict:
+    candidates = [
+        pair
+        for method in VARIANTS
+        for pair in pairs(results.final, method, "lora", runs=_done_or_diverged)
+    ]
+    enough = [pair for pair in candidates if pair.seeds >= MIN_SEEDS]
+    comparisons = [one for pair in enough if (one := _stability(pair))]
+    another = Words("another method", "其他方法")
+    return L4.verdict(comparisons, lack(candidates, another, "lora", MIN_SEEDS))
+
+
+def _done_or_diverged(arm: Arm) -> list[Run]:
+    return [run for run in arm.runs if run.record.status in ("done", "diverged")]
+
+
+def _stability(pair: Pair) -> Comparison | None:
+    """A significant difference in diverged runs goes first, then the standard deviations."""
+    spread = _spread(pair)
+    lost = [pair.seeds - len(arm.done) for arm in (pair.ours, pair.theirs)]
+    table = [[diverged, pair.seeds - diverged] for diverged in lost]
+    if rejects(float(stats.fisher_exact(table).pvalue)):  # pyright: ignore[reportAttributeAccessIssue]
+        return Comparison("supported" if lost[0] > lost[1] else "refuted", spread, pair.runs)
+    return spread and Comparison(above(spread, 1), spread, pair.runs)
+
+
+def _spread(pair: Pair) -> Effect | None:
+    """Our standard deviation over seeds by theirs, with the F interval; None where one has too few
+    seeds, does not vary, or has learned nothing."""
+    ours, theirs = (
+        [value for run in arm.done if (value := metric(run)) is not None]
+        for arm in (pair.ours, pair.theirs)
+    )
+    if min(len(ours), len(theirs)) < MIN_SEEDS or not both_learned(pair):
+        return None
+    deviations = stats.tstd(ours), stats.tstd(theirs)
+    if min(deviations) <= 0:
+        return None
+    ratio = float(deviations[0] / deviations[1])
+    ends = [(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2]
+    low, high = stats.f.ppf(ends, len(ours) - 1, len(theirs) - 1)
+    return Effect(ratio, ratio / math.sqrt(low), ratio / math.sqrt(high))
+
+
+L4 = Claim(
+    id="L4",
+    text=Words("LoRA is the most stable", "LoRA 最稳定"),
+    unit=Words(
+        "standard deviation over seeds, the other's / LoRA's", "种子间标准差之比,其他方法 / LoRA"
+    ),
+    rule=Words(
+        "Each other PEFT method against LoRA, {0}: diverged runs by Fisher's exact test where it is"
+        " significant, else the ratio of standard deviations of the metric (F interval) is above 1;"
+        " both must score above the frozen model.",
+        "其他各 PEFT 方法对比 LoRA,{0}:发散次数若经 Fisher 精确检验显著则以此为准,"
+        "否则主指标标准差之比(F 区间)大于 1;二者都须胜过冻结模型。",
+    ).format(OVER_SEEDS),
+    judge=is_most_stable,
+)

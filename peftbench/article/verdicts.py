@@ -1,0 +1,131 @@
+"""The article's claims in its order, judged by the runs of a store, and the table of verdicts."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from peftbench.analysis.blocks import Run
+from peftbench.analysis.estimates import Results
+from peftbench.analysis.intervals import CONFIDENCE
+from peftbench.article.claim import Claim, Decision, Effect, Verdict
+from peftbench.article.delta_lora import D1, D2
+from peftbench.article.full_fine_tuning import F1, F2, F3
+from peftbench.article.lora import L1, L2, L3, L4
+from peftbench.article.lora_fa import FA1, FA2, FA3
+from peftbench.article.lora_plus import P1, P2
+from peftbench.article.vera import V1, V2, V3
+from peftbench.markup import AbstractTable, Section, Sheet
+from peftbench.wording import NONE, Lang, Words, significant
+
+CLAIMS: tuple[Claim, ...] = (
+    *(F1, F2, F3),
+    *(L1, L2, L3, L4),
+    *(FA1, FA2, FA3),
+    *(V1, V2, V3),
+    *(D1, D2),
+    *(P1, P2),
+)
+RULES = Words(
+    "Rules, fixed before the runs. A comparison is one pair of arms in one block: same model, task,"
+    " data, precision, steps and batch size. What models have learned is compared whatever device"
+    " they ran on, and a seed counts once; bytes and seconds are compared on one device and"
+    " software stack, and seconds only of runs that had the machine to themselves. A comparison"
+    " supports a claim if the whole {0:.0%} interval is on the claim's side of the margin, refutes"
+    " it if all of it is on the other, and is undecided otherwise. A claim is supported if most"
+    " comparisons support it and none refutes it, refuted if most refute it and none supports it."
+    " Scores and losses count only where one of the two arms scores above the frozen model. Of"
+    " several arms the tuned ones, then those with the most equal settings are compared. Effects"
+    " are means over comparisons, intervals the means of their ends, or the range of what is"
+    " counted exactly. Nothing is corrected for there being many claims.",
+    "判定规则(运行之前已固定)。一组比较是同一分组(模型、任务、数据、精度、步数与批大小相同)中的"
+    "一对设置。学习效果不分设备一并比较,每个种子只计一次;字节与时间只在同一设备与软件栈内比较,"
+    "且时间只取独占机器的运行。{0:.0%} 区间全部在界限的有利一侧则支持,全部在另一侧则反驳,否则未定。"
+    "多数比较支持且无一反驳则论断成立;多数反驳且无一支持则论断被反驳。"
+    "得分与损失只在两者之一胜过冻结模型时才算数。"
+    "同一方法有多个设置时,先取经过调参的,再取相同设置最多的。"
+    "效应为各组比较的均值,区间为两端的均值;精确计数的给出范围。未对论断数量作校正。",
+).format(CONFIDENCE)
+HEADER = (
+    Words("claim", "编号"),
+    Words("the article says", "文章的说法"),
+    Words("verdict", "结论"),
+    Words("effect", "效应"),
+    Words("unit", "单位"),
+    Words("runs", "运行数"),
+)
+DECISIONS: dict[Decision, Words] = {
+    "supported": Words("supported", "成立"),
+    "refuted": Words("refuted", "被反驳"),
+    "undecided": Words("undecided", "未定"),
+}
+NOTE = Words("{0}: {1} Rule: {2}", "{0}: {1}规则:{2}")
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """A verdict for each of the article's claims, in its order."""
+    return [claim.judge(results) for claim in CLAIMS]
+
+
+@dataclass(frozen=True)
+class Verdicts(AbstractTable):
+    """The table of verdicts. repeated: run ids that several devices of the store have."""
+
+    verdicts: tuple[Verdict, ...]
+    repeated: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, results: Results) -> "Verdicts":
+        devices = Counter(record.run_id for record in results.records)
+        repeated = frozenset(run_id for run_id, count in devices.items() if count > 1)
+        return cls(tuple(verdicts(results)), repeated)
+
+    def sheet(self, lang: Lang) -> Sheet:
+        rows = [
+            [
+                verdict.claim.id,
+                verdict.claim.text[lang],
+                DECISIONS[verdict.decision][lang],
+                _effect(verdict.effect),
+                verdict.claim.unit[lang],
+                str(len(verdict.runs)) if verdict.runs else NONE,
+            ]
+            for verdict in self.verdicts
+        ]
+        notes = [
+            NOTE.format(verdict.claim.id, verdict.reason, verdict.claim.rule)[lang]
+            for verdict in self.verdicts
+        ]
+        words = frozenset({0, 1, 2, 3, 4})
+        wrapped = {1: 0.34, 3: 0.2, 4: 0.2}
+        header = [name[lang] for name in HEADER]
+        section = Section("", "", header, rows, words, notes=notes, wrapped=wrapped)
+        return Sheet([section], RULES[lang], "")
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "claim": verdict.claim.id,
+                "text": verdict.claim.text.en,
+                "verdict": verdict.decision,
+                "effect": verdict.effect and verdict.effect.value,
+                "low": verdict.effect and verdict.effect.low,
+                "high": verdict.effect and verdict.effect.high,
+                "unit": verdict.claim.unit.en,
+                "rule": verdict.claim.rule.en,
+                "reason": verdict.reason.en,
+                "run_ids": [self._run_id(run) for run in verdict.runs],
+            }
+            for verdict in self.verdicts
+        ]
+
+    def _run_id(self, run: Run) -> str:
+        """The run's id; its key where several devices have a run of that id."""
+        run_id = run.record.run_id
+        return run.key if run_id in self.repeated else run_id
+
+
+def _effect(effect: Effect | None) -> str:
+    if effect is None:
+        return NONE
+    value, low, high = map(significant, effect)
+    return f"{value} [{low}, {high}]"
