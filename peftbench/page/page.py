@@ -160,7 +160,7 @@ def _about(block: Block) -> dict[str, Any]:
         "task": question.task,
         "model": question.model,
         "split": question.split,
-        "devices": list(dict.fromkeys(map(str, block.places))),
+        "device": list(dict.fromkeys(map(str, block.places))),
         "note": "; ".join(words.values()),
     }
 

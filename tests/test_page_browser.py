@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 import records as made
 
-from peftbench.analysis.frame import arms, frame
-from peftbench.article.claims import Verdict
-from peftbench.figures import pareto_front
-from peftbench.page import page as report
+from peftbench.analysis.blocks import Run
+from peftbench.analysis.estimates import Results
+from peftbench.analysis.measures import mean
+from peftbench.article.claim import Claim, Verdict
+from peftbench.page.compared import COSTS
+from peftbench.page.page import page as page_of
+from peftbench.page.page import write
 from peftbench.record import Record
+from peftbench.tables import comparison
+from peftbench.wording import Words
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -31,17 +36,24 @@ RECORDS = [
     BROKEN,
     *(made.record(task="sst2", model="other", seed=seed) for seed in range(2)),
 ]
-CLAIM = Verdict(
-    claim="L1",
-    text="LoRA trains fewer parameters",
-    verdict="supported",
-    effect=98.5,
-    low=None,
-    high=None,
-    unit="%",
-    rule="at least 90 % fewer",
-    reason="counted",
-    run_ids=tuple(record.run_id for record in RECORDS if record.status == "done"),
+
+
+def unjudged(results: Results) -> Verdict:
+    raise AssertionError("the page judges nothing")
+
+
+VERDICT = Verdict(
+    claim=Claim(
+        id="L1",
+        text=Words.same("LoRA trains fewer parameters"),
+        unit=Words.same("%"),
+        rule=Words.same("at least 90 % fewer"),
+        judge=unjudged,
+    ),
+    decision="supported",
+    effect=None,
+    reason=Words.same("counted"),
+    runs=tuple(Run(record) for record in RECORDS if record.status == "done"),
 )
 
 pytestmark = pytest.mark.slow
@@ -61,7 +73,8 @@ def browser() -> Iterator["Browser"]:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    report.write(path, report.page(frame(RECORDS), RECORDS, [CLAIM]))
+    results = Results(tuple(RECORDS))
+    write(path, page_of(results, comparison(results), [VERDICT]))
     return path
 
 
@@ -167,17 +180,17 @@ def test_an_error_that_is_markup_shows_as_text(page: "Page") -> None:
 
 
 def test_every_run_unfolds_to_its_own_record(page: "Page") -> None:
-    by_id: dict[str, Record] = {record.run_id: record for record in RECORDS}
+    by_key: dict[str, Record] = {Run(record).key: record for record in RECORDS}
     more = page.locator("#more-runs")
     if more.is_visible():
         more.click()
     names = page.locator(".run").evaluate_all("nodes => nodes.map((node) => node.dataset.run)")
-    assert sorted(names) == sorted(by_id)
+    assert sorted(names) == sorted(by_key)
     for name in names[:: len(names) // 6]:
         run = page.locator(f".run[data-run='{name}']")
         run.locator("summary").press("Enter")
         run.locator("pre", has_text="environment").wait_for()
-        assert json.loads(run.locator("pre").inner_text()) == by_id[name].model_dump(mode="json")
+        assert json.loads(run.locator("pre").inner_text()) == by_key[name].model_dump(mode="json")
 
 
 def test_a_claim_unfolds_to_its_runs_and_leads_there(page: "Page") -> None:
@@ -188,7 +201,8 @@ def test_a_claim_unfolds_to_its_runs_and_leads_there(page: "Page") -> None:
     assert claim.get_by_text("at least 90 % fewer").is_visible()
     chooser(page, "Task").select_option("gsm")
     link = claim.locator("a").last
-    name = link.inner_text()
+    name = (link.get_attribute("href") or "").removeprefix("#run-")
+    assert name.endswith(f"/{link.inner_text()}")
     link.click()
     page.locator(f".run[open][data-run='{name}']").wait_for()
     assert page.locator(".run").count() == 1
@@ -196,22 +210,33 @@ def test_a_claim_unfolds_to_its_runs_and_leads_there(page: "Page") -> None:
     everything = claim.get_by_role("button", name="List them all")
     if everything.count():
         everything.click()
-    assert claim.locator("a").count() == len(CLAIM.run_ids)
+    assert claim.locator("a").count() == len(VERDICT.runs)
 
 
 def test_the_plot_shows_the_front_and_goes_from_mark_to_mark(page: "Page") -> None:
     chooser(page, "Task").select_option("gsm")
-    found = arms(frame(record for record in RECORDS if record.spec.task == "gsm")).dropna(
-        subset=["metric", "peak_bytes"]
-    )
+    results = Results(tuple(record for record in RECORDS if record.spec.task == "gsm"))
+    (block,) = comparison(results).blocks
+    points = {
+        row.arm.label: (peak, row.metric.mean)
+        for row in block.rows
+        if row.costs
+        and row.metric
+        and row.metric.mean is not None
+        and (peak := mean(row.costs, "peak_bytes")) is not None
+    }
     front = {
-        found["label"].iloc[i]
-        for i in pareto_front(found["peak_bytes"].tolist(), found["metric"].tolist())
+        label
+        for label, (cost, score) in points.items()
+        if not any(
+            other != (cost, score) and other[0] <= cost and other[1] >= score
+            for other in points.values()
+        )
     }
     marks = page.locator(".panel .point")
     texts = [mark.get_attribute("aria-label") or "" for mark in marks.all()]
     assert {text.partition(":")[0] for text in texts if text.endswith("on the line")} == front
-    assert len(texts) == len(found)
+    assert len(texts) == len(points)
     marks.first.focus()
     assert page.locator(".tip strong").inner_text() == texts[0].partition(":")[0]
     page.keyboard.press("ArrowRight")
@@ -233,7 +258,7 @@ def test_the_plot_shows_the_front_and_goes_from_mark_to_mark(page: "Page") -> No
     ]
 
 
-@pytest.mark.parametrize("cost", report.COSTS)
+@pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("score", ["metric", "nll"])
 def test_every_plot_lies_inside_its_panel(page: "Page", cost: str, score: str) -> None:
     chooser(page, "Cost").select_option(cost)
