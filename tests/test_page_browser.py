@@ -4,6 +4,7 @@ paper."""
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,6 +140,39 @@ def test_filters_choose_tables_panels_and_runs(page: "Page") -> None:
     assert chooser(page, "Device").count() == 0, "there is one device: nothing to choose"
 
 
+def test_the_device_chooses_runs_and_the_tables_that_hold_any_of_them(
+    browser: "Browser", tmp_path: Path
+) -> None:
+    environment = made.environment(device_name="Another")
+    here, again = made.record(), made.record(environment=environment)
+    records = [here, again, made.record(seed=1, environment=environment), made.record(task="sst2")]
+    results = Results(tuple(records))
+    verdict = replace(VERDICT, runs=(Run(here), Run(again)))
+    write(tmp_path / "page.html", page_of(results, comparison(results), [verdict]))
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    tables, runs = page.locator("#tables .block:visible h3"), page.locator(".run")
+    assert tables.all_inner_texts() == ["reviews", "sst2"]
+    chooser(page, "Device").select_option("cpu: Another")
+    assert tables.all_inner_texts() == ["reviews"], "which holds seeds of both"
+    assert runs.count() == 2
+    assert page.locator("#shown").inner_text() == "1 table of 2, 2 runs"
+    chooser(page, "Device").select_option("cpu: AMD EPYC, 2 threads")
+    assert tables.count() == 2
+    assert page.locator("#shown").inner_text() == "2 tables of 2, 2 runs"
+    assert page.get_by_role("button", name="Show all").is_visible()
+    page.locator(".claim summary").click()
+    for link, record in zip(page.locator(".claim a").all(), (here, again), strict=True):
+        assert link.inner_text() == record.run_id, "the same on both devices"
+        link.click()
+        page.locator(f".run[open][data-run='{Run(record).key}']").wait_for()
+        assert runs.count() == 1
+        pre = runs.locator("pre", has_text="environment")
+        pre.wait_for()
+        assert json.loads(pre.inner_text()) == record.model_dump(mode="json")
+    page.close()
+
+
 def test_tables_sort_both_ways_and_say_so(page: "Page") -> None:
     before = column(page, 0, "method")
     header = page.locator("#tables table").first.locator("thead th", has_text="accuracy")
@@ -268,7 +302,8 @@ def test_every_plot_lies_inside_its_panel(page: "Page", cost: str, score: str) -
         const box = canvas.getBoundingClientRect();
         return [...canvas.querySelectorAll("use, .tick, .axis-name, .bar")].filter((node) => {
             const own = node.getBoundingClientRect();
-            return own.left < box.left - 1 || own.right > box.right + 1 || own.top < box.top - 1 || own.bottom > box.bottom + 1;
+            return own.left < box.left - 1 || own.right > box.right + 1
+                || own.top < box.top - 1 || own.bottom > box.bottom + 1;
         }).map((node) => node.outerHTML);
     })"""
     assert page.evaluate(outside) == []
@@ -284,7 +319,8 @@ def test_every_stop_of_the_tab_key_can_be_seen(page: "Page") -> None:
         page.keyboard.press("Tab")
         name, shown = page.evaluate(
             """() => {
-                const node = document.activeElement, mark = node.matches(".point") ? node.querySelector(".halo") : node;
+                const node = document.activeElement;
+                const mark = node.matches(".point") ? node.querySelector(".halo") : node;
                 const style = getComputedStyle(mark);
                 return [node.localName, style.outlineStyle !== "none" || style.stroke !== "none"];
             }"""
@@ -333,7 +369,8 @@ def test_paper_has_all_but_the_records(page: "Page") -> None:
     assert (
         page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 252, 250)"
     ), "light, whatever the screen's scheme"
-    wide = "() => [...document.querySelectorAll('.scroll')].filter((node) => node.scrollWidth > node.clientWidth + 1).length"
+    wide = """() => [...document.querySelectorAll(".scroll")]
+        .filter((node) => node.scrollWidth > node.clientWidth + 1).length"""
     assert page.evaluate(wide) == 0
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert not page.locator(".claim[open]").count()
@@ -354,18 +391,32 @@ def test_without_scripts_the_tables_and_claims_are_there(browser: "Browser", fil
 # formula of its definition.
 CONTRAST = """() => {
     const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-    const rgb = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data]; };
-    const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    const rgb = (colour) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => [r, g, b].map((v) => linear(v / 255))
         .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-    const behind = (node) => { for (; node; node = node.parentElement) {
-        const found = rgb(getComputedStyle(node).backgroundColor); if (found[3] === 255) return found; } return [255, 255, 255, 255]; };
-    const texts = [...document.querySelectorAll("body *")].filter((node) => node.checkVisibility() && !node.closest(".hidden, .skip, .defs")
-        && [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()));
+    const behind = (node) => {
+        for (; node; node = node.parentElement) {
+            const paper = rgb(getComputedStyle(node).backgroundColor);
+            if (paper[3] === 255) return paper;
+        }
+        return [255, 255, 255, 255];
+    };
+    const says = (node) => [...node.childNodes]
+        .some((child) => child.nodeType === 3 && child.data.trim());
+    const texts = [...document.querySelectorAll("body *")].filter((node) =>
+        node.checkVisibility() && !node.closest(".hidden, .skip, .defs") && says(node));
     return texts.flatMap((node) => {
         const style = getComputedStyle(node);
-        const [a, b] = [light(rgb(node instanceof SVGElement ? style.fill : style.color)), light(behind(node))];
+        const ink = rgb(node instanceof SVGElement ? style.fill : style.color);
+        const [a, b] = [light(ink), light(behind(node))];
         const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        return contrast < 4.5 ? [`${node.localName} ${node.textContent.trim().slice(0, 20)} ${contrast}`] : [];
+        const text = node.textContent.trim().slice(0, 20);
+        return contrast < 4.5 ? [`${node.localName} ${text} ${contrast}`] : [];
     });
 }"""

@@ -9,6 +9,7 @@ from peftbench.analysis.blocks import METHOD_ORDER, Block, Run, Value, facts
 from peftbench.analysis.estimates import BETTER, Estimate
 from peftbench.analysis.measures import mean, trained_share
 from peftbench.figures.palette import COLOURS, MARKERS, OTHER_COLOUR, OTHER_MARKER
+from peftbench.markup import Sheet
 from peftbench.tables.comparison import ComparedArm, ComparedBlock, Comparison
 from peftbench.wording import count, decimal, mebibytes, per_cent, size
 
@@ -79,10 +80,10 @@ class Table:
         return [_plotted(row) | {"primary": self.primary} for row in self.rows]
 
 
-def tables(comparison: Comparison) -> list[Table]:
-    """The blocks of a comparison, those that are scored on test examples first."""
-    sections = comparison.sheet("en").sections
-    pairs = zip(comparison.blocks, sections, strict=True)
+def tables(comparison: Comparison, sheet: Sheet) -> list[Table]:
+    """The blocks of a comparison, those that are scored on test examples first, each with the notes
+    of its section."""
+    pairs = zip(comparison.blocks, sheet.sections, strict=True)
     unsorted = [Table(compared, section.notes) for compared, section in pairs]
     return sorted(unsorted, key=lambda table: table.block.question.split != "test")
 

@@ -57,7 +57,8 @@ def page(
     closing: the article's closing table, as a sheet.
     """
     labels = labelled(map(Run, results.records))
-    compared = tables(comparison)
+    sheet = comparison.sheet("en")
+    compared = tables(comparison, sheet)
     blocks = _blocks([table.block for table in compared], labels)
     devices = sorted({_device(run) for run in labels})
     abouts = [_about(block) for block in blocks]
@@ -90,7 +91,7 @@ def page(
         tally=Counter(verdict.decision for verdict in verdicts),
         closing=closing,
         comparison=comparison,
-        nothing=comparison.sheet("en").empty,
+        nothing=sheet.empty,
         links=MOST_LINKS,
         cut=cut,
         dash=NONE,
@@ -148,8 +149,8 @@ def _hash(text: str) -> str:
 def _blocks(compared: Sequence[Block], runs: Iterable[Run]) -> list[Block]:
     """The blocks that are compared, then those that hold nothing but trials of searches."""
     questions = {block.question for block in compared}
-    others = [block for block in quality_blocks(runs) if block.question not in questions]
-    return [*compared, *others]
+    others = (run for run in runs if Question.of(run.record.spec) not in questions)
+    return [*compared, *quality_blocks(others)]
 
 
 def _about(block: Block) -> dict[str, Any]:
