@@ -12,7 +12,7 @@ import records as made
 
 from peftbench.analysis.frame import arms, frame
 from peftbench.article.claims import Verdict
-from peftbench.figures import pareto_front
+from peftbench.figures.pareto import pareto_front
 from peftbench.page import page as report
 from peftbench.record import Record
 

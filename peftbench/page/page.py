@@ -24,7 +24,7 @@ from markupsafe import Markup
 
 from peftbench.analysis.frame import ARM, BLOCK, METHODS, distinct, order
 from peftbench.errors import InputError
-from peftbench.figures import COLOURS, MARKERS, OTHER_COLOUR, OTHER_MARKER
+from peftbench.figures.style import COLOURS, MARKERS, OTHER_COLOUR, OTHER_MARKER
 from peftbench.record import Record
 from peftbench.tables import NONE, Comparison, comparison, described, human, size
 
