@@ -20,7 +20,7 @@ from peftbench.analysis.blocks import Run
 from peftbench.analysis.estimates import Results
 from peftbench.article.claim import Claim, Effect, Verdict
 from peftbench.errors import InputError
-from peftbench.figures.palette import COLOURS, MARKERS
+from peftbench.figures.style import COLOURS, MARKERS, OTHER_MARKER
 from peftbench.page import packed
 from peftbench.page.compared import position
 from peftbench.page.page import MOST_LINKS, write
@@ -328,7 +328,7 @@ def test_every_method_has_a_colour_and_a_mark_of_its_own() -> None:
     page = parsed(list(made.study()))
     marks = {given["id"] for tag, given in page.elements if tag == "symbol"}
     used = {given["href"] for tag, given in page.elements if tag == "use"}
-    assert used == {f"#mark-{mark}" for mark in [*MARKERS.values(), "*"]}
+    assert used == {f"#mark-{mark}" for mark in [*MARKERS.values(), OTHER_MARKER]}
     assert used <= {f"#{mark}" for mark in marks}
     for colour in set(COLOURS.values()) - {"#000000"}:
         assert f"--c: {colour};" in page.style

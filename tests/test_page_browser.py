@@ -15,6 +15,7 @@ from peftbench.analysis.blocks import Run
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.measures import mean
 from peftbench.article.claim import Claim, Verdict
+from peftbench.figures.pareto import pareto_front
 from peftbench.page.compared import COSTS
 from peftbench.page.page import page as page_of
 from peftbench.page.page import write
@@ -259,14 +260,8 @@ def test_the_plot_shows_the_front_and_goes_from_mark_to_mark(page: "Page") -> No
         and row.metric.mean is not None
         and (peak := mean(row.costs, "peak_bytes")) is not None
     }
-    front = {
-        label
-        for label, (cost, score) in points.items()
-        if not any(
-            other != (cost, score) and other[0] <= cost and other[1] >= score
-            for other in points.values()
-        )
-    }
+    labels, peaks = list(points), [peak for peak, _ in points.values()]
+    front = {labels[i] for i in pareto_front(peaks, [score for _, score in points.values()])}
     marks = page.locator(".panel .point")
     texts = [mark.get_attribute("aria-label") or "" for mark in marks.all()]
     assert {text.partition(":")[0] for text in texts if text.endswith("on the line")} == front

@@ -217,7 +217,7 @@ def _blocks(runs: Iterable[Run], place: Callable[[Run], Place | None]) -> tuple[
     by_question = _by_question(runs)
     blocks: list[Block] = []
     for question, members in by_question.items():
-        labels = _labels(grouped(members, _settings_key))
+        labels = arm_labels(grouped(members, _settings_key))
         for where, local in grouped(members, place).items():
             arms, repeats = [], []
             for key, repeated in grouped(local, _settings_key).items():
@@ -234,7 +234,7 @@ def labelled(runs: Iterable[Run]) -> dict[Run, str]:
     labels: dict[Run, str] = {}
     for members in _by_question(runs).values():
         arms = grouped(members, _settings_key)
-        of_arms = _labels(arms)
+        of_arms = arm_labels(arms)
         labels |= {run: of_arms[key] for key, same in arms.items() for run in same}
     return labels
 
@@ -318,7 +318,7 @@ def _sortable_value(value: Any) -> tuple[bool, float, str]:
 # -- names -------------------------------------------------------------------------------------
 
 
-def _labels(arms: Mapping[Key, Sequence[Run]]) -> dict[Key, str]:
+def arm_labels(arms: Mapping[Key, Sequence[Run]]) -> dict[Key, str]:
     """A label for every arm of a question: the method, with as many of the args, then of the
     training settings, in which arms of that method differ as tell them apart."""
     labels: dict[Key, str] = {}

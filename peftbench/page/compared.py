@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from peftbench.analysis.blocks import METHOD_ORDER, Block, Run, Value, facts
 from peftbench.analysis.estimates import BETTER, Estimate
 from peftbench.analysis.measures import mean, trained_share
-from peftbench.figures.palette import COLOURS, MARKERS, OTHER_COLOUR, OTHER_MARKER
+from peftbench.figures.style import COLOURS, OTHER_COLOUR, style
 from peftbench.markup import Sheet
 from peftbench.tables.comparison import ComparedArm, ComparedBlock, Comparison
 from peftbench.wording import count, decimal, mebibytes, per_cent, size
@@ -176,10 +176,8 @@ COLUMNS: list[tuple[str, str, Callable[[ComparedArm], Cell]]] = [
 def look(method: str) -> dict[str, str]:
     """The class that gives a method its colour, and its mark."""
     known = method in METHOD_ORDER
-    return {
-        "colour": f"c{METHOD_ORDER.index(method)}" if known else "cx",
-        "mark": MARKERS.get(method, OTHER_MARKER),
-    }
+    colour = f"c{METHOD_ORDER.index(method)}" if known else "cx"
+    return {"colour": colour, "mark": style(method)[1]}
 
 
 def colours() -> str:
