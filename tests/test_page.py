@@ -259,7 +259,7 @@ def test_trials_of_a_search_are_in_the_list_only() -> None:
     assert len(page.tables) == 1
     assert "Trials of searches (runs: 1, studies: 1) are left out" in page.words
     shown = page.script("data")
-    assert (len(shown["arms"]), len(shown["blocks"])) == (1, 2)
+    assert (shown["tables"], len(shown["panels"]), len(shown["blocks"])) == (1, 1, 2)
     trials = dict(zip(shown["runs"]["key"], shown["runs"]["trial"], strict=True))
     assert trials[Run(trial).key] == 3
     alone = parsed([trial])
@@ -277,6 +277,10 @@ def test_seeds_of_several_devices_stand_in_one_table_and_can_be_told_apart() -> 
     shown = page.script("data")
     devices = ["cpu: AMD EPYC, 2 threads", "cpu: Another"]
     assert [block["device"] for block in shown["blocks"]] == [devices]
+    assert [panel["device"] for panel in shown["panels"]] == devices, "costs are of one device"
+    points = [point for panel in shown["panels"] for point in panel["arms"]]
+    scores = [record.metrics[record.primary] or 0 for record in (made.record(), other)]
+    assert [point["metric"] for point in points] == [pytest.approx(fmean(scores))] * 2
     on = [shown["devices"][place] for place in shown["runs"]["device"]]
     assert dict(zip(shown["runs"]["key"], on, strict=True)) == {
         Run(made.record()).key: devices[0],
@@ -306,13 +310,13 @@ def test_seconds_count_of_runs_that_had_the_machine_to_themselves() -> None:
     cells = dict(zip([text for _, text in table[0]], table[1], strict=True))
     seconds = quiet.timing.step_seconds.median
     assert cells["ms/step"] == (str(seconds), f"{1000 * seconds:,.1f}")
-    assert page.script("data")["arms"][0][0]["step_seconds"] == seconds
+    assert page.script("data")["panels"][0]["arms"][0]["step_seconds"] == seconds
     assert "leave out 1 of 2 runs" in page.text
     alone = parsed([busy])
     cells = dict(zip([text for _, text in alone.tables[0][0]], alone.tables[0][1], strict=True))
     assert cells["ms/step"] == (None, "–")
     assert cells["peak MiB"][0] is not None
-    assert alone.script("data")["arms"][0][0]["step_seconds"] is None
+    assert alone.script("data")["panels"][0]["arms"][0]["step_seconds"] is None
 
 
 def test_runs_that_failed_are_linked() -> None:
@@ -337,7 +341,8 @@ def test_every_method_has_a_colour_and_a_mark_of_its_own() -> None:
 def test_test_scores_come_before_others() -> None:
     page = parsed([made.record(split="valid"), made.record(task="zzz")])
     assert [block["split"] for block in page.script("data")["blocks"]] == ["test", "valid"]
-    assert len(page.script("data")["arms"]) == 2
+    assert page.script("data")["tables"] == 2
+    assert [panel["block"] for panel in page.script("data")["panels"]] == [0, 1]
 
 
 def test_an_empty_store_is_told() -> None:

@@ -154,8 +154,12 @@ def test_the_device_chooses_runs_and_the_tables_that_hold_any_of_them(
     page.goto((tmp_path / "page.html").as_uri())
     tables, runs = page.locator("#tables .block:visible h3"), page.locator(".run")
     assert tables.all_inner_texts() == ["reviews", "sst2"]
+    assert page.locator(".panel").count() == 3, "a panel for each device"
     chooser(page, "Device").select_option("cpu: Another")
     assert tables.all_inner_texts() == ["reviews"], "which holds seeds of both"
+    assert page.locator(".panel").count() == 1
+    assert page.locator(".panel .point").count() == 1
+    assert "Another" in page.locator(".panel figcaption").inner_text()
     assert runs.count() == 2
     assert page.locator("#shown").inner_text() == "1 table of 2, 2 runs"
     chooser(page, "Device").select_option("cpu: AMD EPYC, 2 threads")

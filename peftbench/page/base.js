@@ -5,7 +5,8 @@
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-// {blocks, arms: of the first of them, runs: {column: [...]}, devices, costs, links, chunk}
+// {blocks, tables: how many of them, the first, have one, panels, runs: {column: [...]}, devices,
+// costs, links, chunk}
 const DATA = JSON.parse($("#data").textContent);
 const NAMES = ["task", "model", "device", "split"];
 const listeners = []; // called whenever a filter changes
@@ -27,19 +28,19 @@ const chosenOf = (name) => filters.elements[name].value;
 /** Whether a block is what the filters ask for; seeds of a block may come from several devices. */
 const fits = (block) =>
   NAMES.every((name) => !chosenOf(name) || [block[name]].flat().includes(chosenOf(name)));
-const onDevice = (run) =>
-  !chosenOf("device") || chosenOf("device") === DATA.devices[DATA.runs.device[run]];
+const onDevice = (device) => !chosenOf("device") || chosenOf("device") === device;
+const runOnDevice = (i) => onDevice(DATA.devices[DATA.runs.device[i]]);
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 function changed() {
   const chosen = DATA.blocks.map(fits);
   for (const listener of listeners) listener(chosen);
-  const tables = DATA.arms.filter((_, i) => chosen[i]).length;
-  const runs = DATA.runs.block.filter((block, i) => chosen[block] && onDevice(i)).length;
+  const tables = chosen.slice(0, DATA.tables).filter(Boolean).length;
+  const runs = DATA.runs.block.filter((block, i) => chosen[block] && runOnDevice(i)).length;
   const all = !NAMES.some(chosenOf);
   $("#shown").textContent = all
     ? ""
-    : `${plural(tables, "table")} of ${DATA.arms.length}, ${plural(runs, "run")}`;
+    : `${plural(tables, "table")} of ${DATA.tables}, ${plural(runs, "run")}`;
   filters.classList.toggle("active", !all);
 }
 filters.addEventListener("change", changed);

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from peftbench.analysis.blocks import METHOD_ORDER, Block, Run, Value, facts
+from peftbench.analysis.blocks import METHOD_ORDER, Arm, Block, Run, Value, facts
 from peftbench.analysis.estimates import BETTER, Estimate
 from peftbench.analysis.measures import mean, trained_share
 from peftbench.figures.style import COLOURS, OTHER_COLOUR, style
@@ -74,10 +74,16 @@ class Table:
             "interval": ends and [position(end, self.scale) for end in ends],
         }
 
-    @property
-    def plotted(self) -> list[dict[str, Any]]:
-        """What the plot needs of each arm."""
-        return [_plotted(row) | {"primary": self.primary} for row in self.rows]
+    def panel(self, costs: Block) -> dict[str, Any]:
+        """What the plot needs to set what each arm reaches, wherever its seeds were done, against
+        what it costs in one place."""
+        pairs = [(row, costs.same_settings(row.arm)) for row in self.rows]
+        return {
+            "device": str(costs.place),
+            "note": "; ".join(text for name, text in facts(costs).items() if name != "model"),
+            "primary": self.primary,
+            "arms": [_point(row, own) for row, own in pairs if own],
+        }
 
 
 def tables(comparison: Comparison, sheet: Sheet) -> list[Table]:
@@ -106,13 +112,13 @@ def position(value: float, scale: tuple[float, float]) -> float:
     return round(min(100, max(0, 15 + 70 * part)), 2)
 
 
-def _plotted(row: ComparedArm) -> dict[str, Any]:
+def _point(row: ComparedArm, costs: Arm) -> dict[str, Any]:
     return {
         "label": row.arm.label,
         "method": row.arm.method,
         "seeds": len(row.arm.done),
         **look(row.arm.method),
-        **{name: row.costs and mean(row.costs, name) for name in COSTS},
+        **{name: mean(costs, name) for name in COSTS},
         "metric": row.metric and row.metric.mean,
         "nll": row.nll and row.nll.mean,
         "metric.interval": _ends(row.metric),

@@ -23,7 +23,6 @@ from peftbench.analysis.blocks import (
     Place,
     Question,
     Run,
-    facts,
     labelled,
     method_order,
     quality_blocks,
@@ -65,7 +64,12 @@ def page(
     chunks, cut = packed([run.record for run in labels])
     data = {
         "blocks": abouts,
-        "arms": [table.plotted for table in compared],
+        "tables": len(compared),
+        "panels": [
+            {"block": i} | table.panel(costs)
+            for i, table in enumerate(compared)
+            for costs in results.costs_of(table.block)
+        ],
         "runs": _columns(labels, blocks, devices),
         "devices": devices,
         "costs": COSTS,
@@ -155,14 +159,12 @@ def _blocks(compared: Sequence[Block], runs: Iterable[Run]) -> list[Block]:
 
 def _about(block: Block) -> dict[str, Any]:
     """What a block is filtered by, and called in the plot and the list of runs."""
-    question, words = block.question, facts(block)
-    del words["model"]
+    question = block.question
     return {
         "task": question.task,
         "model": question.model,
         "split": question.split,
         "device": list(dict.fromkeys(map(str, block.places))),
-        "note": "; ".join(words.values()),
     }
 
 

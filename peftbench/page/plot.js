@@ -1,5 +1,5 @@
-// The plot: a panel for each block that fits the filters, drawn anew when something is chosen or
-// the window's width changes.
+// The plot: a panel for each block and device that fit the filters, drawn anew when something is
+// chosen or the window's width changes.
 
 const PANELS = 6; // shown before a button has to be pressed
 // Marks that are named in a panel; with more arms, only the best of each method and those on the
@@ -12,9 +12,9 @@ const axisX = $("#plot-x");
 const axisY = $("#plot-y");
 
 listeners.push((chosen) => {
-  plotted = DATA.arms
-    .map((arms, i) => ({ ...DATA.blocks[i], arms, primary: arms[0].primary }))
-    .filter((_, i) => chosen[i]);
+  plotted = DATA.panels
+    .filter((panel) => chosen[panel.block] && onDevice(panel.device))
+    .map((panel) => ({ ...DATA.blocks[panel.block], ...panel }));
   panelsShown = PANELS;
   drawPanels();
 });

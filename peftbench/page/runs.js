@@ -42,7 +42,7 @@ function matching() {
   return [...RUNS.key.keys()].filter(
     (i) =>
       chosenBlocks[RUNS.block[i]] &&
-      onDevice(i) &&
+      runOnDevice(i) &&
       (!status.value || RUNS.status[i] === status.value) &&
       words.every((word) => haystack[i].includes(word)),
   );

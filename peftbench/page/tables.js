@@ -2,7 +2,7 @@
 
 listeners.push((chosen) => {
   for (const section of $$(".block")) section.hidden = !chosen[section.dataset.block];
-  $("#no-tables").hidden = !DATA.arms.length || DATA.arms.some((_, i) => chosen[i]);
+  $("#no-tables").hidden = !DATA.tables || chosen.slice(0, DATA.tables).some(Boolean);
 });
 
 function sortBy(header, direction) {
