@@ -8,4 +8,6 @@ from peftbench.figures.script import script
 
 if __name__ == "__main__":
     beside = sorted(Path(__file__).parent.glob("fig_*.py"))
-    sys.exit(script(str(__doc__), [runpy.run_path(str(path))["figures"] for path in beside]))
+    of_files = [runpy.run_path(str(path))["FIGURES"] for path in beside]
+    figures = {name: draw for figures in of_files for name, draw in figures.items()}
+    sys.exit(script(__doc__, figures))

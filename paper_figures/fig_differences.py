@@ -2,36 +2,13 @@
 differences_{metric,nll}.{pdf,png}."""
 
 import sys
-from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
-import pandas as pd
-from matplotlib.figure import Figure
+from peftbench.figures.differences import differences
+from peftbench.figures.script import script
+from peftbench.figures.style import VALUES
 
-from peftbench.analysis import estimates as stats
-from peftbench.figures import YS, differences, few_arms, final, tuning
-from peftbench.figures.script import Results, script
-
-REFERENCE = "lora"
-
-
-def figures(results: Results) -> dict[str, Callable[[], Figure]]:
-    runs, note = few_arms(final(results.runs))
-
-    @cache
-    def found() -> pd.DataFrame:
-        return stats.differences(runs, REFERENCE, results.store.predictions, results.rng)
-
-    return {
-        f"differences_{y}": partial(
-            lambda y: differences(
-                found(), runs, y, "; ".join(filter(None, [note, tuning(results.runs)]))
-            ),
-            y,
-        )
-        for y in YS
-    }
-
+FIGURES = {f"differences_{value}": partial(differences, value=value) for value in VALUES}
 
 if __name__ == "__main__":
-    sys.exit(script(str(__doc__), [figures]))
+    sys.exit(script(__doc__, FIGURES))

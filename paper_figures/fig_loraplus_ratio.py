@@ -1,18 +1,11 @@
 """Draw LoRA+ over a grid of learning rates and ratios, against LoRA: loraplus_ratio.{pdf,png}."""
 
 import sys
-from collections.abc import Callable
-from functools import partial
 
-from matplotlib.figure import Figure
+from peftbench.figures.lora_plus_ratio import lora_plus_ratio
+from peftbench.figures.script import script
 
-from peftbench.figures import lora_plus_ratio
-from peftbench.figures.script import Results, script
-
-
-def figures(results: Results) -> dict[str, Callable[[], Figure]]:
-    return {"loraplus_ratio": partial(lora_plus_ratio, results.runs, results.points, results.rng)}
-
+FIGURES = {"loraplus_ratio": lora_plus_ratio}
 
 if __name__ == "__main__":
-    sys.exit(script(str(__doc__), [figures]))
+    sys.exit(script(__doc__, FIGURES))

@@ -2,18 +2,11 @@
 is: lr_sensitivity.{pdf,png}."""
 
 import sys
-from collections.abc import Callable
-from functools import partial
 
-from matplotlib.figure import Figure
+from peftbench.figures.lr_sensitivity import lr_sensitivity
+from peftbench.figures.script import script
 
-from peftbench.figures import lr_sensitivity
-from peftbench.figures.script import Results, script
-
-
-def figures(results: Results) -> dict[str, Callable[[], Figure]]:
-    return {"lr_sensitivity": partial(lr_sensitivity, results.runs)}
-
+FIGURES = {"lr_sensitivity": lr_sensitivity}
 
 if __name__ == "__main__":
-    sys.exit(script(str(__doc__), [figures]))
+    sys.exit(script(__doc__, FIGURES))

@@ -1,18 +1,11 @@
 """Draw what the memory of a training step is made of, stacked per method: memory.{pdf,png}."""
 
 import sys
-from collections.abc import Callable
-from functools import partial
 
-from matplotlib.figure import Figure
+from peftbench.figures.memory import memory
+from peftbench.figures.script import script
 
-from peftbench.figures import memory
-from peftbench.figures.script import Results, script
-
-
-def figures(results: Results) -> dict[str, Callable[[], Figure]]:
-    return {"memory": partial(memory, results.runs)}
-
+FIGURES = {"memory": memory}
 
 if __name__ == "__main__":
-    sys.exit(script(str(__doc__), [figures]))
+    sys.exit(script(__doc__, FIGURES))

@@ -2,18 +2,17 @@
 pareto_{metric,nll}_{trained_params,peak_bytes}.{pdf,png}."""
 
 import sys
-from collections.abc import Callable
 from functools import partial
 
-from matplotlib.figure import Figure
+from peftbench.figures.pareto import COST_AXES, pareto
+from peftbench.figures.script import script
+from peftbench.figures.style import VALUES
 
-from peftbench.figures import XS, YS, pareto
-from peftbench.figures.script import Results, script
-
-
-def figures(results: Results) -> dict[str, Callable[[], Figure]]:
-    return {f"pareto_{y}_{x}": partial(pareto, results.runs, x, y) for y in YS for x in XS}
-
+FIGURES = {
+    f"pareto_{value}_{cost}": partial(pareto, cost=cost, value=value)
+    for value in VALUES
+    for cost in COST_AXES
+}
 
 if __name__ == "__main__":
-    sys.exit(script(str(__doc__), [figures]))
+    sys.exit(script(__doc__, FIGURES))

@@ -19,6 +19,7 @@ from peftbench.analysis.blocks import (
     counted,
     differing,
     facts,
+    labelled,
     method_order,
     names,
     quality_blocks,
@@ -185,6 +186,23 @@ def test_nothing_is_lost_and_the_order_does_not_depend_on_that_of_the_records() 
     assert list(dict.fromkeys(arm.method for arm in reviews.arms)) == [*METHOD_ORDER, "galore"]
     order = [method_order(arm.method) for arm in reviews.arms]
     assert order == sorted(order)
+
+
+def test_every_run_has_a_label_and_a_place_in_the_list_whether_it_counts_or_not() -> None:
+    trial = StudyReference(name="tuning", trials=8, trial=3)
+    repeated = records.record(environment=records.environment(device_name="Another"))
+    found = [*records.study(), repeated, records.record(seed=7, split="valid", study=trial)]
+    labels_of = labelled(map(Run, found))
+    assert {run.key for run in labels_of} == {Run(record).key for record in found}
+    shuffled = [*found]
+    random.Random(0).shuffle(shuffled)
+    again = labelled(map(Run, shuffled))
+    assert [run.key for run in labels_of] == [run.key for run in again]
+    assert list(labels_of.values()) == list(again.values())
+    counting = {
+        run.key: arm.label for block in blocks(*found) for arm in block.arms for run in arm.runs
+    }
+    assert counting.items() <= {run.key: label for run, label in labels_of.items()}.items()
 
 
 def test_no_records_make_no_blocks() -> None:

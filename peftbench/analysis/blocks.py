@@ -214,10 +214,10 @@ def cost_blocks(runs: Iterable[Run]) -> tuple[Block, ...]:
 
 
 def _blocks(runs: Iterable[Run], place: Callable[[Run], Place | None]) -> tuple[Block, ...]:
-    by_question = grouped(sorted(runs, key=_order), lambda run: Question.of(run.record.spec))
+    by_question = _by_question(runs)
     blocks: list[Block] = []
     for question, members in by_question.items():
-        labels = _labels(grouped(members, _settings_key))
+        labels = arm_labels(grouped(members, _settings_key))
         for where, local in grouped(members, place).items():
             arms, repeats = [], []
             for key, repeated in grouped(local, _settings_key).items():
@@ -226,6 +226,21 @@ def _blocks(runs: Iterable[Run], place: Callable[[Run], Place | None]) -> tuple[
                 repeats += [(labels[key], seed) for seed, same in by_seed.items() if _differ(same)]
             blocks.append(Block(question, tuple(arms), where, tuple(repeats)))
     return tuple(blocks)
+
+
+def labelled(runs: Iterable[Run]) -> dict[Run, str]:
+    """Each run, repeated ones too, with the label that its arm has among all of them; in the order
+    of blocks, methods, settings and seeds."""
+    labels: dict[Run, str] = {}
+    for members in _by_question(runs).values():
+        arms = grouped(members, _settings_key)
+        of_arms = arm_labels(arms)
+        labels |= {run: of_arms[key] for key, same in arms.items() for run in same}
+    return labels
+
+
+def _by_question(runs: Iterable[Run]) -> dict[Question, list[Run]]:
+    return grouped(sorted(runs, key=_order), lambda run: Question.of(run.record.spec))
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
@@ -303,7 +318,7 @@ def _sortable_value(value: Any) -> tuple[bool, float, str]:
 # -- names -------------------------------------------------------------------------------------
 
 
-def _labels(arms: Mapping[Key, Sequence[Run]]) -> dict[Key, str]:
+def arm_labels(arms: Mapping[Key, Sequence[Run]]) -> dict[Key, str]:
     """A label for every arm of a question: the method, with as many of the args, then of the
     training settings, in which arms of that method differ as tell them apart."""
     labels: dict[Key, str] = {}

@@ -192,7 +192,7 @@ class Results:
         }
 
 
-def generator(block: Block, *what: Value | Arm) -> np.random.Generator:
+def generator(block: Block, *what: str | Arm) -> np.random.Generator:
     """For resampling: the same for the same numbers, whatever else is in the store."""
     words = [part if isinstance(part, str) else _identity(part) for part in what]
     text = canonical([_question(block), *words])

@@ -5,27 +5,45 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
-from peftbench.analysis.frame import BLOCK, distinct
+from peftbench.analysis.blocks import Block, Run, Value, grouped
 
-Array = NDArray[np.float64]
 PER_DECADE = 4  # bins; fewer learning rates than that are bins of their own
-VALUES = {"metric": -math.inf, "nll": math.inf}  # and what a run counts as that diverged
+WORST: dict[Value, float] = {"metric": -math.inf, "nll": math.inf}  # what a diverged run counts as
+
+
+@dataclass(frozen=True)
+class Middle:
+    """The median of runs, infinite where one of its middle two diverged, and the smallest and
+    largest value of those that are done; None where there is none."""
+
+    median: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """The runs of a method at one learning rate, or at several close to each other."""
+
+    lr: float
+    done: int
+    diverged: int
+    pruned: int
+    values: dict[Value, Middle]
 
 
 @dataclass(frozen=True)
 class Region:
-    """Learning rates that are nearly as good as the best; open: it ends where no more were tried."""
+    """Learning rates nearly as good as the best; open: it ends where no more were tried."""
 
     low: float
     high: float
     open_low: bool
     open_high: bool
+    best: float
 
     @property
     def decades(self) -> float:
@@ -43,65 +61,57 @@ def bins(lrs: Sequence[float], per_decade: int = PER_DECADE) -> list[float]:
     return [means[place] for place in places]
 
 
-def by_learning_rate(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row per block, method and bin of learning rates among the runs on `valid`: lr, n (runs that
-    are done), diverged, pruned, and for metric and nll the median with `.low` and `.high`, the
-    smallest and largest of runs that are done.
+def by_learning_rate(block: Block) -> dict[str, tuple[LearningRate, ...]]:
+    """For each method of a block its learning rates in their order.
 
-    A run that diverged counts as worse than all others, so a median can be infinite; one that was
-    ended early counts in no median: what it would have reached is unknown.
+    A run that diverged counts as worse than all others; one that was ended early counts in no
+    median: what it would have reached is unknown.
     """
-    rows: list[dict[str, Any]] = []
-    for _, members in (
-        distinct(runs).query("split == 'valid'").groupby([*BLOCK, "method"], sort=False)
-    ):
-        head = {str(name): members[name].iloc[0] for name in [*BLOCK, "method", "primary"]}
-        groups = np.array(bins(members["train.lr"].tolist()))
-        for lr in sorted(set(groups)):
-            rows.append(head | {"lr": float(lr)} | _summary(members.loc[groups == lr]))
-    columns = [*BLOCK, "method", "primary", "lr", "n", "diverged", "pruned"]
-    return pd.DataFrame(
-        rows,
-        columns=[*columns, *(f"{name}{part}" for name in VALUES for part in ("", ".low", ".high"))],
-    )
+    return {
+        method: _learning_rates(runs)
+        for method, runs in grouped(block.runs, lambda run: run.record.spec.method).items()
+    }
 
 
-def _summary(members: pd.DataFrame) -> dict[str, float]:
-    done = members.query("status == 'done'")
-    diverged, pruned = (
-        len(members.query(f"status == {status!r}")) for status in ("diverged", "pruned")
-    )
-    row: dict[str, float] = {"n": len(done), "diverged": diverged, "pruned": pruned}
-    for name, worst in VALUES.items():
-        values = done[name].dropna().to_numpy(float)
-        row[f"{name}.low"], row[f"{name}.high"] = (
-            (values.min(), values.max()) if values.size else (math.nan, math.nan)
-        )
-        row[name] = _median([*values, *[worst] * diverged])
-    return row
+def _learning_rates(runs: Sequence[Run]) -> tuple[LearningRate, ...]:
+    lrs = bins([run.record.spec.train.lr for run in runs])
+    pairs = sorted(zip(lrs, runs, strict=True), key=lambda pair: pair[0])
+    groups = grouped(pairs, lambda pair: pair[0])
+    return tuple(_summary(lr, [run for _, run in members]) for lr, members in groups.items())
 
 
-def _median(values: Sequence[float]) -> float:
+def _summary(lr: float, runs: Sequence[Run]) -> LearningRate:
+    statuses = [run.record.status for run in runs]
+    diverged = statuses.count("diverged")
+    values: dict[Value, Middle] = {}
+    for name, worst in WORST.items():
+        numbers = [value for run in runs if run.done and (value := run.value(name)) is not None]
+        median = _median([*numbers, *[worst] * diverged])
+        values[name] = Middle(median, min(numbers, default=None), max(numbers, default=None))
+    return LearningRate(lr, statuses.count("done"), diverged, statuses.count("pruned"), values)
+
+
+def _median(values: Sequence[float]) -> float | None:
     """The median; infinite if one of the middle two is."""
     if not values:
-        return math.nan
+        return None
     ordered = sorted(values)
     low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
     return low if low == high else (low + high) / 2
 
 
 def good_region(
-    lrs: Sequence[float], nll: Sequence[float], tolerance: float = 0.02
+    lrs: Sequence[float], nll: Sequence[float | None], tolerance: float = 0.02
 ) -> Region | None:
     """The learning rates around the best one whose nll is at most `tolerance` (relative) above the
     best; None if no nll is finite.
 
     Between learning rates that were tried, nll is taken to run straight over the logarithm; towards
-    one that diverged nothing is assumed, and the region ends before it. Unknown values (NaN) are
-    left out.
+    one that diverged nothing is assumed, and the region ends before it. Unknown values are left
+    out.
     """
     pairs = sorted(
-        (math.log10(lr), value) for lr, value in zip(lrs, nll, strict=True) if not math.isnan(value)
+        (math.log10(lr), value) for lr, value in zip(lrs, nll, strict=True) if value is not None
     )
     if not any(math.isfinite(value) for _, value in pairs):
         return None
@@ -109,7 +119,7 @@ def good_region(
     limit = pairs[best][1] * (1 + tolerance)
     low, open_low = _end(pairs[best::-1], limit)
     high, open_high = _end(pairs[best:], limit)
-    return Region(10**low, 10**high, open_low, open_high)
+    return Region(10**low, 10**high, open_low, open_high, 10 ** pairs[best][0])
 
 
 def _end(pairs: Sequence[tuple[float, float]], limit: float) -> tuple[float, bool]:

@@ -1,53 +1,105 @@
 """LoRA+ against LoRA on a grid of learning rates and ratios: the grid, the best ratio, and how soon
 LoRA's final loss is reached."""
 
-import json
 import math
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
-import pandas as pd
 
-from peftbench.analysis.frame import BLOCK, TRAIN, distinct
-from peftbench.analysis.loss_curves import RUN, Array, smoothed, steps_to_reach
+from peftbench.analysis.blocks import Arm, Block, Run, Value, canonical, grouped
+from peftbench.analysis.estimates import generator
+from peftbench.analysis.intervals import CONFIDENCE, RESAMPLES
+from peftbench.analysis.learning_rates import WORST
+from peftbench.analysis.loss_curves import POINTS, Loss, StepsToLoss, curve, steps_to_reach
 
 FILLED = 0.5  # of the pairs of a learning rate and a ratio: with fewer runs it is no grid
-OTHERS = [name for name in TRAIN if name != "train.lr"]
+STATUSES = ("done", "diverged", "pruned")  # others say nothing of a learning rate
+FEWEST: dict[Loss, int] = {"train_loss": POINTS, "valid_loss": 1}  # points that a curve must have
+
+Cell = tuple[float, float]  # learning rate of A, ratio of the learning rates (B to A; LoRA: 1)
 
 
-def grids(runs: pd.DataFrame) -> list[pd.DataFrame]:
-    """For each block with a grid on `valid` its runs, done, diverged or ended early, with `ratio`
-    (lr_B / lr_A; LoRA: 1) and `lr` (of A).
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The runs of a block on `valid`, done, diverged or ended early, by learning rate and ratio."""
+
+    block: Block
+    cells: Mapping[Cell, tuple[Run, ...]]
+
+    @property
+    def lrs(self) -> list[float]:
+        return sorted({lr for lr, _ in self.cells})
+
+    @property
+    def ratios(self) -> list[float]:
+        return sorted({ratio for _, ratio in self.cells})
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(run for runs in self.cells.values() for run in runs)
+
+    def mean(self, lr: float, ratio: float, name: Value) -> float | None:
+        """Over seeds: None where there is no run, infinitely bad where one diverged or was ended
+        early."""
+        runs = self.cells.get((lr, ratio), ())
+        values = [value for run in runs if (value := _value(run, name)) is not None]
+        return fmean(values) if values else None
+
+
+@dataclass(frozen=True)
+class BestRatio:
+    """The ratio with the lowest mean nll at one learning rate, over the seeds that all its ratios
+    have, with a 95 % interval from resampled seeds: None for one seed."""
+
+    lr: float
+    ratio: float
+    interval: tuple[float, float] | None
+    seeds: int
+
+
+@dataclass(frozen=True, eq=False)
+class TunedRatio:
+    """The runs of a ratio, all done, at the learning rate with its lowest mean nll, of `trials`
+    learning rates."""
+
+    ratio: float
+    lr: float
+    trials: int
+    runs: tuple[Run, ...]
+
+
+def grids(blocks: Iterable[Block]) -> list[Grid]:
+    """The grid of each block that has one.
 
     A grid has two learning rates and two ratios of LoRA+ at least, and nothing else differs in it
     that both methods have: where it does, the largest such set of runs is taken.
     """
-    chosen = distinct(runs).query(
-        "split == 'valid' and method in ('lora', 'lora+') and status in ('done', 'diverged', 'pruned')"
-    )
-    arguments = [json.loads(args) for args in chosen["args"]]
-    shared = set.intersection(*map(set, arguments)) - {"ratio"} if arguments else set()
-    rest = [json.dumps({key: args[key] for key in sorted(shared)}) for args in arguments]
-    ratios = [float(args.get("ratio", 1.0)) for args in arguments]
-    chosen = chosen.assign(
-        ratio=ratios, lr=[float(f"{lr:.3g}") for lr in chosen["train.lr"]], rest=rest
-    )
-    found: list[pd.DataFrame] = []
-    for _, block in chosen.groupby(BLOCK, sort=False):
-        alike = [
-            _crossed(members)
-            for _, members in block.groupby(["rest", *OTHERS], sort=False, dropna=False)
-        ]
-        sets = [members for members in alike if _is_grid(members)]
-        if sets:
-            found.append(max(sets, key=len))
-    return found
+    of_blocks = (_largest_grid(block) for block in blocks)
+    return [grid for grid in of_blocks if grid is not None]
 
 
-def _crossed(members: pd.DataFrame) -> pd.DataFrame:
+def _largest_grid(block: Block) -> Grid | None:
+    arms = [arm for arm in block.arms if arm.method in ("lora", "lora+")]
+    names = [set(arm.spec.args) for arm in arms]
+    shared = set.intersection(*names) - {"ratio"} if names else set()
+
+    def others(arm: Arm) -> str:
+        """What must not differ in a grid."""
+        args = {name: arm.spec.args[name] for name in shared}
+        return canonical([args, arm.spec.train.model_dump(exclude={"lr"})])
+
+    alike = [Grid(block, _crossed(members)) for members in grouped(arms, others).values()]
+    return max(filter(_is_grid, alike), key=lambda grid: len(grid.runs), default=None)
+
+
+def _crossed(arms: Iterable[Arm]) -> dict[Cell, tuple[Run, ...]]:
     """Without the runs of LoRA+ whose learning rate or ratio stands alone, as those do that a
     sampler drew, and of LoRA at other rates."""
-    cells = list(zip(members["lr"], members["ratio"], strict=True))
+    runs = [run for arm in arms for run in arm.runs if run.record.status in STATUSES]
+    cells = grouped(runs, _cell)
     kept = {(lr, ratio) for lr, ratio in cells if ratio != 1}
     size = -1
     while size != len(kept):
@@ -55,109 +107,77 @@ def _crossed(members: pd.DataFrame) -> pd.DataFrame:
         lrs, ratios = Counter(lr for lr, _ in kept), Counter(ratio for _, ratio in kept)
         kept = {(lr, ratio) for lr, ratio in kept if lrs[lr] > 1 and ratios[ratio] > 1}
     rates = {lr for lr, _ in kept}
-    return members.loc[[(lr, ratio) in kept or (ratio == 1 and lr in rates) for lr, ratio in cells]]
+    kept |= {(lr, ratio) for lr, ratio in cells if ratio == 1 and lr in rates}
+    return {cell: tuple(members) for cell, members in cells.items() if cell in kept}
 
 
-def _is_grid(members: pd.DataFrame) -> bool:
-    plus = members.query("ratio != 1")
-    lrs, ratios = set(plus["lr"]), set(plus["ratio"])
-    return min(len(lrs), len(ratios)) > 1 and len(
-        plus.drop_duplicates(["lr", "ratio"])
-    ) >= FILLED * len(lrs) * len(ratios)
+def _cell(run: Run) -> Cell:
+    spec = run.record.spec
+    return float(f"{spec.train.lr:.3g}"), float(spec.args.get("ratio", 1.0))
 
 
-def table(grid: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Means over seeds by lr (rows) and ratio (columns): NaN where no run was, infinitely bad where
-    one diverged or was ended early."""
-    worst = math.inf if value == "nll" else -math.inf
-    lost = (grid["status"] != "done").to_numpy()
-    values = grid.assign(value=np.where(lost, worst, grid[value].to_numpy(float)))
-    return values.pivot_table(index="lr", columns="ratio", values="value", aggfunc="mean")
+def _is_grid(grid: Grid) -> bool:
+    cells = {(lr, ratio) for lr, ratio in grid.cells if ratio != 1}
+    lrs, ratios = {lr for lr, _ in cells}, {ratio for _, ratio in cells}
+    return min(len(lrs), len(ratios)) > 1 and len(cells) >= FILLED * len(lrs) * len(ratios)
 
 
-def best_ratio(grid: pd.DataFrame, rng: np.random.Generator, resamples: int = 1000) -> pd.DataFrame:
-    """For each lr the ratio with the lowest mean nll over the seeds that all its ratios have, with
-    a 95 % interval from resampled seeds: lr, ratio, low, high (NaN for one seed), n (seeds)."""
-    rows: list[tuple[float, float, float, float, int]] = []
-    for lr, members in grid.groupby("lr"):
-        lost = (members["status"] != "done").to_numpy()
-        values = members.assign(value=np.where(lost, math.inf, members["nll"].to_numpy(float)))
-        nll = values.pivot_table(
-            index="seed", columns="ratio", values="value", aggfunc="mean"
-        ).dropna()
-        if nll.empty or not np.isfinite(nll.to_numpy()).all(0).any():
-            continue
-        ratios, numbers = (
-            nll.columns.to_numpy(float),
-            nll.to_numpy(float),
-        )  # (ratios,), (seeds, ratios)
-        draws = rng.integers(0, len(numbers), (resamples, len(numbers)))
-        found = ratios[numbers[draws].mean(1).argmin(1)]
-        low, high = (
-            np.quantile(found, [0.025, 0.975], method="nearest")
-            if len(numbers) > 1
-            else (math.nan, math.nan)
-        )
-        rows.append(
-            (
-                float(str(lr)),
-                float(ratios[numbers.mean(0).argmin()]),
-                float(low),
-                float(high),
-                len(numbers),
-            )
-        )
-    return pd.DataFrame(rows, columns=["lr", "ratio", "low", "high", "n"])
+def _value(run: Run, name: Value) -> float | None:
+    return run.value(name) if run.done else WORST[name]
 
 
-def tuned(grid: pd.DataFrame) -> pd.DataFrame:
-    """For each ratio the runs, all done, at the learning rate with its lowest mean nll, with
-    `trials`, how many learning rates it had."""
-    nll = table(grid, "nll")
-    kept: list[pd.DataFrame] = []
-    for ratio in nll.columns:
-        column = nll[ratio].dropna()
-        if np.isfinite(column).any():
-            members = grid.loc[(grid["ratio"] == ratio) & (grid["lr"] == column.idxmin())]
-            kept.append(members.assign(trials=len(column)))
-    return pd.concat(kept) if kept else grid.iloc[:0].assign(trials=0)
+def best_ratios(grid: Grid) -> list[BestRatio]:
+    """For each learning rate where a ratio is finite at all shared seeds."""
+    return [best for lr in grid.lrs if (best := _best_ratio(grid, lr)) is not None]
 
 
-def to_lora(runs: pd.DataFrame, points: pd.DataFrame, window: int) -> pd.DataFrame:
-    """The runs of `tuned` with `train_steps` and `valid_steps`: the first step whose loss is no
-    larger than the final one of the tuned LoRA (ratio 1) of the same seed; NaN where that is never
-    so or not known. points: of curves.curves.
+def _best_ratio(grid: Grid, lr: float) -> BestRatio | None:
+    ratios = [ratio for ratio in grid.ratios if (lr, ratio) in grid.cells]
+    by_seed = [_nll_by_seed(grid.cells[lr, ratio]) for ratio in ratios]
+    seeds = sorted(set.intersection(*map(set, by_seed)))
+    nll = np.array([[values[seed] for values in by_seed] for seed in seeds])  # (seeds, ratios)
+    if not (seeds and np.isfinite(nll).all(0).any()):
+        return None
+    best = ratios[int(nll.mean(0).argmin())]
+    if len(seeds) == 1:
+        return BestRatio(lr, best, None, 1)
+    rng = generator(grid.block, "best ratio", f"{lr:g}")
+    draws = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
+    resampled = np.array(ratios)[nll[draws].mean(1).argmin(1)]
+    ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    low, high = map(float, np.quantile(resampled, ends, method="nearest"))
+    return BestRatio(lr, best, (low, high), len(seeds))
 
-    Training losses are running means over `window` steps, LoRA's final one too: it reaches it
-    itself, with its last step at the latest.
-    """
-    losses = {
-        tuple(members[RUN].iloc[0]): members for _, members in points.groupby(RUN, sort=False)
+
+def _nll_by_seed(runs: Iterable[Run]) -> dict[int, float]:
+    groups = grouped(runs, lambda run: run.seed)
+    known = {
+        seed: [value for run in members if (value := _value(run, "nll")) is not None]
+        for seed, members in groups.items()
     }
-    targets = {
-        seed: losses.get((*run,))
-        for *run, seed in runs.query("ratio == 1")[[*RUN, "seed"]].itertuples(
-            index=False, name=None
-        )
-    }
-    found: list[tuple[float, float]] = []
-    for *run, seed in runs[[*RUN, "seed"]].itertuples(index=False, name=None):
-        pair = losses.get((*run,)), targets.get(seed)
-        found.append((_steps(*pair, "train_loss", window), _steps(*pair, "valid_loss", 1)))
-    return runs.assign(
-        train_steps=[train for train, _ in found], valid_steps=[valid for _, valid in found]
-    )
+    return {seed: fmean(values) for seed, values in known.items() if values}
 
 
-def _steps(own: pd.DataFrame | None, target: pd.DataFrame | None, loss: str, window: int) -> float:
-    if own is None or target is None:
-        return math.nan
-    (steps, mine), (_, theirs) = (_smooth(points, loss, window) for points in (own, target))
-    return steps_to_reach(steps, mine, theirs[-1]) if len(theirs) else math.nan
+def tuned(grid: Grid) -> list[TunedRatio]:
+    """Each ratio at its best learning rate; without those that no learning rate leaves whole."""
+    ratios: list[TunedRatio] = []
+    for ratio in grid.ratios:
+        means = {lr: grid.mean(lr, ratio, "nll") for lr in grid.lrs}
+        known = {lr: mean for lr, mean in means.items() if mean is not None}
+        lr = min(known, key=known.__getitem__, default=None)
+        if lr is not None and math.isfinite(known[lr]):
+            ratios.append(TunedRatio(ratio, lr, len(known), grid.cells[lr, ratio]))
+    return ratios
 
 
-def _smooth(points: pd.DataFrame, loss: str, window: int) -> tuple[Array, Array]:
-    """Steps and running means, where there are enough neighbours."""
-    known = points.dropna(subset=[loss])
-    values = smoothed(known[loss].to_numpy(float), window)
-    return known["step"].to_numpy(float)[np.isfinite(values)], values[np.isfinite(values)]
+def steps_to_lora(ratios: Iterable[TunedRatio], loss: Loss) -> dict[Run, StepsToLoss]:
+    """After how many steps each run reaches the final loss of the tuned LoRA (ratio 1) of its seed;
+    without the runs of which that is not known."""
+    ratios = tuple(ratios)
+    lora = {run.seed: curve(run, loss) for each in ratios if each.ratio == 1 for run in each.runs}
+    known: dict[Run, StepsToLoss] = {}
+    for run in (run for each in ratios for run in each.runs if run.seed in lora):
+        steps = steps_to_reach(curve(run, loss), lora[run.seed], FEWEST[loss])
+        if steps is not None:
+            known[run] = steps
+    return known

@@ -63,10 +63,11 @@ def curve(run: Run, loss: Loss) -> Curve:
     return Curve(np.array(list(values), float), np.array(list(values.values()), float))
 
 
-def steps_to_reach(ours: Curve, theirs: Curve) -> StepsToLoss | None:
+def steps_to_reach(ours: Curve, theirs: Curve, points: int = POINTS) -> StepsToLoss | None:
     """The steps after which our smoothed loss is first as low as theirs is at its end; None where a
-    curve is too short. Theirs reaches itself, with its last smoothed point at the latest."""
-    if not (ours.long_enough and theirs.long_enough):
+    curve has fewer points than `points`, one at least. Theirs reaches itself, with its last
+    smoothed point at the latest."""
+    if min(len(ours.losses), len(theirs.losses)) < points:
         return None
     mine, target = ours.smoothed(), theirs.smoothed().losses[-1]
     reached = np.flatnonzero(mine.losses <= target)

@@ -1,106 +1,96 @@
 """How much better or worse than a reference each arm is, task by task, with 95 % intervals."""
 
-import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from peftbench.analysis.frame import ARM, BLOCK
-from peftbench.figures.pareto import Y
-from peftbench.figures.sheet import (
-    annotate,
-    blocks,
+from peftbench.analysis.blocks import Arm, Block, Value
+from peftbench.analysis.estimates import Difference, Results
+from peftbench.analysis.intervals import ALPHA
+from peftbench.figures.panels import (
+    NothingToDraw,
+    Panels,
+    few_arms,
     legend,
+    named,
     not_drawn,
     row_axis,
     rows_height,
-    sheet,
-    short_names,
+    trials_note,
 )
-from peftbench.figures.style import GREY, NothingToDraw, style, tidy
+from peftbench.figures.style import GREY, style, tidy
 
-LEVEL = 0.05
-PREFIX = {"metric": "", "nll": "nll."}
+Drawn = dict[Arm, Difference]  # of a block, those whose difference is known
 
 
-def differences(found: pd.DataFrame, runs: pd.DataFrame, y: Y = "metric", note: str = "") -> Figure:
-    """The differences of `stats.differences`, positive is better, a panel for each block of runs
-    that may be compared; filled: more than chance after Holm's correction over the block. runs:
-    those that `found` was made from; note: what is to be said of them.
+def differences(results: Results, value: Value = "metric", reference: str = "lora") -> Figure:
+    """The differences to the first arm of the method `reference`, positive is better, a panel for
+    each block; filled: more than chance after Holm's correction over the block.
 
     Raises NothingToDraw if there is no difference.
     """
-    prefix = PREFIX[y]
-    drawn = found.dropna(subset=[f"{prefix}difference"]).merge(_named(runs), on=ARM)
-    if drawn.empty:
+    blocks, few = few_arms(results, results.final)
+    references = {block: arm for block in blocks if (arm := block.first(reference)) is not None}
+    of_blocks = {
+        block: _known(results.differences(block, arm, value)) for block, arm in references.items()
+    }
+    drawn = {block: known for block, known in of_blocks.items() if known}
+    if not drawn:
         raise NothingToDraw(
-            f"there is nothing to draw: no two arms of a block share a seed with a {y}, one of them the reference"
+            f"no two arms of a block share a seed with a {value}, one of them {reference}"
         )
-    parts = blocks(drawn)
-    names = [list(members["name"]) for members in parts]
-    figure, panels = sheet(parts, [rows_height(names, 0.8), 0.25])
-    references: dict[str, None] = {}
-    for (axes, below), members, each in zip(panels, parts, names, strict=True):
-        _forest(axes, members, each, prefix)
-        reference = str(members["reference"].iloc[0])
-        references[f"{members['task'].iloc[0]}: {reference}"] = None
-        name = "nll per token" if y == "nll" else str(members["primary"].iloc[0]).replace("_", " ")
-        tidy(axes, f"{name}: better than {reference.partition(' (')[0]} by")
+    names = [[arm.label for arm in known] for known in drawn.values()]
+    panels = Panels.of(drawn, [rows_height(names, 0.8), 0.25])
+    for (axes, below), (block, known) in zip(panels.axes, drawn.items(), strict=True):
+        _forest(axes, known)
+        name = "nll per token" if value == "nll" else block.primary.replace("_", " ")
+        tidy(axes, f"{name}: better than {reference} by")
         look = {"color": GREY, "linestyle": "none", "marker": "o", "markersize": 5}
         open_ = Line2D([], [], markerfacecolor="white", label="may be chance", **look)
-        legend(below, [Line2D([], [], label=f"Holm's p < {LEVEL}", **look), open_])
-    seeds = sorted(set(drawn["n"]))
-    keys = [
-        *drawn[ARM].itertuples(index=False, name=None),
-        *drawn[[*BLOCK, "reference"]].itertuples(index=False, name=None),
+        legend(below, [Line2D([], [], label=f"Holm's p ≤ {ALPHA}", **look), open_])
+    shown = {arm for known in drawn.values() for arm in known}
+    shown |= {references[block] for block in drawn}
+    missing = [named(block, arm) for block in blocks for arm in block.arms if arm not in shown]
+    notes = [*_notes(drawn, references), few, trials_note(results), not_drawn(missing)]
+    return panels.annotate(notes)
+
+
+def _known(differences: Drawn) -> Drawn:
+    return {arm: each for arm, each in differences.items() if each.difference is not None}
+
+
+def _notes(drawn: dict[Block, Drawn], references: dict[Block, Arm]) -> list[str]:
+    every = [each for known in drawn.values() for each in known.values()]
+    compared = [f"{block.question.task}: {references[block].label}" for block in drawn]
+    seeds = sorted({each.seeds for each in every})
+    over = sorted({each.interval.over for each in every if each.interval})
+    bare = [
+        named(block, arm)
+        for block, known in drawn.items()
+        for arm, each in known.items()
+        if each.interval is None
     ]
-    arms = runs.drop_duplicates(ARM)
-    names = zip(
-        arms[ARM].itertuples(index=False, name=None),
-        arms[[*BLOCK, "label"]].itertuples(index=False, name=None),
-        strict=True,
-    )
-    missing = arms.loc[[not {arm, label} & set(keys) for arm, label in names]]
-    bare = drawn.loc[drawn[f"{prefix}low"].isna()]
-    unsure = ", ".join(
-        f"{label} ({task})" for label, task in zip(bare["label"], bare["task"], strict=True)
-    )
-    over = sorted({str(each) for each in drawn[f"{prefix}over"].dropna()})
-    notes = [
-        f"compared with {', '.join(references)}" if any("(" in name for name in references) else "",
+    return [
+        f"compared with {', '.join(dict.fromkeys(compared))}" if "(" in str(compared) else "",
         f"95 % intervals over {' or '.join(over)}" if over else "",
         f"{' or '.join(map(str, seeds))} shared seed{'s' if seeds != [1] else ''}",
-        f"no interval: {unsure}" if unsure else "",
-        note,
-        not_drawn(list(missing["label"]), list(missing["task"])),
+        f"no interval: {', '.join(bare)}" if bare else "",
     ]
-    annotate(figure, parts, notes)
-    return figure
 
 
-def _named(runs: pd.DataFrame) -> pd.DataFrame:
-    """Each arm's metric, and a name that tells it from all of its block, the reference too."""
-    parts = [members.drop_duplicates("arm") for members in blocks(runs)]
-    named = [
-        members.assign(name=short_names(members)).loc[:, [*ARM, "primary", "name"]]
-        for members in parts
-    ]
-    return pd.concat(named) if named else pd.DataFrame(columns=[*ARM, "primary", "name"])
-
-
-def _forest(axes: Axes, members: pd.DataFrame, names: list[str], prefix: str) -> None:
-    places = row_axis(axes, names, list(members["method"]))
+def _forest(axes: Axes, known: Drawn) -> None:
+    methods = [arm.method for arm in known]
+    places = row_axis(axes, [arm.label for arm in known], methods)
     axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)
-    columns = [f"{prefix}{name}" for name in ("difference", "low", "high", "p_holm")]
-    for place, method, (middle, low, high, p) in zip(
-        places, members["method"], members[columns].to_numpy(float), strict=True
-    ):
+    for place, method, each in zip(places, methods, known.values(), strict=True):
+        assert each.difference is not None
         colour, marker = style(method)
-        if np.isfinite(low):
-            axes.plot([low, high], [place, place], color=colour, linewidth=1.4, zorder=2)
-        face = colour if p < LEVEL else "white"
-        axes.plot(middle, place, marker, color=colour, markerfacecolor=face, markersize=5, zorder=3)
+        if each.interval:
+            ends = [each.interval.low, each.interval.high]
+            axes.plot(ends, [place, place], color=colour, linewidth=1.4, zorder=2)
+        face = colour if each.is_better or each.is_worse else "white"
+        look = {"color": colour, "markerfacecolor": face, "markersize": 5}
+        axes.plot(each.difference, place, marker, zorder=3, **look)
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(5))

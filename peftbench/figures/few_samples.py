@@ -1,126 +1,151 @@
 """What each method reaches with few training examples."""
 
-import json
-import math
-import re
-from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from peftbench.analysis.frame import TRAIN, distinct
-from peftbench.figures.pareto import Y, round_ticks
-from peftbench.figures.sheet import (
-    annotate,
-    blocks,
-    final,
-    legend,
-    legend_columns,
-    not_drawn,
-    sheet,
-    short_names,
-    tuning,
-    without,
+from peftbench.analysis.blocks import (
+    Arm,
+    Block,
+    Question,
+    Run,
+    Value,
+    arm_labels,
+    canonical,
+    grouped,
 )
-from peftbench.figures.style import DASHES, NothingToDraw, axis_name, style, tidy
-from peftbench.tables import human
+from peftbench.analysis.estimates import Results
+from peftbench.figures.panels import (
+    NothingToDraw,
+    Panels,
+    legend,
+    legend_height,
+    means_and_bars,
+    named,
+    not_drawn,
+    trials_note,
+)
+from peftbench.figures.style import axis_name, line_styles, tidy
+from peftbench.figures.ticks import round_ticks, short
+from peftbench.spec import DataSpec, TrainSpec
+from peftbench.wording import count
+
+BY_SIZE = {"steps": 1, "batch_size": 1}  # these may follow the number of examples
 
 
-def few_samples(runs: pd.DataFrame, y: Y = "metric") -> Figure:
-    """The metric, or nll, against the number of training examples, a panel for each block of runs
-    that differ in nothing but that.
+def few_samples(results: Results, value: Value = "metric") -> Figure:
+    """The metric, or nll, against the number of training examples, a panel for the blocks that
+    differ in nothing but that, in steps and in batch size.
 
     A line joins what has the same arguments, and the same training settings too where a size has
-    several of them. Raises NothingToDraw if no block has runs of two sizes.
+    several of them. Raises NothingToDraw if no blocks have runs of two sizes.
     """
-    chosen = final(distinct(runs))
-    chosen = chosen.assign(data=[_without_train(data) for data in chosen["data"]])
-    done = chosen.query("status == 'done'").dropna(subset=[y, "examples"])
-    parts = [_lines(members) for members in blocks(done) if len(set(members["examples"])) > 1]
-    if not parts:
+    joined = _joined(results.final, value)
+    if not joined:
         raise NothingToDraw(
-            "there is nothing to draw: no task has runs that are done with two numbers of training examples (data.train)"
+            "no task has runs that are done with two numbers of training examples (data.train)"
         )
-    names = [short_names(members.drop_duplicates("line")) for members in parts]
-    lines = max(math.ceil(len(each) / legend_columns(each)) for each in names)
-    figure, panels = sheet(parts, [2.3, 0.15 * lines + 0.1])
-    for (axes, below), members, each in zip(panels, parts, names, strict=True):
-        legend(below, _draw(axes, members, each, y))
-    drawn = pd.concat(parts)
-    missing = without(chosen, drawn)
-    notes = [
-        "means over seeds; bars: smallest to largest"
-        if len(set(drawn["seed"])) > 1
-        else "one seed",
-        "one training setting for each method and size, not the same at all of them"
-        if _settings_change(parts)
-        else "",
-        tuning(runs),
-        not_drawn(list(missing["label"]), list(missing["task"])),
+    omit = {"training"} if any(_varies(block.runs, *BY_SIZE) for block in joined) else set()
+    omit |= {"data"} if all(block.question.data == DataSpec() for block in joined) else set()
+    panels = Panels.of(joined, [2.3, legend_height(joined)], omit)
+    for (axes, below), block in zip(panels.axes, joined, strict=True):
+        legend(below, _draw(axes, block, value))
+    drawn = {run for block in joined for run in block.runs}
+    missing = [
+        named(block, arm)
+        for block in results.final
+        for arm in block.arms
+        for run in arm.runs
+        if run not in drawn
     ]
-    annotate(figure, parts, notes, data=False)
-    return figure
-
-
-def _without_train(data: str) -> str:
-    """A data spec's JSON as if all examples were used."""
-    return json.dumps(json.loads(data) | {"train": None}, sort_keys=True, separators=(",", ":"))
-
-
-def _lines(members: pd.DataFrame) -> pd.DataFrame:
-    """The rows with `line`: what a line joins."""
-    same = members["method"] + members["method_version"].astype(str) + members["args"]
-    arms: defaultdict[tuple[str, float], set[str]] = defaultdict(set)
-    for key, count, arm in zip(same, members["examples"], members["arm"], strict=True):
-        arms[key, count].add(arm)
-    several = {key for (key, _), found in arms.items() if len(found) > 1}
-    lines = [arm if key in several else key for key, arm in zip(same, members["arm"], strict=True)]
-    return members.assign(line=lines)
-
-
-def _settings_change(parts: list[pd.DataFrame]) -> bool:
-    return any(
-        len(line.drop_duplicates(TRAIN)) > 1
-        for members in parts
-        for _, line in members.groupby("line")
+    settings_change = any(
+        _varies(line.runs, *TrainSpec.model_fields) for block in joined for line in block.arms
     )
+    several = len({run.seed for run in drawn}) > 1
+    notes = [
+        "means over seeds; bars: smallest to largest" if several else "one seed",
+        "one training setting for each method and size, not the same at all of them"
+        if settings_change
+        else "",
+        trials_note(results),
+        not_drawn(missing),
+    ]
+    return panels.annotate(notes)
 
 
-def _draw(axes: Axes, members: pd.DataFrame, names: list[str], y: Y) -> list[Line2D]:
-    before: dict[str, int] = {}
+def _joined(blocks: Iterable[Block], value: Value) -> list[Block]:
+    """Blocks of several sizes as one each, whose arms are lines: runs of all sizes that are done
+    and have the value."""
+    joined: list[Block] = []
+    for question, members in grouped(blocks, lambda block: _sizeless(block.question)).items():
+        runs = [run for block in members for run in block.runs if _has(run, value)]
+        if len({run.examples for run in runs}) > 1:
+            first = members[0].question
+            question = replace(question, steps=first.steps, batch_size=first.batch_size)
+            joined.append(Block(question, _lines(runs)))
+    return joined
+
+
+def _sizeless(question: Question) -> Question:
+    return replace(question, data=question.data.model_copy(update={"train": None}), **BY_SIZE)
+
+
+def _has(run: Run, value: Value) -> bool:
+    return run.done and run.examples is not None and run.value(value) is not None
+
+
+def _lines(runs: Iterable[Run]) -> tuple[Arm, ...]:
+    def method(run: Run) -> tuple[Any, ...]:
+        spec = run.record.spec
+        return spec.method, spec.method_version, canonical(spec.args)
+
+    def settings(run: Run) -> str:
+        return canonical(run.record.spec.train.model_dump(exclude={*BY_SIZE}))
+
+    lines: dict[tuple[Any, ...], list[Run]] = {}
+    for key, members in grouped(runs, method).items():
+        by_size = grouped(members, lambda run: run.examples)
+        if all(len(set(map(settings, same))) == 1 for same in by_size.values()):
+            lines[key] = members
+        else:
+            by_settings = grouped(members, settings)
+            lines |= {(*key, train): same for train, same in by_settings.items()}
+    labels = arm_labels(lines)
+    return tuple(Arm(labels[key], tuple(members)) for key, members in lines.items())
+
+
+def _numbers(runs: Iterable[Run], value: Value) -> list[float]:
+    return [number for run in runs if (number := run.value(value)) is not None]
+
+
+def _varies(runs: Iterable[Run], *names: str) -> bool:
+    """Whether runs differ in one of these training settings."""
+    trains = [run.record.spec.train for run in runs]
+    return len({tuple(getattr(train, name) for name in names) for train in trains}) > 1
+
+
+def _draw(axes: Axes, block: Block, value: Value) -> list[Line2D]:
+    """Draw the lines of a panel; returns what its legend shows."""
     handles: list[Line2D] = []
-    for (_, line), name in zip(members.groupby("line", sort=False), names, strict=True):
-        method = str(line["method"].iloc[0])
-        colour, marker = style(method)
-        dash = DASHES[before.setdefault(method, 0) % len(DASHES)]
-        before[method] += 1
-        counts = sorted(set(line["examples"]))
-        values = [line.loc[line["examples"] == count, y].to_numpy(float) for count in counts]
-        means = np.array([each.mean() for each in values])
-        bars = [means - [each.min() for each in values], [each.max() for each in values] - means]
-        look = {
-            "color": colour,
-            "linestyle": dash,
-            "linewidth": 1.1,
-            "marker": marker,
-            "markersize": 4.5,
-        }
-        axes.errorbar(counts, means, bars, elinewidth=0.8, **look)
-        handles.append(Line2D([], [], label=name, **look))
-    sizes = sorted(set(members["examples"]))
+    styles = line_styles(line.method for line in block.arms)
+    for line, look in zip(block.arms, styles, strict=True):
+        by_size = grouped(line.runs, lambda run: run.examples or 0)
+        sizes = sorted(by_size)
+        means, bars = means_and_bars(_numbers(by_size[size], value) for size in sizes)
+        axes.errorbar(sizes, means, bars, elinewidth=0.8, markersize=4.5, **look)
+        handles.append(Line2D([], [], label=line.label, markersize=4.5, **look))
+    sizes = sorted({run.examples or 0 for run in block.runs})
     low, high = sizes[0], sizes[-1]
     axes.set_xscale("log")
     axes.set_xlim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)
-    axes.xaxis.set_major_locator(
-        FixedLocator(sizes if len(sizes) < 6 else round_ticks(low, high, 10))
-    )
+    ticks = sizes if len(sizes) < 6 else round_ticks(low, high, 10)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: re.sub(r"\.0+ ", " ", human(value)))
-    )
-    tidy(axes, "training examples", axis_name(y, str(members["primary"].iloc[0])))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: short(count(tick))))
+    tidy(axes, "training examples", axis_name(value, block.primary))
     return handles

@@ -2,9 +2,10 @@
 or in the end."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
@@ -13,217 +14,191 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from peftbench.analysis.lora_plus_grid import best_ratio, grids, table, to_lora, tuned
-from peftbench.figures.sheet import annotate, not_drawn, sheet
-from peftbench.figures.style import GREY, SMALL, NothingToDraw, axis_name, style, tidy
+from peftbench.analysis.blocks import Run, Value, grouped
+from peftbench.analysis.estimates import Results
+from peftbench.analysis.lora_plus_grid import (
+    BestRatio,
+    Grid,
+    TunedRatio,
+    best_ratios,
+    grids,
+    steps_to_lora,
+    tuned,
+)
+from peftbench.analysis.loss_curves import Loss
+from peftbench.figures.panels import NothingToDraw, Panels, means_and_bars, not_drawn
+from peftbench.figures.style import GREY, SMALL, axis_name, style, tidy
 
-OUTLINE = [
-    withStroke(linewidth=2.4, foreground="black")
-]  # white is seen on dark and on bright cells
-LOSSES = {"train_steps": "training", "valid_steps": "valid"}
+# White is seen on dark and on bright cells.
+OUTLINE = [withStroke(linewidth=2.4, foreground="black")]
+FACES: dict[Loss, tuple[str, Any, str | None]] = {  # a loss in words, its line, its markers
+    "train_loss": ("training", "-", None),
+    "valid_loss": ("valid", (0, (2, 1)), "white"),
+}
 
 
-def lora_plus_ratio(runs: pd.DataFrame, points: pd.DataFrame, rng: np.random.Generator) -> Figure:
+def lora_plus_ratio(results: Results) -> Figure:
     """From top to bottom, for each block with a grid on `valid`: the metric and the nll over (lr of
     A, ratio); the steps after which each ratio reaches LoRA's final losses; the final metric of
-    each ratio. points: of curves.curves; rng: for intervals.
+    each ratio.
 
     Raises NothingToDraw if no block has a grid.
     """
-    parts = grids(runs)
-    if not parts:
+    drawn = grids(results.tuning)
+    if not drawn:
         raise NothingToDraw(
-            "there is nothing to draw: no task has runs of lora+ on the valid split on a grid of learning rates and ratios"
+            "no task has runs of lora+ on the valid split on a grid of learning rates and ratios"
         )
-    rows = max(len(set(grid["lr"])) for grid in parts)
-    heat = 0.2 * rows + 0.85
-    figure, panels = sheet(parts, [heat, heat, 1.8, 1.8])
-    notes: list[str] = []
-    for panel, grid in zip(panels, parts, strict=True):
-        primary = str(grid["primary"].iloc[0])
-        _heat(panel[0], table(grid, "metric"), False, axis_name("metric", primary))
-        _heat(panel[1], table(grid, "nll"), True, axis_name("nll", primary))
-        _best(panel[1], table(grid, "nll"), best_ratio(grid, rng))
-        window = max(1, int(grid["train.steps"].iloc[0]) // 10) // 2 * 2 + 1
-        ratios = to_lora(tuned(grid), points, window)
-        notes += _ratios(panel[2:], ratios, axis_name("metric", primary))
+    heat = 0.2 * max(len(grid.lrs) for grid in drawn) + 0.85
+    panels = Panels.of([grid.block for grid in drawn], [heat, heat, 1.8, 1.8])
+    of_grids: list[str] = []
+    for (metric, nll, steps, final), grid in zip(panels.axes, drawn, strict=True):
+        _heat(metric, grid, "metric")
+        _heat(nll, grid, "nll")
+        _frames(nll, grid, best_ratios(grid))
+        ratios = tuned(grid)
+        of_grids += [*_steps(steps, ratios), _trials(ratios)]
+        _final(final, ratios, axis_name("metric", grid.block.primary))
     notes = [
         "means over seeds; x: diverged or ended early; framed column: ratio 1 is LoRA",
-        "framed in white: the best ratio for its learning rate, white line: 95 % interval over resampled seeds",
-        "lower panels: each ratio at its learning rate with the lowest nll, bars from smallest to largest seed, dashed: LoRA",
-        *dict.fromkeys(notes),
+        "framed in white: the best ratio for its learning rate, "
+        "white line: 95 % interval over resampled seeds",
+        "lower panels: each ratio at its learning rate with the lowest nll, "
+        "bars from smallest to largest seed, dashed: LoRA",
+        *dict.fromkeys(of_grids),
         ""
-        if all((grid["ratio"] == 1).any() for grid in parts)
-        else not_drawn(["lora"], ["no run at ratio 1 on the grid"]),
+        if all(1 in grid.ratios for grid in drawn)
+        else not_drawn(["lora (no run at ratio 1 on the grid)"]),
     ]
-    annotate(figure, parts, notes)
-    return figure
+    return panels.annotate(notes)
 
 
-def _heat(axes: Axes, values: pd.DataFrame, lower: bool, name: str) -> None:
+def _heat(axes: Axes, grid: Grid, value: Value) -> None:
     """Cells with their numbers, brighter is better, the highest learning rate on top."""
-    numbers = values.to_numpy(float)
-    known = numbers[np.isfinite(numbers)]
-    signed = -numbers if lower else numbers
-    low, high = (
-        np.quantile(-known if lower else known, [0.1, 1.0]) if known.size else (0.0, 1.0)
-    )  # the worst tenth may be far off
-    shades = colormaps["cividis"](
-        Normalize(low, high, clip=True)(np.where(np.isfinite(signed), signed, low))
-    )
+    means = [[grid.mean(lr, ratio, value) for ratio in grid.ratios] for lr in grid.lrs]
+    numbers = np.array(means, float)  # (lrs, ratios), NaN where there is no run
+    goodness = -numbers if value == "nll" else numbers
+    known = goodness[np.isfinite(goodness)]
+    # The worst tenth may be far off.
+    low, high = np.quantile(known, [0.1, 1.0]) if known.size else (0.0, 1.0)
+    brightness = Normalize(low, high, clip=True)(np.where(np.isfinite(goodness), goodness, low))
+    shades = colormaps["cividis"](brightness)
     shades[~np.isfinite(numbers)] = (1, 1, 1, 1)
     axes.imshow(shades, aspect="auto", origin="lower")
     for (row, column), number in np.ndenumerate(numbers):
         text = "" if math.isnan(number) else "x" if math.isinf(number) else f"{number:.3f}"
         dark = math.isfinite(number) and shades[row, column][:3].mean() < 0.5
-        axes.text(
-            column,
-            row,
-            text,
-            ha="center",
-            va="center",
-            fontsize=SMALL - 1.5,
-            color="white" if dark else "black",
-        )
-    names = [f"{ratio:g}" for ratio in values.columns]
-    axes.set_xticks(
-        range(len(names)),
-        [
-            "1 (LoRA)" if ratio == 1 else text
-            for ratio, text in zip(values.columns, names, strict=True)
-        ],
-    )
-    axes.set_yticks(range(len(values.index)), [f"{lr:.3g}" for lr in values.index])
+        look = {"ha": "center", "va": "center", "fontsize": SMALL - 1.5}
+        axes.text(column, row, text, color="white" if dark else "black", **look)
+    names = ["1 (LoRA)" if ratio == 1 else f"{ratio:g}" for ratio in grid.ratios]
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(grid.lrs)), [f"{lr:.3g}" for lr in grid.lrs])
+    name = axis_name(value, grid.block.primary)
     tidy(axes, f"ratio of the learning rates, B to A\n{name}", "lr of A")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    if 1 in values.columns:
-        place = list(values.columns).index(1)
-        axes.add_patch(
-            Rectangle(
-                (place - 0.5, -0.5),
-                1,
-                len(values),
-                fill=False,
-                edgecolor=style("lora")[0],
-                linewidth=1.5,
-                clip_on=False,
-            )
-        )
+    if 1 in grid.ratios:
+        corner = (grid.ratios.index(1) - 0.5, -0.5)
+        look = {"fill": False, "edgecolor": style("lora")[0], "linewidth": 1.5, "clip_on": False}
+        axes.add_patch(Rectangle(corner, 1, len(grid.lrs), **look))
 
 
-def _best(axes: Axes, values: pd.DataFrame, best: pd.DataFrame) -> None:
-    columns, rows = list(values.columns), list(values.index)
-    for lr, ratio, low, high, _ in best.itertuples(index=False, name=None):
-        row = rows.index(lr)
-        look = {"edgecolor": "white", "linewidth": 1.2, "fill": False, "path_effects": OUTLINE}
-        axes.add_patch(Rectangle((columns.index(ratio) - 0.44, row - 0.4), 0.88, 0.8, **look))
-        if math.isfinite(low):
-            axes.plot(
-                [columns.index(low) - 0.3, columns.index(high) + 0.3],
-                [row - 0.3] * 2,
-                color="white",
-                linewidth=1.2,
-                path_effects=OUTLINE,
-            )
+def _frames(axes: Axes, grid: Grid, ratios: Iterable[BestRatio]) -> None:
+    column = {ratio: place for place, ratio in enumerate(grid.ratios)}
+    for best in ratios:
+        row = grid.lrs.index(best.lr)
+        look: dict[str, Any] = {"linewidth": 1.2, "path_effects": OUTLINE}
+        corner = (column[best.ratio] - 0.44, row - 0.4)
+        axes.add_patch(Rectangle(corner, 0.88, 0.8, edgecolor="white", fill=False, **look))
+        if best.interval:
+            low, high = best.interval
+            ends = [column[low] - 0.3, column[high] + 0.3]
+            axes.plot(ends, [row - 0.3] * 2, color="white", **look)
 
 
-def _ratios(panel: list[Axes], runs: pd.DataFrame, name: str) -> list[str]:
-    """Steps and metric against the ratio; returns notes."""
+def _steps(axes: Axes, ratios: Sequence[TunedRatio]) -> list[str]:
+    """Draw the steps to LoRA's final losses; returns notes."""
     notes: list[str] = []
-    colour, marker = style("lora+")
-    lora = style("lora")
-    ratios = sorted(set(runs["ratio"]))
-    looks = {"train_steps": ("-", colour), "valid_steps": ((0, (2, 1)), "white")}
-    for column, (dash, face) in looks.items():
-        shown = runs.dropna(subset=[column])
-        if shown.empty:
+    runs = [run for each in ratios for run in each.runs]
+    for loss, (name, dash, face) in FACES.items():
+        known = steps_to_lora(ratios, loss)
+        if not known:
+            taken = any(
+                getattr(point, loss) is not None for run in runs for point in run.record.curve
+            )
             notes.append(
-                f"no {LOSSES[column]} losses of LoRA to reach"
-                if column == "train_steps"
+                f"no {name} losses of LoRA to reach"
+                if loss == "train_loss" or taken
                 else "no valid losses were taken while training"
             )
             continue
-        _points(panel[0], shown, column, colour, marker, dash, face, f"{LOSSES[column]} loss")
-        count = len(runs.dropna(subset=["metric"])) - len(shown)
-        if count:
+        values = {run: reached.steps for run, reached in known.items()}
+        _points(axes, ratios, values, linestyle=dash, face=face, label=f"{name} loss")
+        never, unknown = sum(each.never for each in known.values()), len(runs) - len(known)
+        if never:
             notes.append(
-                f"{count} of {len(runs)} runs never reach LoRA's final {LOSSES[column]} loss and are in no mean"
+                f"{never} of {len(known)} runs never reach LoRA's final {name} loss: "
+                "drawn one step after the last"
             )
-        own = shown.query("ratio == 1")[column].to_numpy(float)
-        if len(own):
-            panel[0].axhline(
-                float(own.mean()), color=lora[0], linestyle="--", linewidth=0.9, zorder=1
-            )
-    if panel[0].containers:
-        panel[0].legend(fontsize=SMALL - 1, frameon=False)
+        if unknown:
+            notes.append(f"{unknown} of {len(runs)} runs have no {name} loss of LoRA to reach")
+    if axes.containers:
+        axes.legend(fontsize=SMALL - 1, edgecolor="none", framealpha=0.8)
     else:
-        panel[0].text(
-            0.5,
-            0.5,
-            "unknown",
-            transform=panel[0].transAxes,
-            ha="center",
-            va="center",
-            fontsize=SMALL,
-            color=GREY,
-        )
-        panel[0].set_yticks([])
-    _points(panel[1], runs, "metric", colour, marker, "-", colour, "")
-    own = runs.query("ratio == 1")["metric"].to_numpy(float)
-    if len(own):
-        panel[1].axhline(float(own.mean()), color=lora[0], linestyle="--", linewidth=0.9, zorder=1)
-    for axes, label in zip(
-        panel, ("steps to LoRA's\nfinal loss", name.replace(" (", "\n(")), strict=True
-    ):
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_locator(FixedLocator(ratios))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
-        tidy(axes, "ratio of the learning rates, B to A", label)
-        axes.margins(y=0.12)
-    trials = sorted(set(runs["trials"]))
-    one = f"{trials[0]} learning rate{'s' if trials[0] > 1 else ''} for each ratio"
-    return [
-        *notes,
-        one
-        if len(trials) == 1
-        else f"unequal trials: {trials[0]} to {trials[-1]} learning rates for a ratio",
-    ]
+        look = {"ha": "center", "va": "center", "fontsize": SMALL, "color": GREY}
+        axes.text(0.5, 0.5, "unknown", transform=axes.transAxes, **look)
+        axes.set_yticks([])
+    _ratio_axis(axes, ratios, "steps to LoRA's\nfinal loss")
+    return notes
+
+
+def _final(axes: Axes, ratios: Sequence[TunedRatio], name: str) -> None:
+    runs = [run for each in ratios for run in each.runs]
+    values = {run: value for run in runs if (value := run.value("metric")) is not None}
+    _points(axes, ratios, values, linestyle="-", face=None)
+    _ratio_axis(axes, ratios, name.replace(" (", "\n("))
+
+
+def _trials(ratios: Sequence[TunedRatio]) -> str:
+    trials = sorted({each.trials for each in ratios})
+    if not trials:
+        return "no ratio has a learning rate at which all runs are done"
+    if len(trials) > 1:
+        return f"unequal trials: {trials[0]} to {trials[-1]} learning rates for a ratio"
+    return f"{trials[0]} learning rate{'s' if trials[0] > 1 else ''} for each ratio"
 
 
 def _points(
     axes: Axes,
-    runs: pd.DataFrame,
-    column: str,
-    colour: str,
-    marker: str,
-    dash: object,
-    face: str,
-    label: str,
+    ratios: Sequence[TunedRatio],
+    values: Mapping[Run, float],
+    *,
+    face: str | None,
+    **look: Any,
 ) -> None:
-    ratios = sorted(set(runs["ratio"]))
-    values = [runs.loc[runs["ratio"] == ratio, column].to_numpy(float) for ratio in ratios]
-    means = np.array([each.mean() for each in values])
-    bars = [means - [each.min() for each in values], [each.max() for each in values] - means]
-    look = {
-        "color": colour,
-        "marker": marker,
-        "markerfacecolor": face,
-        "markersize": 5,
-        "linestyle": dash,
-    }
-    axes.errorbar(ratios, means, bars, linewidth=1.1, elinewidth=0.8, label=label, **look)
-    if 1 in ratios:
-        lora, mark = style("lora")
-        face = face if face == "white" else lora
-        axes.plot(
-            1,
-            means[ratios.index(1)],
-            mark,
-            color=lora,
-            markerfacecolor=face,
-            markersize=5.5,
-            zorder=4,
-        )
+    """Means over seeds with bars, and a dashed line at LoRA's; face: of the markers, None for the
+    method's colour."""
+    ratio_of = {run: each.ratio for each in ratios for run in each.runs}
+    by_ratio = grouped(values, ratio_of.__getitem__)
+    drawn = sorted(by_ratio)
+    means, bars = means_and_bars([values[run] for run in by_ratio[ratio]] for ratio in drawn)
+    colour, marker = style("lora+")
+    look |= {"color": colour, "marker": marker, "markerfacecolor": face or colour, "markersize": 5}
+    axes.errorbar(drawn, means, bars, linewidth=1.1, elinewidth=0.8, **look)
+    if 1 in by_ratio:
+        mean = float(means[drawn.index(1)])
+        colour, marker = style("lora")
+        look = {"color": colour, "markerfacecolor": face or colour, "markersize": 5.5}
+        axes.plot(1, mean, marker, zorder=4, **look)
+        axes.axhline(mean, color=colour, linestyle="--", linewidth=0.9, zorder=1)
+
+
+def _ratio_axis(axes: Axes, ratios: Sequence[TunedRatio], name: str) -> None:
+    places = [each.ratio for each in ratios]
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(places))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(places, [f"{ratio:g}" for ratio in places])
+    tidy(axes, "ratio of the learning rates, B to A", name)
+    axes.margins(y=0.12)

@@ -1,139 +1,117 @@
 """How much each method depends on its learning rate."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from peftbench.analysis.frame import BLOCK, distinct
-from peftbench.analysis.learning_rates import VALUES, by_learning_rate, good_region
-from peftbench.figures.sheet import annotate, blocks, not_drawn, row_axis, sheet
-from peftbench.figures.style import GREY, SMALL, NothingToDraw, axis_name, style, tidy
+from peftbench.analysis.blocks import Block, Value
+from peftbench.analysis.estimates import Results
+from peftbench.analysis.learning_rates import LearningRate, by_learning_rate, good_region
+from peftbench.figures.panels import NothingToDraw, Panels, beside, not_drawn, row_axis
+from peftbench.figures.style import GREY, VALUES, axis_name, style, tidy
 
-OTHER_ENDS = {"out-of-memory", "timed-out", "failed"}  # these say nothing about a learning rate
-METHOD = [*BLOCK, "method"]
-EDGE_MARKS = {"diverged": "x", "pruned": "|"}
+OTHER_ENDS = ("out-of-memory", "timed-out", "failed")  # these say nothing about a learning rate
+Methods = dict[str, tuple[LearningRate, ...]]
 
 
-def lr_sensitivity(runs: pd.DataFrame, tolerance: float = 0.02) -> Figure:
+def lr_sensitivity(results: Results, tolerance: float = 0.02) -> Figure:
     """Metric and nll on `valid` against the learning rate, and the range of learning rates whose
-    median nll is within `tolerance` of the method's best, a panel for each block of runs that may
-    be compared. Raises NothingToDraw if no method has two learning rates there."""
-    found = by_learning_rate(runs)
-    several = {
-        key for key, each in found.query("n > 0").groupby(METHOD, sort=False) if len(each) > 1
-    }
-    usable = [key in several for key in found[METHOD].itertuples(index=False, name=None)]
-    drawn, left = found.loc[usable], found.loc[np.logical_not(usable)].drop_duplicates(METHOD)
-    if drawn.empty:
-        raise NothingToDraw(
-            "there is nothing to draw: no method has runs on the valid split with two learning rates"
-        )
-    parts = blocks(drawn)
-    rows = max(len(set(members["method"])) for members in parts)
-    figure, panels = sheet(parts, [1.8, 1.8, 0.17 * rows + 0.6])
-    for panel, members in zip(panels, parts, strict=True):
-        for axes, y in zip(panel, VALUES, strict=False):
-            _lines(axes, members, y)
-        _regions(panel[2], members, tolerance)
-        lrs = members["lr"].to_numpy(float)
-        room = (lrs.max() / lrs.min()) ** 0.06
+    median nll is within `tolerance` of the method's best, a panel for each block. Raises
+    NothingToDraw if no method has two learning rates there."""
+    drawn: dict[Block, Methods] = {}
+    single: list[str] = []
+    for block in results.tuning:
+        methods = by_learning_rate(block)
+        usable = {method: lrs for method, lrs in methods.items() if _several(lrs)}
+        single += [f"{each} ({block.question.task})" for each in methods if each not in usable]
+        if usable:
+            drawn[block] = usable
+    if not drawn:
+        raise NothingToDraw("no method has runs on the valid split with two learning rates")
+    rows = max(map(len, drawn.values()))
+    panels = Panels.of(drawn, [1.8, 1.8, 0.17 * rows + 0.6])
+    for panel, (block, methods) in zip(panels.axes, drawn.items(), strict=True):
+        for axes, value in zip(panel, VALUES, strict=False):
+            _lines(axes, methods, value)
+            tidy(axes, y=axis_name(value, block.primary).replace(" (", "\n("))
+        _regions(panel[2], methods, tolerance)
+        lrs = [each.lr for of_method in methods.values() for each in of_method]
+        room = (max(lrs) / min(lrs)) ** 0.06
         for axes in panel:
             axes.set_xscale("log")
-            axes.set_xlim(lrs.min() / room, lrs.max() * room)
-    others = distinct(runs).query("split == 'valid' and status in @OTHER_ENDS")
-    notes = [
-        "medians over runs; bars: smallest to largest; other settings than the learning rate may differ between runs",
-        "learning rates in quarters of a decade where many were tried",
-        "at the edge: x diverged, counted as worst" if sum(drawn["diverged"]) else "",
-        "| ended early, in no median" if sum(drawn["pruned"]) else "",
-        f"lowest panel, its width at the right: within {100 * tolerance:g} % of the method's lowest median nll",
-        "arrows: no further learning rate was tried",
-        not_drawn(list(left["method"]), list(left["task"]), " for want of a second learning rate"),
-        not_drawn(list(others["status"]), list(others["task"])),
+            axes.set_xlim(min(lrs) / room, max(lrs) * room)
+    every = [each for methods in drawn.values() for lrs in methods.values() for each in lrs]
+    others = [
+        f"{run.record.status} ({block.question.task})"
+        for block in results.tuning
+        for run in block.runs
+        if run.record.status in OTHER_ENDS
     ]
-    annotate(figure, parts, notes)
-    return figure
+    notes = [
+        "medians over runs; bars: smallest to largest; "
+        "other settings than the learning rate may differ between runs",
+        "learning rates in quarters of a decade where many were tried",
+        "at the edge: x diverged, counted as worst" if any(each.diverged for each in every) else "",
+        "| ended early, in no median" if any(each.pruned for each in every) else "",
+        f"lowest panel, its width at the right: within {100 * tolerance:g} % of the method's "
+        "lowest median nll",
+        "arrows: no further learning rate was tried",
+        not_drawn(single, " for want of a second learning rate"),
+        not_drawn(others),
+    ]
+    return panels.annotate(notes)
 
 
-def _lines(axes: Axes, members: pd.DataFrame, y: str) -> None:
-    for place, (method, each) in enumerate(members.groupby("method", sort=False)):
-        colour, marker = style(str(method))
-        shown = each.loc[np.isfinite(each[y])]
-        middle = shown[y].to_numpy(float)
-        bars = [
-            np.maximum(middle - shown[f"{y}.low"], 0),
-            np.maximum(shown[f"{y}.high"] - middle, 0),
+def _several(lrs: Sequence[LearningRate]) -> bool:
+    return sum(each.done > 0 for each in lrs) > 1
+
+
+def _lines(axes: Axes, methods: Methods, value: Value) -> None:
+    heights: list[float] = []
+    for place, (method, lrs) in enumerate(methods.items()):
+        colour, marker = style(method)
+        shown = [
+            (each.lr, middle.median, middle.low, middle.high)
+            for each in lrs
+            if (middle := each.values[value]).median is not None and math.isfinite(middle.median)
         ]
-        axes.errorbar(
-            shown["lr"],
-            middle,
-            bars,
-            color=colour,
-            marker=marker,
-            markersize=4,
-            linewidth=1.1,
-            elinewidth=0.7,
-        )
-        for status, mark in EDGE_MARKS.items():
-            ended = each.loc[each[status] > 0, "lr"]
-            if (
-                ended.empty
-            ):  # an empty line would stand in the figure's corner when the layout is made
-                continue
-            height = 1 - 0.03 * place if y == "nll" else 0.03 * place  # where it is worst
-            axes.plot(
-                ended,
-                [height] * len(ended),
-                mark,
-                color=colour,
-                markersize=4,
-                transform=axes.get_xaxis_transform(),
-                clip_on=False,
-            )
-    tidy(axes, y=axis_name(y, str(members["primary"].iloc[0])).replace(" (", "\n("))
-    values = members[y].to_numpy(float)[np.isfinite(members[y].to_numpy(float))]
-    if y == "nll" and values.size and values.min() > 0 and values.max() > 4 * values.min():
+        x, middles, lows, highs = np.array(shown, float).reshape(-1, 4).T
+        bars = np.maximum([middles - lows, highs - middles], 0)
+        look = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.1}
+        axes.errorbar(x, middles, bars, elinewidth=0.7, **look)
+        heights += middles.tolist()
+        edge = 1 - 0.03 * place if value == "nll" else 0.03 * place  # where it is worst
+        diverged = [each.lr for each in lrs if each.diverged]
+        pruned = [each.lr for each in lrs if each.pruned]
+        look = {"color": colour, "markersize": 4, "clip_on": False}
+        look["transform"] = axes.get_xaxis_transform()
+        for ended, mark in ((diverged, "x"), (pruned, "|")):
+            if ended:  # an empty line would stand in the figure's corner when the layout is made
+                axes.plot(ended, [edge] * len(ended), mark, **look)
+    if value == "nll" and heights and min(heights) > 0 and max(heights) > 4 * min(heights):
         axes.set_yscale("log")
     axes.margins(y=0.12)
     axes.tick_params(labelbottom=False)
 
 
-def _regions(axes: Axes, members: pd.DataFrame, tolerance: float) -> None:
-    methods = list(dict.fromkeys(members["method"]))
-    for place, method in zip(row_axis(axes, methods, methods), methods, strict=True):
-        each = members.loc[members["method"] == method]
-        region = good_region(each["lr"].tolist(), each["nll"].tolist(), tolerance)
+def _regions(axes: Axes, methods: Methods, tolerance: float) -> None:
+    places = row_axis(axes, list(methods), list(methods))
+    for place, (method, lrs) in zip(places, methods.items(), strict=True):
+        nll = [each.values["nll"].median for each in lrs]
+        region = good_region([each.lr for each in lrs], nll, tolerance)
         if region is None:
             continue
         colour, marker = style(method)
-        axes.plot(
-            [region.low, region.high],
-            [place, place],
-            color=colour,
-            linewidth=2.5,
-            solid_capstyle="butt",
-        )
-        best = each["lr"].iloc[int(each["nll"].fillna(math.inf).argmin())]
-        axes.plot(best, place, marker, color=colour, markersize=4)
-        for end, open_, arrow in (
-            (region.low, region.open_low, "<"),
-            (region.high, region.open_high, ">"),
-        ):
-            if open_:
+        ends, row = [region.low, region.high], [place, place]
+        axes.plot(ends, row, color=colour, linewidth=2.5, solid_capstyle="butt")
+        axes.plot(region.best, place, marker, color=colour, markersize=4)
+        opens = (region.open_low, region.open_high)
+        for end, is_open, arrow in zip(ends, opens, "<>", strict=True):
+            if is_open:
                 axes.plot(end, place, arrow, color=colour, markersize=3.5, clip_on=False)
-        wide = f"{'at least ' if region.open_low or region.open_high else ''}{region.decades:.1f}"
-        axes.annotate(
-            wide, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL - 1
-        )
-    axes.annotate(
-        "decades",
-        (1.01, -0.8),
-        xycoords=("axes fraction", "data"),
-        va="center",
-        fontsize=SMALL - 1,
-        color=GREY,
-    )
+        beside(axes, place, f"{'at least ' if any(opens) else ''}{region.decades:.1f}")
+    beside(axes, -0.8, "decades", color=GREY)
     tidy(axes, "learning rate")

@@ -1,30 +1,40 @@
 """Cost against quality: what can be had for at most so many parameters or bytes."""
 
 import math
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from peftbench.analysis.frame import arms
+from peftbench.analysis.blocks import Arm, Block, Value, grouped
+from peftbench.analysis.estimates import BETTER, Results
+from peftbench.analysis.measures import mean
 from peftbench.figures.labels import label
-from peftbench.figures.sheet import annotate, blocks, final, not_drawn, sheet, tuning
-from peftbench.figures.style import POINT, NothingToDraw, axis_name, ink, style, tidy
-from peftbench.tables import human, size
+from peftbench.figures.panels import NothingToDraw, Panels, named, not_drawn, trials_note
+from peftbench.figures.style import POINT, axis_name, ink, style, tidy
+from peftbench.figures.ticks import round_ticks, short
+from peftbench.wording import count, size
 
-X = Literal["trained_params", "peak_bytes"]
-Y = Literal["metric", "nll"]
-XS: tuple[X, ...] = get_args(X)
-YS: tuple[Y, ...] = get_args(Y)
-
+CostAxis = Literal["trained_params", "peak_bytes"]
+COST_AXES: tuple[CostAxis, ...] = get_args(CostAxis)
 NAMES = {"trained_params": "trained parameters", "peak_bytes": "peak memory of a training step"}
 # in a panel with more arms only the best of each method and those on the front are named
 MOST_LABELS = 12
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arm's mean cost and mean value over seeds; spread: the value's standard deviation, None
+    for one seed."""
+
+    arm: Arm
+    cost: float
+    value: float
+    spread: float | None
 
 
 def pareto_front(x: Sequence[float], y: Sequence[float]) -> list[int]:
@@ -42,73 +52,87 @@ def pareto_front(x: Sequence[float], y: Sequence[float]) -> list[int]:
     return front
 
 
-def pareto(runs: pd.DataFrame, x: X, y: Y = "metric") -> Figure:
-    """What each method costs against what it reaches, a panel for each block of runs that may be
-    compared.
+def pareto(results: Results, cost: CostAxis, value: Value = "metric") -> Figure:
+    """What each method costs against what it reaches, a panel for each block of costs; seeds of
+    other devices count for what it reaches.
 
     The step line is the best that can be had for at most so much; bars are standard deviations over
     seeds; the frozen model stands at 0, on the linear beginning of the axis. Raises NothingToDraw
     if no run has both values.
     """
-    found = arms(final(runs))
-    drawn = found.dropna(subset=[x, y])
-    if drawn.empty:
-        raise NothingToDraw(f"there is nothing to draw: no run that is done has both {x} and {y}")
-    parts = blocks(drawn)
-    figure, panels = sheet(parts)
-    for (axes,), members in zip(panels, parts, strict=True):
-        _draw(axes, members, x, y)
-    missing = found[found[[x, y]].isna().any(axis=1)]
+    drawn = {
+        block: points for block in results.costs if (points := _points(results, block, cost, value))
+    }
+    if not drawn:
+        raise NothingToDraw(
+            f"no run that is done has both {cost} and {value}; trials of searches do not count"
+        )
+    panels = Panels.of(drawn)
+    for (axes,), (block, points) in zip(panels.axes, drawn.items(), strict=True):
+        _draw(axes, points, cost, value)
+        tidy(axes, NAMES[cost], axis_name(value, block.primary))
+    every = [point for points in drawn.values() for point in points]
+    arms = {point.arm for point in every}
+    missing = [
+        named(block, arm) for block in results.costs for arm in block.arms if arm not in arms
+    ]
     notes = [
         "line: the best that costs at most so much",
-        "bars: standard deviation over seeds" if any(drawn[f"{y}.std"].notna()) else "",
-        "axis linear up to the mark after 0" if 0 in set(drawn[x]) else "",
-        tuning(runs),
-        not_drawn(list(missing["label"]), list(missing["task"])),
+        "bars: standard deviation over seeds"
+        if any(point.spread is not None for point in every)
+        else "",
+        "axis linear up to the mark after 0" if any(point.cost == 0 for point in every) else "",
+        trials_note(results),
+        not_drawn(missing),
     ]
-    annotate(figure, parts, notes)
-    figure.draw_without_rendering()  # from here on every position is known
-    for (axes,), members in zip(panels, parts, strict=True):
-        _name(axes, members, x, y)
-    return figure
+    panels.annotate(notes)
+    panels.figure.draw_without_rendering()  # from here on every position is known
+    for (axes,), points in zip(panels.axes, drawn.values(), strict=True):
+        _name(axes, points, value)
+    return panels.figure
 
 
-def _front(members: pd.DataFrame, x: X, y: Y) -> list[int]:
-    sign = -1 if y == "nll" else 1
-    return pareto_front(members[x].tolist(), (sign * members[y]).tolist())
+def _points(results: Results, block: Block, cost: CostAxis, value: Value) -> list[Point]:
+    """The arms of a cost block that have both; what they reach is that of the same arm in the
+    quality block of the same question."""
+    quality = next(other for other in results.final if other.question == block.question)
+    estimates = {arm.label: each for arm, each in results.estimates(quality, value).items()}
+    points: list[Point] = []
+    for arm in block.arms:
+        spent, reached = mean(arm, cost), estimates.get(arm.label)
+        if spent is not None and reached is not None and reached.mean is not None:
+            points.append(Point(arm, spent, reached.mean, reached.std))
+    return points
 
 
-def _draw(axes: Axes, members: pd.DataFrame, x: X, y: Y) -> None:
+def _front(points: Sequence[Point], value: Value) -> list[int]:
+    sign = BETTER[value]
+    return pareto_front([each.cost for each in points], [sign * each.value for each in points])
+
+
+def _draw(axes: Axes, points: Sequence[Point], cost: CostAxis, value: Value) -> None:
     """The axes of a panel, its points and its front."""
-    xs, ys = members[x].to_numpy(), members[y].to_numpy()
-    for method, a, b, spread in zip(
-        members["method"], xs, ys, members[f"{y}.std"].fillna(0), strict=True
-    ):
-        colour, marker = style(method)
-        axes.errorbar(a, b, spread or None, color=colour, elinewidth=0.8, zorder=2)
-        axes.plot(a, b, marker, color=colour, zorder=3, **POINT)
-    _scale(axes, xs, x)
-    front = _front(members, x, y)
+    for point in points:
+        colour, marker = style(point.arm.method)
+        look = {"color": colour, "elinewidth": 0.8, "zorder": 2}
+        axes.errorbar(point.cost, point.value, point.spread or None, **look)
+        axes.plot(point.cost, point.value, marker, color=colour, zorder=3, **POINT)
+    _scale(axes, np.array([point.cost for point in points]), cost)
+    front = [points[i] for i in _front(points, value)]
     right = axes.get_xlim()[1]
-    axes.step(
-        [*xs[front], right],
-        [*ys[front], ys[front[-1]]],
-        where="post",
-        color="#999999",
-        linewidth=1,
-        zorder=1,
-    )
+    xs = [*(point.cost for point in front), right]
+    ys = [*(point.value for point in front), front[-1].value]
+    axes.step(xs, ys, where="post", color="#999999", linewidth=1, zorder=1)
     axes.set_xlim(right=right)
     axes.margins(y=0.12)
-    tidy(axes, NAMES[x], axis_name(y, str(members["primary"].iloc[0])))
 
 
-def _scale(axes: Axes, values: np.ndarray, x: X) -> None:
+def _scale(axes: Axes, values: np.ndarray, cost: CostAxis) -> None:
     """A logarithmic axis for positive values; if some are 0, it begins with a short linear part
     that holds them."""
     positive = values[values > 0]
     low, high = (positive.min(), positive.max()) if positive.size else (1.0, 1.0)
-    base = 2 if x == "peak_bytes" else 10
+    base, text = (2, size) if cost == "peak_bytes" else (10, count)
     room = (high / low) ** 0.08 * 1.1
     ticks = round_ticks(low / room, high * room, base)
     if positive.size < values.size:
@@ -121,48 +145,24 @@ def _scale(axes: Axes, values: np.ndarray, x: X) -> None:
         axes.set_xlim(low / room, high * room)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    text = size if x == "peak_bytes" else human
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: re.sub(r"\.0+ ", " ", text(value)))
-    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: short(text(tick))))
 
 
-def round_ticks(low: float, high: float, base: int) -> list[float]:
-    """Round numbers between two positive ones, three to six of them unless the range is too narrow
-    for three."""
-    powers = range(math.floor(math.log(low, base)), math.ceil(math.log(high, base)) + 1)
-    steps: list[tuple[float, ...]] = (
-        [(1.0,), (1.0, 1.5), (1.0, 1.25, 1.5, 1.75)]
-        if base == 2
-        else [(1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)]
-    )
-    ticks: list[float] = []
-    for parts in steps:
-        ticks = [
-            part * float(base) ** power
-            for power in powers
-            for part in parts
-            if low <= part * float(base) ** power <= high
-        ]
-        if len(ticks) >= 3:
-            break
-    return ticks[:: math.ceil(len(ticks) / 6)] if ticks else []
-
-
-def _name(axes: Axes, members: pd.DataFrame, x: X, y: Y) -> None:
+def _name(axes: Axes, points: Sequence[Point], value: Value) -> None:
     """Label the points; in a panel with many arms only the best of each method and those on the
     front."""
-    front, chosen = _front(members, x, y), list(range(len(members)))
-    if len(members) > MOST_LABELS:
-        best = members.reset_index(drop=True).groupby("method")[y]
-        chosen = sorted({*front, *(best.idxmin() if y == "nll" else best.idxmax())})
-    spreads = members[f"{y}.std"].fillna(0).to_numpy()
-    names = {i: str(members["label"].iloc[i]) for i in chosen}
+    front, shown = _front(points, value), list(range(len(points)))
+    if len(points) > MOST_LABELS:
+        by_method = grouped(shown, lambda i: points[i].arm.method)
+        best = [
+            max(same, key=lambda i: BETTER[value] * points[i].value) for same in by_method.values()
+        ]
+        shown = sorted({*front, *best})
     label(
         axes,
-        members[[x, y]].to_numpy(),
-        spreads,
-        names,
-        [ink(method) for method in members["method"]],
+        np.array([(point.cost, point.value) for point in points]),
+        np.array([point.spread or 0 for point in points]),
+        {i: points[i].arm.label for i in shown},
+        [ink(point.arm.method) for point in points],
         front,
     )

@@ -3,78 +3,41 @@ for, and say what it lacks."""
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
+import matplotlib
 from matplotlib.figure import Figure
 
-from peftbench.analysis.frame import frame
-from peftbench.analysis.loss_curves import curves
+from peftbench.analysis.estimates import Results
 from peftbench.errors import InputError
-from peftbench.figures.style import NothingToDraw, save
-from peftbench.record import Record
+from peftbench.figures.panels import NothingToDraw
 from peftbench.store import Store
-from peftbench.tables import EMPTY
 
-SEED = 0  # of intervals that resample: equal stores are equal figures
-
-
-@dataclass(frozen=True)
-class Results:
-    """What figures are made from."""
-
-    store: Store
-    records: tuple[Record, ...]
-
-    @cached_property
-    def runs(self) -> pd.DataFrame:
-        return frame(self.records)
-
-    @cached_property
-    def points(self) -> pd.DataFrame:
-        return curves(self.records)
-
-    @property
-    def rng(self) -> np.random.Generator:
-        """A fresh one for each figure, so that none depends on which others are drawn."""
-        return np.random.default_rng(SEED)
+NO_RECORDS = (
+    "There is nothing to draw: the store holds no records yet; "
+    "`peftbench run FILE.toml` makes some."
+)
+Drawings = Mapping[str, Callable[[Results], Figure]]  # by the name of the file
 
 
-Drawings = Callable[[Results], dict[str, Callable[[], Figure]]]
-
-
-def script(description: str, scripts: Iterable[Drawings]) -> int:
-    """Draw all figures, named by their files, and return the exit status: 0, also where there is
-    nothing to draw, or 2 if the store cannot be read. Prints a line for each figure."""
-    parser = argparse.ArgumentParser(
-        description=description, epilog="Example: python paper_figures/fig_pareto.py --out figures"
-    )
-    parser.add_argument(
-        "--store",
-        type=Path,
-        default=Path("results"),
-        help="the folder of results (default: results)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("figures"),
-        help="the folder to draw into (default: figures)",
-    )
+def script(description: str | None, drawings: Drawings) -> int:
+    """Draw all figures and return the exit status: 0, also where there is nothing to draw, or 2 if
+    the store cannot be read. Prints a line for each figure."""
+    example = "Example: python paper_figures/fig_pareto.py --out figures"
+    parser = argparse.ArgumentParser(description=description, epilog=example)
+    folders = {"store": ("results", "of results"), "out": ("figures", "to draw into")}
+    for name, (folder, use) in folders.items():
+        text = f"the folder {use} (default: {folder})"
+        parser.add_argument(f"--{name}", type=Path, default=Path(folder), help=text)
     options = parser.parse_args()
-    store = Store(options.store)
     try:
-        results = Results(store, tuple(store.read_all()))
+        results = Results.read(Store(options.store))
         if not results.records:
-            print(EMPTY)
+            print(NO_RECORDS)
             return 0
-        for figures in scripts:
-            for name, draw in figures(results).items():
-                print(f"{name}: {_drawn(draw, options.out / name)}")
+        for name, draw in drawings.items():
+            print(f"{name}: {_drawn(lambda draw=draw: draw(results), options.out / name)}")
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -86,4 +49,15 @@ def _drawn(draw: Callable[[], Figure], stem: Path) -> str:
     try:
         return " ".join(map(str, save(draw(), stem)))
     except NothingToDraw as reason:
-        return f"skipped: {str(reason).removeprefix('there is nothing to draw: ')}"
+        return f"skipped: {reason.what_is_missing}"
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.pdf and `stem`.png, without anything that would differ between two runs, and
+    return their paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    pdf, png = stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")
+    with matplotlib.rc_context({"pdf.fonttype": 42}):  # journals refuse the default, Type 3
+        figure.savefig(pdf, metadata={"CreationDate": None})
+    figure.savefig(png, metadata={"Software": None})
+    return [pdf, png]

@@ -2,16 +2,19 @@
 the first directions."""
 
 import re
+from collections.abc import Sequence
+from statistics import fmean
 
-import pandas as pd
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from peftbench.analysis.frame import distinct
-from peftbench.figures.sheet import annotate, blocks, few_arms, legend, sheet
-from peftbench.figures.style import COLOURS, PANEL, NothingToDraw, tidy
+from peftbench.analysis.blocks import Run
+from peftbench.analysis.estimates import Results
+from peftbench.figures.panels import NothingToDraw, Panels, few_arms, legend, trials_note
+from peftbench.figures.style import COLOURS, PANEL, tidy
 
 PARTS = {
     "weight": ("W as pre-trained", "--", COLOURS["frozen"]),
@@ -19,39 +22,52 @@ PARTS = {
 }
 
 
-def singular_values(runs: pd.DataFrame) -> Figure:
+def singular_values(results: Results) -> Figure:
     """The part of the sum of squared singular values that the first k hold, over k, of weights and
     of what full fine-tuning changes in them. Raises NothingToDraw where no run has them."""
-    matches = (re.fullmatch(r"metric\.energy(\d+)\.weight", str(column)) for column in runs.columns)
-    directions = sorted(int(match[1]) for match in matches if match)
-    columns = [f"metric.energy{k}.{part}" for k in directions for part in PARTS]
-    known = distinct(runs).query("status == 'done'").dropna(subset=columns)
-    if not columns or known.empty:
-        raise NothingToDraw(
-            "there is nothing to draw: no run of full fine-tuning on test has singular values"
-        )
-    drawn, note = few_arms(known, most=1)
-    parts = blocks(drawn)
-    figure, panels = sheet(parts, [PANEL[1] - 0.6, 0.3])
-    for (axes, below), members in zip(panels, parts, strict=True):
-        legend(below, [_line(axes, members, part, directions) for part in PARTS])
+    measured = [
+        block.only(arms)
+        for block in results.final
+        if (arms := [arm for arm in block.arms if any(map(_directions, arm.done))])
+    ]
+    if not measured:
+        raise NothingToDraw("no run of full fine-tuning on test has singular values")
+    drawn, few = few_arms(results, measured, most=1)
+    panels = Panels.of(drawn, [PANEL[1] - 0.6, 0.3])
+    for (axes, below), block in zip(panels.axes, drawn, strict=True):
+        runs = [run for run in block.runs if _directions(run)]
+        directions = sorted(set.intersection(*map(_directions, runs)))
+        legend(below, [_line(axes, runs, part, directions) for part in PARTS])
         _finish(axes, directions)
-    annotate(
-        figure,
-        parts,
-        ["means over layers and seeds, bands from the smallest to the largest seed", note],
-    )
-    return figure
+    notes = ["means over layers and seeds, bands from the smallest to the largest seed", few]
+    return panels.annotate([*notes, trials_note(results)])
 
 
-def _line(axes: Axes, members: pd.DataFrame, part: str, directions: list[int]) -> Line2D:
+def _directions(run: Run) -> set[int]:
+    """How many first directions the run has shares of, for weights and their changes."""
+    of_parts = [
+        {
+            int(match[1])
+            for name, value in run.record.metrics.items()
+            if value is not None and (match := re.fullmatch(rf"energy(\d+)\.{part}", name))
+        }
+        for part in PARTS
+    ]
+    return set.intersection(*of_parts)
+
+
+def _line(axes: Axes, runs: Sequence[Run], part: str, directions: list[int]) -> Line2D:
     name, dash, colour = PARTS[part]
-    shares = members[[f"metric.energy{k}.{part}" for k in directions]]  # (seeds, directions)
-    axes.fill_between(directions, shares.min(), shares.max(), color=colour, alpha=0.2, linewidth=0)
-    rank = f"{name}, effective rank {members[f'metric.effective_rank.{part}'].mean():.3g}"
-    return axes.plot(
-        directions, shares.mean(), dash, color=colour, marker="o", markersize=3, label=rank
-    )[0]
+    metrics = [run.record.metrics for run in runs]
+    shares = np.array([[each[f"energy{k}.{part}"] for k in directions] for each in metrics], float)
+    axes.fill_between(
+        directions, shares.min(0), shares.max(0), color=colour, alpha=0.2, linewidth=0
+    )
+    ranks = [each.get(f"effective_rank.{part}") for each in metrics]
+    rank = fmean(rank for rank in ranks if rank is not None)
+    look = {"color": colour, "marker": "o", "markersize": 3}
+    label = f"{name}, effective rank {rank:.3g}"
+    return axes.plot(directions, shares.mean(0), dash, label=label, **look)[0]
 
 
 def _finish(axes: Axes, directions: list[int]) -> None:

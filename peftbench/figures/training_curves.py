@@ -1,116 +1,111 @@
 """Training curves: how the losses fall, a line per arm and a band over its seeds."""
 
-import math
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from peftbench.analysis.frame import BLOCK, distinct
-from peftbench.analysis.loss_curves import RUN, smoothed
-from peftbench.figures.sheet import (
-    annotate,
-    blocks,
+from peftbench.analysis.blocks import Arm, Block, Run
+from peftbench.analysis.estimates import Results
+from peftbench.analysis.intervals import Array
+from peftbench.analysis.loss_curves import Curve, Loss, curve, window
+from peftbench.figures.panels import (
+    NothingToDraw,
+    Panels,
     few_arms,
-    final,
     legend,
-    legend_columns,
+    legend_height,
+    named,
     not_drawn,
-    sheet,
-    short_names,
-    tuning,
-    without,
+    trials_note,
 )
-from peftbench.figures.style import DASHES, NothingToDraw, style, tidy
+from peftbench.figures.style import line_styles, tidy
 
 MARKS = 6  # markers along a line
+LOSSES: dict[Loss, str] = {"train_loss": "training loss", "valid_loss": "loss on the valid split"}
 
 
-def training(runs: pd.DataFrame, points: pd.DataFrame, window: int | None = None) -> Figure:
-    """The training loss, smoothed over `window` steps (None: a tenth of a block's steps), and below
-    it the loss on the valid split, a panel for each block of runs that may be compared. points: of
-    curves.curves. Raises NothingToDraw if no run that is done has any."""
-    chosen, note = few_arms(final(distinct(runs)))
-    done = chosen.query("status == 'done'")
-    drawn = done.merge(points, on=RUN, suffixes=("", ".point")).dropna(
-        subset=["train_loss", "valid_loss"], how="all"
-    )
-    if drawn.empty:
-        raise NothingToDraw("there is nothing to draw: no run that is done has a training curve")
-    parts = blocks(drawn)
-    valid = bool(drawn["valid_loss"].notna().any())
-    names = [short_names(members.drop_duplicates("arm")) for members in parts]
-    lines = max(math.ceil(len(each) / legend_columns(each)) for each in names)
-    figure, panels = sheet(parts, [2.3, *([1.7] if valid else []), 0.15 * lines + 0.1])
-    windows: list[int] = []
-    for panel, members in zip(panels, parts, strict=True):
-        windows.append(window or max(1, max(members["step"]) // 10) // 2 * 2 + 1)
-        handles = _panel(panel[:-1], members, windows[-1])
-        legend(panel[-1], handles)
-    widths = (
-        "one step"
-        if set(windows) == {1}
-        else f"{' or '.join(map(str, sorted(set(windows))))} steps"
-    )
-    missing = without(chosen, drawn)
-    notes = [
-        f"training loss: running mean over {widths}",
-        "lines: means over seeds; bands: smallest to largest"
-        if len(set(drawn["seed"])) > 1
-        else "one seed",
-        "" if valid else "no loss on the valid split was taken while training",
-        note,
-        tuning(runs),
-        not_drawn(list(missing["label"]), list(missing["task"])),
+def training_curves(results: Results, width: int | None = None) -> Figure:
+    """The training loss, smoothed over `width` steps (odd; None: a tenth of a curve), and below it
+    the loss on the valid split, a panel for each block. Raises NothingToDraw if no run that is done
+    has any."""
+    chosen, few = few_arms(results, results.final)
+    drawn: list[Block] = []
+    for block in chosen:
+        arms = [Arm(arm.label, runs) for arm in block.arms if (runs := _with_losses(arm))]
+        drawn += [block.only(arms)] if arms else []
+    if not drawn:
+        raise NothingToDraw("no run that is done has a training curve")
+    runs = {run for block in drawn for run in block.runs}
+    valid = any(len(curve(run, "valid_loss").losses) for run in runs)
+    panels = Panels.of(drawn, [2.3, *([1.7] if valid else []), legend_height(drawn)])
+    for panel, block in zip(panels.axes, drawn, strict=True):
+        legend(panel[-1], _panel(panel[:-1], block, width))
+    points = {len(curve(run, "train_loss").losses) for run in runs} - {0}
+    missing = [
+        named(block, arm)
+        for block in chosen
+        for arm in block.arms
+        for run in arm.runs
+        if run not in runs
     ]
-    annotate(figure, parts, notes)
-    return figure
+    several = len({run.seed for run in runs}) > 1
+    notes = [
+        f"training loss: running mean over {_widths({width or window(n) for n in points})}",
+        "lines: means over seeds; bands: smallest to largest" if several else "one seed",
+        "" if valid else "no loss on the valid split was taken while training",
+        few,
+        trials_note(results),
+        not_drawn(missing),
+    ]
+    return panels.annotate(notes)
 
 
-def _panel(panel: list[Axes], members: pd.DataFrame, window: int) -> list[Line2D]:
+def _with_losses(arm: Arm) -> tuple[Run, ...]:
+    return tuple(run for run in arm.done if any(len(curve(run, loss).losses) for loss in LOSSES))
+
+
+def _widths(widths: set[int]) -> str:
+    return f"{' or '.join(map(str, sorted(widths)))} step{'s' if widths != {1} else ''}"
+
+
+def _panel(panel: list[Axes], block: Block, width: int | None) -> list[Line2D]:
     """Draw a block's losses; returns what its legend shows."""
-    arms = members.drop_duplicates([*BLOCK, "arm"])
-    before: dict[str, int] = {}
     handles: list[Line2D] = []
-    for (method, arm), name in zip(
-        arms[["method", "arm"]].itertuples(index=False), short_names(arms), strict=True
-    ):
-        colour, marker = style(method)
-        dash = DASHES[before.setdefault(method, 0) % len(DASHES)]
-        before[method] += 1
-        look = {"color": colour, "linestyle": dash, "linewidth": 1.1}
-        handles.append(Line2D([], [], marker=marker, markersize=3.5, label=name, **look))
-        for axes, loss in zip(panel, ("train_loss", "valid_loss"), strict=False):
-            table = (
-                members.loc[members["arm"] == arm]
-                .dropna(subset=[loss])
-                .pivot_table(index="step", columns=RUN, values=loss)
-            )
-            if table.empty:
-                continue
-            values = table.to_numpy(float)
+    styles = line_styles(arm.method for arm in block.arms)
+    for place, (arm, look) in enumerate(zip(block.arms, styles, strict=True), 1):
+        look |= {"markersize": 3.5}
+        handles.append(Line2D([], [], label=arm.label, **look))
+        for axes, loss in zip(panel, LOSSES, strict=False):
+            curves = [curve(run, loss) for run in arm.runs]
+            curves = [known for known in curves if len(known.losses)]
             if loss == "train_loss":
-                values = np.column_stack([smoothed(column, window) for column in values.T])
-            with_all = np.isfinite(values).all(
-                1
-            )  # runs of an arm take their losses at the same steps
-            steps, values = table.index.to_numpy()[with_all], values[with_all]
-            every = max(1, len(steps) // MARKS)
-            axes.plot(
-                steps,
-                values.mean(1),
-                marker=marker,
-                markersize=3.5,
-                markevery=(sum(before.values()) * every // 8 % every, every),
-                **look,
-            )
-            if values.shape[1] > 1:
-                axes.fill_between(
-                    steps, values.min(1), values.max(1), color=colour, alpha=0.15, linewidth=0
-                )
-    for axes, name in zip(panel, ("training loss", "loss on the valid split"), strict=False):
+                curves = [known.smoothed(width) for known in curves]
+            if curves:
+                _line(axes, curves, place, look)
+    for axes, name in zip(panel, LOSSES.values(), strict=False):
         tidy(axes, y=f"{name}\n(nll per token)" if len(panel) > 1 else f"{name} (nll per token)")
     panel[-1].set_xlabel("step", fontsize=8)
     return handles
+
+
+def _line(axes: Axes, curves: list[Curve], place: int, look: dict[str, Any]) -> None:
+    """A line through the means of an arm's runs, a band between their smallest and largest."""
+    steps, losses = _aligned(curves)
+    every = max(1, len(steps) // MARKS)
+    marks = (place * every // 8 % every, every)  # those of different lines do not lie on each other
+    axes.plot(steps, losses.mean(0), markevery=marks, **look)
+    if len(curves) > 1:
+        look = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
+        axes.fill_between(steps, losses.min(0), losses.max(0), **look)
+
+
+def _aligned(curves: list[Curve]) -> tuple[Array, Array]:
+    """The steps that all curves have, (n,), and their losses there, (curves, n)."""
+    steps = curves[0].steps
+    for other in curves[1:]:
+        steps = steps[np.isin(steps, other.steps)]
+    losses = [known.losses[np.isin(known.steps, steps)] for known in curves]
+    return steps, np.stack(losses)

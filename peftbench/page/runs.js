@@ -7,9 +7,11 @@ let chosenBlocks = [];
 let packed = null;
 const unpacked = new Map(); // chunk -> promise of its lines
 const trial = (i) => (RUNS.trial[i] === null ? "" : `, trial ${RUNS.trial[i]}`);
-const haystack = RUNS.run_id.map((id, i) => {
-  const block = DATA.blocks[RUNS.block[i]];
-  return [id, RUNS.label[i], block.task, block.model, `seed ${RUNS.seed[i]}`, trial(i), RUNS.status[i], RUNS.error[i] ?? ""].join(" ").toLowerCase();
+const runId = (key) => key.split("/").at(-1); // a key is `<device folder>/<run id>`
+const haystack = RUNS.key.map((key, i) => {
+  const { task, model } = DATA.blocks[RUNS.block[i]];
+  const words = [key, RUNS.label[i], task, model, `seed ${RUNS.seed[i]}`, trial(i)];
+  return [...words, RUNS.status[i], RUNS.error[i] ?? ""].join(" ").toLowerCase();
 });
 
 const find = $("#runs-find");
@@ -37,8 +39,12 @@ function restart() {
 
 function matching() {
   const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
-  return [...RUNS.run_id.keys()].filter(
-    (i) => chosenBlocks[RUNS.block[i]] && (!status.value || RUNS.status[i] === status.value) && words.every((word) => haystack[i].includes(word)),
+  return [...RUNS.key.keys()].filter(
+    (i) =>
+      chosenBlocks[RUNS.block[i]] &&
+      runOnDevice(i) &&
+      (!status.value || RUNS.status[i] === status.value) &&
+      words.every((word) => haystack[i].includes(word)),
   );
 }
 
@@ -57,7 +63,7 @@ function row(i) {
   const state = RUNS.status[i];
   const node = make(
     "details",
-    { class: "run", "data-run": RUNS.run_id[i] },
+    { class: "run", "data-run": RUNS.key[i] },
     make(
       "summary",
       {},
@@ -66,7 +72,7 @@ function row(i) {
       make("span", {}, `seed ${RUNS.seed[i]}`),
       make("span", { class: `status ${state}` }, state),
       make("span", { class: "score" }, score),
-      make("code", {}, RUNS.run_id[i]),
+      make("code", { title: RUNS.key[i] }, runId(RUNS.key[i])),
     ),
   );
   node.addEventListener("toggle", () => node.open && node.children.length === 1 && unfold(node, i));
@@ -75,13 +81,16 @@ function row(i) {
 
 async function unfold(node, i) {
   if (RUNS.error[i]) node.append(make("p", { class: "error" }, RUNS.error[i]));
-  const text = make("pre", { tabindex: 0, "aria-label": `Record of run ${RUNS.run_id[i]}` }, "unpacking …");
+  const name = `Record of run ${RUNS.key[i]}`;
+  const text = make("pre", { tabindex: 0, "aria-label": name }, "unpacking …");
   node.append(text);
   try {
     const lines = await chunk(Math.floor(i / DATA.chunk));
     text.textContent = laidOut(JSON.parse(lines[i % DATA.chunk]));
   } catch (error) {
-    text.textContent = `This browser cannot unpack the record (${error.message}). peftbench show ${RUNS.run_id[i]} prints it.`;
+    text.textContent =
+      `This browser cannot unpack the record (${error.message}). ` +
+      `peftbench show ${RUNS.key[i]} prints it.`;
   }
 }
 
@@ -90,7 +99,8 @@ function chunk(n) {
   if (!unpacked.has(n)) {
     const bytes = Uint8Array.from(atob(packed[n]), (char) => char.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    unpacked.set(n, new Response(stream).text().then((text) => text.split("\n")));
+    const lines = new Response(stream).text().then((text) => text.split("\n"));
+    unpacked.set(n, lines);
   }
   return unpacked.get(n);
 }
@@ -98,20 +108,24 @@ function chunk(n) {
 /** JSON with a line for whatever fits on one. */
 function laidOut(value, indent = "") {
   const line = JSON.stringify(value, null, 1).replace(/\n */g, " ");
-  if (value === null || typeof value !== "object" || line.length + indent.length <= 110) return line;
+  if (value === null || typeof value !== "object" || line.length + indent.length <= 110)
+    return line;
   const inner = `${indent}  `;
   const [open, close] = Array.isArray(value) ? "[]" : "{}";
-  const parts = Object.entries(value).map(([key, each]) => inner + (open === "{" ? `${JSON.stringify(key)}: ` : "") + laidOut(each, inner));
+  const parts = Object.entries(value).map(
+    ([key, each]) =>
+      inner + (open === "{" ? `${JSON.stringify(key)}: ` : "") + laidOut(each, inner),
+  );
   return `${open}\n${parts.join(",\n")}\n${indent}${close}`;
 }
 
 // A link to a run narrows the list to it and unfolds it.
 function goTo() {
-  const id = decodeURIComponent(location.hash).match(/^#run-([0-9a-f]+)$/)?.[1];
-  if (!id || !RUNS.run_id.includes(id)) return;
+  const key = decodeURIComponent(location.hash).match(/^#run-(.+)$/)?.[1];
+  if (!RUNS.key.includes(key)) return;
   for (const name of NAMES) filters.elements[name].value = "";
   status.value = "";
-  find.value = id;
+  find.value = key;
   changed();
   const target = list.firstElementChild;
   target.open = true;
@@ -122,8 +136,9 @@ addEventListener("hashchange", goTo);
 
 for (const claim of $$(".claim")) {
   $("button", claim)?.addEventListener("click", (event) => {
-    const ids = JSON.parse($("#claims-data").textContent)[claim.dataset.claim].slice(DATA.links);
-    const links = ids.flatMap((id) => [make("a", { href: `#run-${id}` }, id), " "]);
+    const keys = JSON.parse($("#claims-data").textContent)[claim.dataset.claim].slice(DATA.links);
+    const link = (key) => make("a", { href: `#run-${key}`, title: key }, runId(key));
+    const links = keys.flatMap((key) => [link(key), " "]);
     $(".more", claim).replaceWith(...links);
     event.currentTarget.remove();
     links[0].focus();

@@ -2,7 +2,7 @@
 
 listeners.push((chosen) => {
   for (const section of $$(".block")) section.hidden = !chosen[section.dataset.block];
-  $("#no-tables").hidden = !DATA.arms.length || DATA.arms.some((_, i) => chosen[i]);
+  $("#no-tables").hidden = !DATA.tables || chosen.slice(0, DATA.tables).some(Boolean);
 });
 
 function sortBy(header, direction) {
@@ -11,11 +11,13 @@ function sortBy(header, direction) {
   const value = (row) => row.cells[header.cellIndex].dataset.v;
   const rows = [...body.rows].sort((a, b) => {
     const [x, y] = [value(a), value(b)];
-    if (x === undefined || y === undefined) return (x === undefined) - (y === undefined); // what is unknown stands last either way
+    // what is unknown stands last either way
+    if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
     return sign * (Number(x) - Number(y));
   });
   body.append(...rows);
-  for (const other of header.parentElement.cells) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
+  for (const other of header.parentElement.cells)
+    if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
   header.setAttribute("aria-sort", direction);
 }
 

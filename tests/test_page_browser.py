@@ -4,17 +4,24 @@ paper."""
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import records as made
 
-from peftbench.analysis.frame import arms, frame
-from peftbench.article.claims import Verdict
-from peftbench.figures import pareto_front
-from peftbench.page import page as report
+from peftbench.analysis.blocks import Run
+from peftbench.analysis.estimates import Results
+from peftbench.analysis.measures import mean
+from peftbench.article.claim import Claim, Verdict
+from peftbench.figures.pareto import pareto_front
+from peftbench.page.compared import COSTS
+from peftbench.page.page import page as page_of
+from peftbench.page.page import write
 from peftbench.record import Record
+from peftbench.tables import comparison
+from peftbench.wording import Words
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -31,17 +38,24 @@ RECORDS = [
     BROKEN,
     *(made.record(task="sst2", model="other", seed=seed) for seed in range(2)),
 ]
-CLAIM = Verdict(
-    claim="L1",
-    text="LoRA trains fewer parameters",
-    verdict="supported",
-    effect=98.5,
-    low=None,
-    high=None,
-    unit="%",
-    rule="at least 90 % fewer",
-    reason="counted",
-    run_ids=tuple(record.run_id for record in RECORDS if record.status == "done"),
+
+
+def unjudged(results: Results) -> Verdict:
+    raise AssertionError("the page judges nothing")
+
+
+VERDICT = Verdict(
+    claim=Claim(
+        id="L1",
+        text=Words.same("LoRA trains fewer parameters"),
+        unit=Words.same("%"),
+        rule=Words.same("at least 90 % fewer"),
+        judge=unjudged,
+    ),
+    decision="supported",
+    effect=None,
+    reason=Words.same("counted"),
+    runs=tuple(Run(record) for record in RECORDS if record.status == "done"),
 )
 
 pytestmark = pytest.mark.slow
@@ -61,7 +75,8 @@ def browser() -> Iterator["Browser"]:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    report.write(path, report.page(frame(RECORDS), RECORDS, [CLAIM]))
+    results = Results(tuple(RECORDS))
+    write(path, page_of(results, comparison(results), [VERDICT]))
     return path
 
 
@@ -126,6 +141,43 @@ def test_filters_choose_tables_panels_and_runs(page: "Page") -> None:
     assert chooser(page, "Device").count() == 0, "there is one device: nothing to choose"
 
 
+def test_the_device_chooses_runs_and_the_tables_that_hold_any_of_them(
+    browser: "Browser", tmp_path: Path
+) -> None:
+    environment = made.environment(device_name="Another")
+    here, again = made.record(), made.record(environment=environment)
+    records = [here, again, made.record(seed=1, environment=environment), made.record(task="sst2")]
+    results = Results(tuple(records))
+    verdict = replace(VERDICT, runs=(Run(here), Run(again)))
+    write(tmp_path / "page.html", page_of(results, comparison(results), [verdict]))
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    tables, runs = page.locator("#tables .block:visible h3"), page.locator(".run")
+    assert tables.all_inner_texts() == ["reviews", "sst2"]
+    assert page.locator(".panel").count() == 3, "a panel for each device"
+    chooser(page, "Device").select_option("cpu: Another")
+    assert tables.all_inner_texts() == ["reviews"], "which holds seeds of both"
+    assert page.locator(".panel").count() == 1
+    assert page.locator(".panel .point").count() == 1
+    assert "Another" in page.locator(".panel figcaption").inner_text()
+    assert runs.count() == 2
+    assert page.locator("#shown").inner_text() == "1 table of 2, 2 runs"
+    chooser(page, "Device").select_option("cpu: AMD EPYC, 2 threads")
+    assert tables.count() == 2
+    assert page.locator("#shown").inner_text() == "2 tables of 2, 2 runs"
+    assert page.get_by_role("button", name="Show all").is_visible()
+    page.locator(".claim summary").click()
+    for link, record in zip(page.locator(".claim a").all(), (here, again), strict=True):
+        assert link.inner_text() == record.run_id, "the same on both devices"
+        link.click()
+        page.locator(f".run[open][data-run='{Run(record).key}']").wait_for()
+        assert runs.count() == 1
+        pre = runs.locator("pre", has_text="environment")
+        pre.wait_for()
+        assert json.loads(pre.inner_text()) == record.model_dump(mode="json")
+    page.close()
+
+
 def test_tables_sort_both_ways_and_say_so(page: "Page") -> None:
     before = column(page, 0, "method")
     header = page.locator("#tables table").first.locator("thead th", has_text="accuracy")
@@ -167,17 +219,17 @@ def test_an_error_that_is_markup_shows_as_text(page: "Page") -> None:
 
 
 def test_every_run_unfolds_to_its_own_record(page: "Page") -> None:
-    by_id: dict[str, Record] = {record.run_id: record for record in RECORDS}
+    by_key: dict[str, Record] = {Run(record).key: record for record in RECORDS}
     more = page.locator("#more-runs")
     if more.is_visible():
         more.click()
     names = page.locator(".run").evaluate_all("nodes => nodes.map((node) => node.dataset.run)")
-    assert sorted(names) == sorted(by_id)
+    assert sorted(names) == sorted(by_key)
     for name in names[:: len(names) // 6]:
         run = page.locator(f".run[data-run='{name}']")
         run.locator("summary").press("Enter")
         run.locator("pre", has_text="environment").wait_for()
-        assert json.loads(run.locator("pre").inner_text()) == by_id[name].model_dump(mode="json")
+        assert json.loads(run.locator("pre").inner_text()) == by_key[name].model_dump(mode="json")
 
 
 def test_a_claim_unfolds_to_its_runs_and_leads_there(page: "Page") -> None:
@@ -188,7 +240,8 @@ def test_a_claim_unfolds_to_its_runs_and_leads_there(page: "Page") -> None:
     assert claim.get_by_text("at least 90 % fewer").is_visible()
     chooser(page, "Task").select_option("gsm")
     link = claim.locator("a").last
-    name = link.inner_text()
+    name = (link.get_attribute("href") or "").removeprefix("#run-")
+    assert name.endswith(f"/{link.inner_text()}")
     link.click()
     page.locator(f".run[open][data-run='{name}']").wait_for()
     assert page.locator(".run").count() == 1
@@ -196,22 +249,27 @@ def test_a_claim_unfolds_to_its_runs_and_leads_there(page: "Page") -> None:
     everything = claim.get_by_role("button", name="List them all")
     if everything.count():
         everything.click()
-    assert claim.locator("a").count() == len(CLAIM.run_ids)
+    assert claim.locator("a").count() == len(VERDICT.runs)
 
 
 def test_the_plot_shows_the_front_and_goes_from_mark_to_mark(page: "Page") -> None:
     chooser(page, "Task").select_option("gsm")
-    found = arms(frame(record for record in RECORDS if record.spec.task == "gsm")).dropna(
-        subset=["metric", "peak_bytes"]
-    )
-    front = {
-        found["label"].iloc[i]
-        for i in pareto_front(found["peak_bytes"].tolist(), found["metric"].tolist())
+    results = Results(tuple(record for record in RECORDS if record.spec.task == "gsm"))
+    (block,) = comparison(results).blocks
+    points = {
+        row.arm.label: (peak, row.metric.mean)
+        for row in block.rows
+        if row.costs
+        and row.metric
+        and row.metric.mean is not None
+        and (peak := mean(row.costs, "peak_bytes")) is not None
     }
+    labels, peaks = list(points), [peak for peak, _ in points.values()]
+    front = {labels[i] for i in pareto_front(peaks, [score for _, score in points.values()])}
     marks = page.locator(".panel .point")
     texts = [mark.get_attribute("aria-label") or "" for mark in marks.all()]
     assert {text.partition(":")[0] for text in texts if text.endswith("on the line")} == front
-    assert len(texts) == len(found)
+    assert len(texts) == len(points)
     marks.first.focus()
     assert page.locator(".tip strong").inner_text() == texts[0].partition(":")[0]
     page.keyboard.press("ArrowRight")
@@ -233,7 +291,7 @@ def test_the_plot_shows_the_front_and_goes_from_mark_to_mark(page: "Page") -> No
     ]
 
 
-@pytest.mark.parametrize("cost", report.COSTS)
+@pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("score", ["metric", "nll"])
 def test_every_plot_lies_inside_its_panel(page: "Page", cost: str, score: str) -> None:
     chooser(page, "Cost").select_option(cost)
@@ -243,7 +301,8 @@ def test_every_plot_lies_inside_its_panel(page: "Page", cost: str, score: str) -
         const box = canvas.getBoundingClientRect();
         return [...canvas.querySelectorAll("use, .tick, .axis-name, .bar")].filter((node) => {
             const own = node.getBoundingClientRect();
-            return own.left < box.left - 1 || own.right > box.right + 1 || own.top < box.top - 1 || own.bottom > box.bottom + 1;
+            return own.left < box.left - 1 || own.right > box.right + 1
+                || own.top < box.top - 1 || own.bottom > box.bottom + 1;
         }).map((node) => node.outerHTML);
     })"""
     assert page.evaluate(outside) == []
@@ -259,7 +318,8 @@ def test_every_stop_of_the_tab_key_can_be_seen(page: "Page") -> None:
         page.keyboard.press("Tab")
         name, shown = page.evaluate(
             """() => {
-                const node = document.activeElement, mark = node.matches(".point") ? node.querySelector(".halo") : node;
+                const node = document.activeElement;
+                const mark = node.matches(".point") ? node.querySelector(".halo") : node;
                 const style = getComputedStyle(mark);
                 return [node.localName, style.outlineStyle !== "none" || style.stroke !== "none"];
             }"""
@@ -308,7 +368,8 @@ def test_paper_has_all_but_the_records(page: "Page") -> None:
     assert (
         page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 252, 250)"
     ), "light, whatever the screen's scheme"
-    wide = "() => [...document.querySelectorAll('.scroll')].filter((node) => node.scrollWidth > node.clientWidth + 1).length"
+    wide = """() => [...document.querySelectorAll(".scroll")]
+        .filter((node) => node.scrollWidth > node.clientWidth + 1).length"""
     assert page.evaluate(wide) == 0
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert not page.locator(".claim[open]").count()
@@ -329,18 +390,32 @@ def test_without_scripts_the_tables_and_claims_are_there(browser: "Browser", fil
 # formula of its definition.
 CONTRAST = """() => {
     const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-    const rgb = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data]; };
-    const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    const rgb = (colour) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => [r, g, b].map((v) => linear(v / 255))
         .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-    const behind = (node) => { for (; node; node = node.parentElement) {
-        const found = rgb(getComputedStyle(node).backgroundColor); if (found[3] === 255) return found; } return [255, 255, 255, 255]; };
-    const texts = [...document.querySelectorAll("body *")].filter((node) => node.checkVisibility() && !node.closest(".hidden, .skip, .defs")
-        && [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()));
+    const behind = (node) => {
+        for (; node; node = node.parentElement) {
+            const paper = rgb(getComputedStyle(node).backgroundColor);
+            if (paper[3] === 255) return paper;
+        }
+        return [255, 255, 255, 255];
+    };
+    const says = (node) => [...node.childNodes]
+        .some((child) => child.nodeType === 3 && child.data.trim());
+    const texts = [...document.querySelectorAll("body *")].filter((node) =>
+        node.checkVisibility() && !node.closest(".hidden, .skip, .defs") && says(node));
     return texts.flatMap((node) => {
         const style = getComputedStyle(node);
-        const [a, b] = [light(rgb(node instanceof SVGElement ? style.fill : style.color)), light(behind(node))];
+        const ink = rgb(node instanceof SVGElement ? style.fill : style.color);
+        const [a, b] = [light(ink), light(behind(node))];
         const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        return contrast < 4.5 ? [`${node.localName} ${node.textContent.trim().slice(0, 20)} ${contrast}`] : [];
+        const text = node.textContent.trim().slice(0, 20);
+        return contrast < 4.5 ? [`${node.localName} ${text} ${contrast}`] : [];
     });
 }"""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,13 +16,19 @@ from typing import Any
 import pytest
 import records as made
 
-from peftbench.analysis.frame import frame
-from peftbench.article.claims import Verdict
+from peftbench.analysis.blocks import Run
+from peftbench.analysis.estimates import Results
+from peftbench.article.claim import Claim, Effect, Verdict
 from peftbench.errors import InputError
-from peftbench.page import page as report
+from peftbench.figures.style import COLOURS, MARKERS, OTHER_MARKER
+from peftbench.page import packed
+from peftbench.page.compared import position
+from peftbench.page.page import MOST_LINKS, write
+from peftbench.page.page import page as page_of
 from peftbench.record import Record
 from peftbench.spec import StudyReference
-from peftbench.tables import closing
+from peftbench.tables import closing, comparison
+from peftbench.wording import Words
 
 NASTY = "boom <script>alert(1)</script> </script><!-- <b> & \" ' {{ 7 * 7 }}"
 
@@ -72,6 +79,10 @@ class Parsed(HTMLParser):
         if tag == "table":
             self.tables[-1].append([])  # what follows belongs to no cell
 
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
     def script(self, name: str) -> Any:
         """The data in the script element of that id."""
         attributes = [given for tag, given in self.elements if tag == "script"]
@@ -84,8 +95,13 @@ class Parsed(HTMLParser):
         )
 
 
-def parsed(records: list[Record], **given: Any) -> Parsed:
-    return Parsed(report.page(frame(records), records, **given))
+def html_of(records: Iterable[Record], **given: Any) -> str:
+    results = Results(tuple(records))
+    return page_of(results, comparison(results), **given)
+
+
+def parsed(records: Iterable[Record], **given: Any) -> Parsed:
+    return Parsed(html_of(records, **given))
 
 
 def unpacked(page: Parsed) -> list[dict[str, Any]]:
@@ -97,20 +113,32 @@ def unpacked(page: Parsed) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def key(record: dict[str, Any]) -> str:
+    return Run(Record.model_validate(record)).key
+
+
 def verdict(**changed: Any) -> Verdict:
-    values: dict[str, Any] = {
-        "claim": "L1",
-        "text": "LoRA trains fewer parameters",
-        "verdict": "supported",
-        "effect": 98.5,
-        "low": 98.0,
-        "high": 99.0,
-        "unit": "%",
-        "rule": "at least 90 % fewer",
-        "reason": "counted",
-        "run_ids": (),
+    words = {
+        name: Words(changed.pop(name, text), "中文")
+        for name, text in {
+            "text": "LoRA trains fewer parameters",
+            "unit": "%",
+            "rule": "at least 90 % fewer",
+            "reason": "counted",
+        }.items()
     }
-    return Verdict(**values | changed)
+    values: dict[str, Any] = {
+        "decision": "supported",
+        "effect": Effect(98.5, 98.0, 99.0),
+        "reason": words.pop("reason"),
+        "runs": (),
+    }
+
+    def judge(results: Results) -> Verdict:
+        raise AssertionError("the page judges nothing")
+
+    claim = Claim(id=changed.pop("id", "L1"), judge=judge, **words)
+    return Verdict(claim, **values | changed)
 
 
 def test_nothing_in_a_record_or_a_verdict_is_markup() -> None:
@@ -120,7 +148,8 @@ def test_nothing_in_a_record_or_a_verdict_is_markup() -> None:
             method=f"m{NASTY}", task=NASTY, model=f"{NASTY}\u2028", status="failed", error=NASTY
         ),
     ]
-    page = parsed(records, verdicts=[verdict(text=NASTY, reason=NASTY, rule=NASTY, unit=NASTY)])
+    nasty = verdict(text=NASTY, reason=NASTY, rule=NASTY, unit=NASTY)
+    page = parsed(records, verdicts=[nasty])
     plain = parsed(
         [
             made.record(),
@@ -172,7 +201,7 @@ def test_every_record_is_there_in_the_order_of_the_list() -> None:
     page = parsed(records)
     assert len(page.script("packed")) == 2
     found = unpacked(page)
-    assert [record["run_id"] for record in found] == page.script("data")["runs"]["run_id"]
+    assert [key(record) for record in found] == page.script("data")["runs"]["key"]
     assert sorted(found, key=lambda record: record["run_id"]) == sorted(
         (record.model_dump(mode="json") for record in records), key=lambda record: record["run_id"]
     )
@@ -189,7 +218,7 @@ def test_tables_say_what_the_records_say() -> None:
             if label == "lora":
                 label += " (alpha=16)" if args["alpha"] == 16 else " (alpha=48)"
             scores[record["spec"]["task"], label].append(record["metrics"][record["primary"]])
-            peaks[record["spec"]["task"], label] = record["cost"]["peak_bytes"]
+            peaks[record["spec"]["task"], label] = record["footprint"]["peak_bytes"]
     tasks = ["gsm", "reviews", "sst2"]
     assert len(page.tables) == 3
     seen = set()
@@ -215,11 +244,11 @@ def test_the_legend_explains_the_dash() -> None:
 
 
 def test_dots_lie_where_the_seeds_do() -> None:
-    assert report._place(0.5, (0.5, 0.9)) == 15
-    assert report._place(0.9, (0.5, 0.9)) == 85
-    assert report._place(0.7, (0.5, 0.9)) == 50
-    assert report._place(0.5, (0.5, 0.5)) == 50
-    assert (report._place(-9, (0.5, 0.9)), report._place(9, (0.5, 0.9))) == (0, 100)
+    assert position(0.5, (0.5, 0.9)) == 15
+    assert position(0.9, (0.5, 0.9)) == 85
+    assert position(0.7, (0.5, 0.9)) == 50
+    assert position(0.5, (0.5, 0.5)) == 50
+    assert (position(-9, (0.5, 0.9)), position(9, (0.5, 0.9))) == (0, 100)
 
 
 def test_trials_of_a_search_are_in_the_list_only() -> None:
@@ -228,31 +257,92 @@ def test_trials_of_a_search_are_in_the_list_only() -> None:
     )
     page = parsed([made.record(), trial])
     assert len(page.tables) == 1
-    assert "Trials of searches (runs: 1, studies: 1) are left out" in page.text
+    assert "Trials of searches (runs: 1, studies: 1) are left out" in page.words
     shown = page.script("data")
-    assert (len(shown["arms"]), len(shown["blocks"])) == (1, 2)
-    assert (
-        dict(zip(shown["runs"]["run_id"], shown["runs"]["trial"], strict=True))[trial.run_id] == 3
-    )
+    assert (shown["tables"], len(shown["panels"]), len(shown["blocks"])) == (1, 1, 2)
+    trials = dict(zip(shown["runs"]["key"], shown["runs"]["trial"], strict=True))
+    assert trials[Run(trial).key] == 3
     alone = parsed([trial])
     assert not alone.tables
     assert "all 1 runs in the store are trials" in alone.text
 
 
-def test_devices_have_tables_of_their_own() -> None:
-    other = made.record(environment=made.environment(device_name="Another"))
+def test_seeds_of_several_devices_stand_in_one_table_and_can_be_told_apart() -> None:
+    other = made.record(seed=1, environment=made.environment(device_name="Another"))
     page = parsed([made.record(), other])
-    assert len(page.tables) == 2
-    assert {block["device"] for block in page.script("data")["blocks"]} == {
-        "cpu: AMD EPYC, 2 threads",
-        "cpu: Another",
+    (table,) = page.tables
+    names = [text for _, text in table[0]]
+    assert dict(zip(names, table[1], strict=True))["seeds"] == ("2", "2")
+    assert dict(zip(names, table[1], strict=True))["peak MiB"] == (None, "–"), "no mean of machines"
+    shown = page.script("data")
+    devices = ["cpu: AMD EPYC, 2 threads", "cpu: Another"]
+    assert [block["device"] for block in shown["blocks"]] == [devices]
+    assert [panel["device"] for panel in shown["panels"]] == devices, "costs are of one device"
+    points = [point for panel in shown["panels"] for point in panel["arms"]]
+    scores = [record.metrics[record.primary] or 0 for record in (made.record(), other)]
+    assert [point["metric"] for point in points] == [pytest.approx(fmean(scores))] * 2
+    on = [shown["devices"][place] for place in shown["runs"]["device"]]
+    assert dict(zip(shown["runs"]["key"], on, strict=True)) == {
+        Run(made.record()).key: devices[0],
+        Run(other).key: devices[1],
     }
+
+
+def test_one_run_on_two_devices_is_two_runs_in_the_list_and_one_seed_in_the_table() -> None:
+    again = made.record(environment=made.environment(device_name="Another"))
+    page = parsed([made.record(), again])
+    assert sorted(page.script("data")["runs"]["key"]) == [
+        f"cpu-amd-epyc-2-threads/{again.run_id}",
+        f"cpu-another/{again.run_id}",
+    ]
+    (table,) = page.tables
+    names = [text for _, text in table[0]]
+    assert dict(zip(names, table[1], strict=True))["seeds"] == ("1", "1")
+
+
+def test_seconds_count_of_runs_that_had_the_machine_to_themselves() -> None:
+    busy = made.record(seed=1, environment=made.environment(load_at_end=9.0))
+    quiet = made.record()
+    assert quiet.timing
+    assert quiet.timing.step_seconds
+    page = parsed([quiet, busy])
+    (table,) = page.tables
+    cells = dict(zip([text for _, text in table[0]], table[1], strict=True))
+    seconds = quiet.timing.step_seconds.median
+    assert cells["ms/step"] == (str(seconds), f"{1000 * seconds:,.1f}")
+    assert page.script("data")["panels"][0]["arms"][0]["step_seconds"] == seconds
+    assert "leave out 1 of 2 runs" in page.text
+    alone = parsed([busy])
+    cells = dict(zip([text for _, text in alone.tables[0][0]], alone.tables[0][1], strict=True))
+    assert cells["ms/step"] == (None, "–")
+    assert cells["peak MiB"][0] is not None
+    assert alone.script("data")["panels"][0]["arms"][0]["step_seconds"] is None
+
+
+def test_runs_that_failed_are_linked() -> None:
+    failed = made.record(seed=1, status="failed", error="boom")
+    pruned = made.record(seed=2, status="pruned")
+    page = parsed([made.record(), failed, pruned])
+    links = [given["href"] for tag, given in page.elements if tag == "a"]
+    assert [link for link in links if link and "#run-" in link] == [f"#run-{Run(failed).key}"]
+
+
+def test_every_method_has_a_colour_and_a_mark_of_its_own() -> None:
+    assert len(set(COLOURS.values())) == len(set(MARKERS.values())) == len(COLOURS)
+    page = parsed(list(made.study()))
+    marks = {given["id"] for tag, given in page.elements if tag == "symbol"}
+    used = {given["href"] for tag, given in page.elements if tag == "use"}
+    assert used == {f"#mark-{mark}" for mark in [*MARKERS.values(), OTHER_MARKER]}
+    assert used <= {f"#{mark}" for mark in marks}
+    for colour in set(COLOURS.values()) - {"#000000"}:
+        assert f"--c: {colour};" in page.style
 
 
 def test_test_scores_come_before_others() -> None:
     page = parsed([made.record(split="valid"), made.record(task="zzz")])
     assert [block["split"] for block in page.script("data")["blocks"]] == ["test", "valid"]
-    assert len(page.script("data")["arms"]) == 2
+    assert page.script("data")["tables"] == 2
+    assert [panel["block"] for panel in page.script("data")["panels"]] == [0, 1]
 
 
 def test_an_empty_store_is_told() -> None:
@@ -269,32 +359,32 @@ def test_failures_only() -> None:
 
 
 def test_claims_unfold_to_their_evidence() -> None:
-    ids = tuple(f"{i:016x}" for i in range(report.MOST_LINKS + 5))
+    runs = tuple(Run(made.record(seed=seed)) for seed in range(MOST_LINKS + 5))
+    keys = [run.key for run in runs]
     page = parsed(
         [made.record()],
-        verdicts=[
-            verdict(run_ids=ids),
-            verdict(claim="L2", verdict="undecided", effect=None, low=None, high=None),
-        ],
+        verdicts=[verdict(runs=runs), verdict(id="L2", decision="undecided", effect=None)],
     )
-    assert "1 supported, 0 refuted, 1 undecided" in " ".join(page.text.split())
-    assert "98.5 % 95 % interval 98 to 99" in " ".join(page.text.split())
+    assert "1 supported, 0 refuted, 1 undecided" in page.words
+    assert "98.5 % 95 % interval 98 to 99" in page.words
     links = [
         given["href"]
         for tag, given in page.elements
         if tag == "a" and (given["href"] or "").startswith("#run-")
     ]
-    assert links == [f"#run-{name}" for name in ids[: report.MOST_LINKS]]
+    assert links == [f"#run-{key}" for key in keys[:MOST_LINKS]]
     assert "and 5 more" in page.text
-    assert page.script("claims-data") == [list(ids), []]
+    assert page.script("claims-data") == [keys, []]
 
 
 def test_the_closing_table_is_told() -> None:
     records = list(made.study())
-    sheet = closing(frame(records), peft=lambda: None).sheet("en")
+    sheet = closing(Results(tuple(records))).sheet("en")
     page = parsed(records, closing=sheet)
-    assert [text for _, text in page.tables[0][0]] == sheet.sections[0].header
-    assert [[text for _, text in row] for row in page.tables[0][1:]] == sheet.sections[0].rows
+    header, *rows = ([text for _, text in row] for row in page.tables[0])
+    assert header == list(sheet.sections[0].header)
+    assert rows == [list(row) for row in sheet.sections[0].rows]
+    assert "is not installed" not in page.text
     assert len(page.tables) == 3 + len(sheet.sections)
 
 
@@ -303,7 +393,7 @@ def test_curves_are_cut_only_where_they_would_be_too_much(monkeypatch: pytest.Mo
     whole = parsed(records)
     assert all(record["curve"] for record in unpacked(whole))
     assert "lack their training curves" not in whole.text
-    monkeypatch.setattr(report, "MOST_PACKED", 1000)
+    monkeypatch.setattr(packed, "MOST_PACKED", 1000)
     cut = parsed(records)
     assert "lack their training curves" in cut.text
     assert [record | {"curve": []} for record in unpacked(whole)] == [
@@ -314,19 +404,19 @@ def test_curves_are_cut_only_where_they_would_be_too_much(monkeypatch: pytest.Mo
 
 def test_equal_results_make_equal_pages() -> None:
     records = list(made.study())
-    assert report.page(frame(records), records) == report.page(frame(records), records[::-1])
+    assert html_of(records) == html_of(records[::-1])
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    report.write(path, "one")
-    report.write(path, "two ±")
+    write(path, "one")
+    write(path, "two ±")
     assert path.read_text(encoding="utf-8") == "two ±"
     with pytest.raises(InputError, match=r"nowhere/report\.html: cannot be written: No such file"):
-        report.write(tmp_path / "nowhere" / "report.html", "three")
+        write(tmp_path / "nowhere" / "report.html", "three")
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="cannot be written"):
-        report.write(tmp_path / "folder", "three")
+        write(tmp_path / "folder", "three")
     assert sorted(found.name for found in tmp_path.iterdir()) == ["folder", "report.html"]
 
 
@@ -342,6 +432,6 @@ def test_twenty_thousand_records_make_a_page() -> None:
             records.append(record.model_copy(update={"spec": spec, "run_id": spec.run_id}))
     assert len(records) > 20_000
     started = time.monotonic()
-    html = report.page(frame(records), records)
+    html = html_of(records)
     assert time.monotonic() - started < 30
     assert len(html) < 50e6
