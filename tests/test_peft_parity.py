@@ -16,8 +16,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from peftbench.methods import METHODS
-from peftbench.methods.files import CONFIG, load, save
-from peftbench.methods.linear import TransposedLinear, adapted_layers, layers, merge, replace
+from peftbench.methods.adapter_file import CONFIG
+from peftbench.methods.files import load, save
+from peftbench.methods.linear import TransposedLinear, adapted_layers, layers, replace
 from peftbench.methods.low_rank import LowRank
 
 peft = pytest.importorskip(
@@ -43,7 +44,6 @@ def opened(build: Build, folder: Path, trainable: bool = False) -> Any:
 
 
 # -- training
-# ----------------------------------------------------------------------------------------------------------
 
 
 def start(
@@ -158,7 +158,6 @@ def test_lora_plus_trains_like_pefts(build: Build, tmp_path: Path) -> None:
 
 
 # -- a trap
-# ------------------------------------------------------------------------------------------------------------
 
 
 def inner_factors_frozen(model: nn.Module) -> bool:
@@ -190,7 +189,6 @@ def test_pefts_disabled_adapter_thaws_lora_fas_inner_factor_and_nothing_thaws_ou
 
 
 # -- files
-# -------------------------------------------------------------------------------------------------------------
 
 
 @adapters
@@ -244,7 +242,7 @@ def test_we_open_pefts_files(kind: str, build: Build, tmp_path: Path) -> None:
         saved = json.loads((tmp_path / CONFIG).read_text())
         (tmp_path / CONFIG).write_text(json.dumps(saved | {"modules_to_save": ["classifier"]}))
     model = tiny.make(build, torch.float32)
-    load(model, tmp_path)
+    load(METHODS[kind].build({}), model, tmp_path)
     torch.testing.assert_close(logits(model), logits(other), rtol=0, atol=1e-5)
 
 
@@ -274,8 +272,10 @@ def test_a_model_with_both_layouts_opens_in_peft(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="fan_in_fan_out is set to"):
         other = peft.PeftModel.from_pretrained(tiny.make(mixed, torch.float32), tmp_path).eval()
     torch.testing.assert_close(logits(other), logits(model), rtol=0, atol=1e-5)
-    merge(model)
-    torch.testing.assert_close(logits(other.merge_and_unload()), logits(model), rtol=0, atol=1e-5)
+    with method.merged(model):
+        torch.testing.assert_close(
+            logits(other.merge_and_unload()), logits(model), rtol=0, atol=1e-5
+        )
 
 
 class Inner(nn.Module):

@@ -2,14 +2,14 @@
 loop."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from peftbench.methods.base import AbstractMethod
+from peftbench.methods.base import AbstractMethod, Range, Space
 from peftbench.methods.linear import linearize
 
 VOCABULARY = 61
@@ -186,3 +186,27 @@ def train(
         return []
     optimizer = torch.optim.AdamW(groups, **({"weight_decay": 0.0} | options))
     return fit(model, optimizer, lambda step: method.update(model, optimizer, step), steps)
+
+
+class BiasShift(AbstractMethod):
+    """A method that trains the trunk's biases (the norms' weights where it has none), changes what
+    it does in its second step, and can neither be merged nor saved."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "made up"
+    lr: ClassVar[float] = 1e-3
+    space: ClassVar[Space] = {"train.lr": Range(1e-4, 1e-2, log=True)}
+
+    def attach(self, model: nn.Module, rng: torch.Generator) -> None:
+        model.requires_grad_(False)
+        small = [p for p in model.parameters() if p.dim() == 1]
+        for parameter in small:
+            parameter.requires_grad_(True)
+        model.register_buffer("steps_taken", torch.zeros(()))
+
+    def update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        optimizer.step()
+        model.get_buffer("steps_taken").add_(1)
+        if step == 2:
+            model.register_buffer("begun", torch.ones(3))
+            model.shifted = True
