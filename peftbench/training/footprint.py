@@ -180,8 +180,10 @@ def unchanged(net: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterat
     to the bit, and so are torch's random generators. The copies that this takes are on the CPU."""
     modules = [(module, [dict(table) for table in _tables(module)]) for module in net.modules()]
     gradients = [(parameter, parameter.grad) for parameter in net.parameters()]
-    states = dict(optimizer.state) if optimizer is not None else {}
-    entries = {parameter: dict(state) for parameter, state in states.items()}
+    states = {
+        parameter: dict(state)
+        for parameter, state in (optimizer.state.items() if optimizer is not None else ())
+    }
     tensors = [*net.parameters(), *net.buffers(), *state_tensors(optimizer)]
     copies = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
     devices = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
@@ -196,9 +198,6 @@ def unchanged(net: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterat
     if optimizer is not None:
         optimizer.state.clear()
         optimizer.state.update(states)
-        for parameter, entry in entries.items():
-            optimizer.state[parameter].clear()
-            optimizer.state[parameter].update(entry)
     with torch.no_grad():
         for tensor, copy in zip(tensors, copies, strict=True):
             tensor.copy_(copy)
