@@ -22,11 +22,10 @@ from peftbench.methods.base import AbstractMethod
 from peftbench.methods.delta_lora import DeltaLowRank
 from peftbench.methods.linear import (
     AbstractAdapted,
-    adapted_layers,
+    Replaced,
     kaiming_uniform,
     layers,
     linear_layers,
-    merge,
 )
 from peftbench.methods.lora_fa import corrected
 from peftbench.methods.low_rank import AbstractLowRank, LowRank
@@ -45,7 +44,7 @@ ARMS: list[tuple[str, dict[str, Any]]] = [
     ("delta-lora", {"rank": 3, "alpha": 5.0}),
     ("delta-lora", {"rank": 3, "alpha": 5.0, "start_step": 5}),
 ]
-ADAPTERS = [arm for arm in ARMS if METHODS[arm[0]].keeps == "adapter"]
+ADAPTERS = [arm for arm in ARMS if arm[0] not in ("full", "frozen")]
 MODELS = [tiny.llama, tiny.roberta, tiny.linear_gpt2]
 # Adam with eps 0 divides 0 by 0 where a gradient is exactly 0, as A's is at the first step
 TINY_EPS = 1e-200
@@ -85,7 +84,6 @@ def test_every_method_has_an_arm_here() -> None:
 
 
 # -- the start
-# ---------------------------------------------------------------------------------------------------------
 
 
 @arms
@@ -103,9 +101,10 @@ def test_first_gradient_of_the_inner_factor_is_exactly_zero(arm: Any, build: Bui
     model = tiny.make(build)
     tiny.attach(method_of(arm), model)
     model(**tiny.batch(model)).loss.backward()
-    for _, layer in adapted_layers(model):
+    for _, layer in tiny.adapted(model):
         inner, outer = (layer.d, layer.b) if isinstance(layer, VectorBased) else (layer.A, layer.B)
         assert inner.grad is None or not inner.grad.any()
+        assert outer.grad is not None
         assert outer.grad.any()
 
 
@@ -162,15 +161,16 @@ def test_adapters_stay_float32_beside_a_bfloat16_base(arm: Any) -> None:
     loss = model(**tiny.batch(model)).loss
     loss.backward()
     assert all(p.dtype == torch.float32 for p in trained)
-    assert all(layer.base.weight.dtype == torch.bfloat16 for _, layer in adapted_layers(model))
+    assert all(layer.base.weight.dtype == torch.bfloat16 for _, layer in tiny.adapted(model))
     assert loss.isfinite()
     assert logits(model).dtype == torch.bfloat16
-    merge(model)
-    assert logits(model).dtype == torch.bfloat16
+    merged = method_of(arm).merged(model)
+    assert merged is not None
+    with merged:
+        assert logits(model).dtype == torch.bfloat16
 
 
 # -- what is trained
-# ---------------------------------------------------------------------------------------------------
 
 TRAINED = {
     "lora": ("A", "B"),
@@ -188,11 +188,9 @@ def test_exactly_the_declared_parameters_are_trained_at_every_step(arm: Any, bui
     plain = state(model)
     trained = tiny.attach(method, model, head)
     declared = {id(p) for p in model.parameters()}
-    if method.keeps != "model":
+    if arm[0] != "full":
         declared = {
-            id(getattr(layer, part))
-            for _, layer in adapted_layers(model)
-            for part in TRAINED[arm[0]]
+            id(getattr(layer, part)) for _, layer in tiny.adapted(model) for part in TRAINED[arm[0]]
         }
         declared |= {id(p) for name in head for p in model.get_submodule(name).parameters()}
     groups = [*method.param_groups(trained, model, 1e-2), *tiny.head_group(model, head, 1e-2)]
@@ -223,7 +221,6 @@ def test_exactly_the_declared_parameters_are_trained_at_every_step(arm: Any, bui
 
 
 # -- identities between the methods
-# ------------------------------------------------------------------------------------
 
 
 def test_lora_plus_with_ratio_one_is_lora_bit_for_bit() -> None:
@@ -284,6 +281,8 @@ def test_gradient_correction_projects_the_full_gradient_on_the_rows_of_a(build: 
     model(**tiny.batch(model)).loss.backward()
     for layer in layers(model, LowRank):
         A, G = layer.A, layer.base.weight.grad  # dL/dW, as W + s B A is linear in W
+        assert layer.B.grad is not None
+        assert G is not None
         step = layer.scale * corrected(layer.B.grad, A, layer.scale) @ A
         torch.testing.assert_close(
             step, G @ A.t() @ torch.linalg.inv(A @ A.t()) @ A, rtol=1e-5, atol=1e-10
@@ -300,7 +299,7 @@ def test_gradient_correction_is_what_the_optimizer_sees() -> None:
         before.update(
             {
                 name: (layer.B.detach().clone(), layer.B.grad.clone())
-                for name, layer in adapted_layers(model)
+                for name, layer in tiny.adapted(model)
             }
         )
 
@@ -311,8 +310,8 @@ def test_gradient_correction_is_what_the_optimizer_sees() -> None:
         steps=1,
         before=remember,
     )
-    after.update({name: layer.B for name, layer in adapted_layers(model)})
-    for name, layer in adapted_layers(model):
+    after.update({name: layer.B for name, layer in tiny.adapted(model)})
+    for name, layer in tiny.adapted(model):
         B, gradient = before[name]
         torch.testing.assert_close(
             after[name], B - 0.5 * corrected(gradient, layer.A, layer.scale), rtol=1e-12, atol=0
@@ -320,7 +319,6 @@ def test_gradient_correction_is_what_the_optimizer_sees() -> None:
 
 
 # -- Delta-LoRA
-# --------------------------------------------------------------------------------------------------------
 
 
 class InPlace(nn.Module):
@@ -347,7 +345,7 @@ def train_in_place(
     model: PreTrainedModel, start_step: int, ratio: float, **options: Any
 ) -> list[float]:
     """Algorithm 1 on a model to which Delta-LoRA is attached and not yet trained."""
-    for name, layer in list(adapted_layers(model)):
+    for name, layer in list(tiny.adapted(model)):
         model.set_submodule(name, InPlace(layer))
     printed = [module for module in model.modules() if isinstance(module, InPlace)]
     optimizer = torch.optim.AdamW(
@@ -380,7 +378,7 @@ def test_delta_lora_is_the_algorithm_of_its_paper(
     assert tiny.train(method, model, lr=1e-3, weight_decay=weight_decay) == pytest.approx(
         expected, rel=1e-12
     )
-    for name, layer in adapted_layers(model):
+    for name, layer in tiny.adapted(model):
         module = printed.get_submodule(name)
         assert isinstance(module, InPlace)
         weight = module.W + module.scale * module.B @ module.A
@@ -399,11 +397,11 @@ def test_delta_loras_weight_has_moved_by_the_difference_of_the_products(start_st
     def remember(step: int) -> None:
         if step == start_step + 1:
             products.update(
-                {name: layer.B.detach() @ layer.A.detach() for name, layer in adapted_layers(model)}
+                {name: layer.B.detach() @ layer.A.detach() for name, layer in tiny.adapted(model)}
             )
 
     tiny.fit(model, optimizer, lambda step: method.update(model, optimizer, step), before=remember)
-    for name, layer in adapted_layers(model):
+    for name, layer in tiny.adapted(model):
         product = layer.B @ layer.A
         moved = 2.0 * layer.scale * (product - products[name])
         torch.testing.assert_close(layer.delta(), layer.scale * product + moved, rtol=0, atol=1e-14)
@@ -419,7 +417,7 @@ def test_delta_lora_from_the_first_step_is_lora_with_a_larger_alpha() -> None:
         losses = tiny.train(
             METHODS[name].build({"rank": 3} | args), model, lr=1e-3, eps=TINY_EPS, weight_decay=0.1
         )
-        results.append((losses, [layer.delta() for _, layer in adapted_layers(model)]))
+        results.append((losses, [layer.delta() for _, layer in tiny.adapted(model)]))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-10)
     for one, other in zip(results[0][1], results[1][1], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
@@ -435,7 +433,6 @@ def test_delta_lora_without_ratio_is_lora_bit_for_bit() -> None:
 
 
 # -- counts
-# ------------------------------------------------------------------------------------------------------------
 
 
 def roberta_base() -> PreTrainedModel:
@@ -495,10 +492,9 @@ def test_trained_parameters_are_as_published(
 def test_delta_lora_counts_the_weights_that_move_without_a_gradient() -> None:
     with torch.device("meta"):
         model = roberta_base()
-    METHODS["delta-lora"].build({}).attach(model, torch.Generator())
-    assert sum(layer.updatable for _, layer in adapted_layers(model)) == 12 * sum(
-        i * o for i, o in ROBERTA_SHAPES
-    )
+    method = METHODS["delta-lora"].build({})
+    method.attach(model, torch.Generator())
+    assert method.updatable(model) == 12 * sum(i * o for i, o in ROBERTA_SHAPES)
 
 
 def test_a_model_attached_without_weights_has_the_same_tensors() -> None:
@@ -517,7 +513,6 @@ def test_a_model_attached_without_weights_has_the_same_tensors() -> None:
 
 
 # -- what is kept for the backward pass
-# --------------------------------------------------------------------------------
 
 
 def kept(module: nn.Module, *inputs: Tensor) -> list[Tensor]:
@@ -591,7 +586,6 @@ def test_lora_layers_on_one_input_keep_it_once(shape: tuple[int, ...]) -> None:
 
 
 # -- layers against their equation
-# -------------------------------------------------------------------------------------
 
 
 def make_layer(kind: str, base: nn.Linear, rank: int, rng: torch.Generator) -> AbstractAdapted:
@@ -651,39 +645,68 @@ def test_a_layer_computes_its_delta_and_the_gradients_of_its_method(
     # Delta-LoRA's W is a constant of each step: of the (1 + lambda) s B A that it has become, A and
     # B see s B A alone.
     share = 1 / 2.5 if isinstance(layer, DeltaLowRank) and layer.moving else 1.0
-    found = torch.autograd.grad(y, [x, *trained], g)
-    torch.testing.assert_close(found[0], expected[0])
-    for one, other in zip(found[1:], expected[1:], strict=True):
+    gradients = torch.autograd.grad(y, [x, *trained], g)
+    torch.testing.assert_close(gradients[0], expected[0])
+    for one, other in zip(gradients[1:], expected[1:], strict=True):
         torch.testing.assert_close(one, share * other)
 
 
 @arms
 @models
-def test_merged_model_computes_the_same_after_training(arm: Any, build: Build) -> None:
-    model, head = tiny.make(build), tiny.HEADS[build]
-    plain = logits(model)
-    tiny.train(method_of(arm), model, head, steps=8)
-    adapted = logits(model)
-    weights = {name: layer.base.weight.clone() for name, layer in adapted_layers(model)}
-    originals = {name: layer.base for name, layer in adapted_layers(model)}
-    merge(model)
-    assert not list(adapted_layers(model))
-    torch.testing.assert_close(logits(model), adapted, rtol=1e-10, atol=1e-12)
-    assert arm[0] == "frozen" or not torch.allclose(
-        adapted, plain, atol=1e-3
-    )  # there was something to merge
-    for name, weight in weights.items():
-        assert torch.equal(originals[name].weight, weight), (
-            f"merging has written to the base weight of {name}"
-        )
-        assert type(model.get_submodule(name)) is type(originals[name])
+def test_plain_and_merged_forms_after_training(arm: Any, build: Build) -> None:
+    """The plain form computes what the model did before, the merged one what it does now, both with
+    plain linear layers; afterwards the model is the same modules with the same bits."""
+    method, model, head = method_of(arm), tiny.make(build), tiny.HEADS[build]
+    heads = {name: copy.deepcopy(model.get_submodule(name)) for name in head}
+    before = logits(model)
+    tiny.train(method, model, head, steps=8)
+    adapted, bits, modules = logits(model), state(model), dict(model.named_modules())
+    bases = {name: layer.base for name, layer in tiny.adapted(model)}
+    plain, merged = method.plain(model), method.merged(model)
+    assert (plain is None) == (arm[0] == "full")
+    assert (merged is None) == (arm[0] in ("full", "frozen"))
+    for _ in range(2):  # either may be entered again
+        if plain is not None:
+            with plain:
+                assert not list(tiny.adapted(model))
+                with Replaced(model, heads):
+                    assert torch.equal(logits(model), before)
+        if merged is not None:
+            with merged:
+                assert not list(tiny.adapted(model))
+                torch.testing.assert_close(logits(model), adapted, rtol=1e-10, atol=1e-12)
+                assert not torch.allclose(adapted, before, atol=1e-3)  # something was merged
+                for name, base in bases.items():
+                    assert type(model.get_submodule(name)) is type(base)
+        assert equal_bits(state(model), bits)
+        assert list(dict(model.named_modules()).items()) == list(modules.items())
+        assert torch.equal(logits(model), adapted)
+
+
+def test_a_model_is_whole_again_when_a_form_is_left_by_an_error() -> None:
+    model = tiny.make(tiny.llama)
+    method = METHODS["lora"].build({})
+    tiny.attach(method, model)
+    names = [name for name, _ in tiny.adapted(model)]
+    merged = method.merged(model)
+    assert merged is not None
+    with pytest.raises(ZeroDivisionError), merged:
+        raise ZeroDivisionError
+    assert [name for name, _ in tiny.adapted(model)] == names
+
+
+def test_a_method_may_have_no_other_form_and_no_file() -> None:
+    method, model = tiny.BiasShift(), tiny.make(tiny.roberta)
+    method.attach(model, torch.Generator())
+    assert method.plain(model) is method.merged(model) is method.file is None
+    assert method.updatable(model) == 0
 
 
 @pytest.mark.parametrize("name", ["lora", "lora-fa", "lora+", "vera"])
 def test_dropout_drops_the_branchs_input_and_only_in_training(name: str) -> None:
     model = nn.Sequential(nn.Linear(IN, OUT)).double()
     METHODS[name].build({"rank": RANK, "dropout": 0.4}).attach(model, torch.Generator())
-    ((_, layer),) = adapted_layers(model)
+    ((_, layer),) = tiny.adapted(model)
     for part in ("B", "b"):
         if isinstance(getattr(layer, part, None), nn.Parameter):
             getattr(layer, part).data.normal_(generator=torch.Generator().manual_seed(1))
@@ -700,7 +723,6 @@ def test_dropout_drops_the_branchs_input_and_only_in_training(name: str) -> None
 
 
 # -- VeRA's shared pair
-# ------------------------------------------------------------------------------------------------
 
 
 def test_vera_layers_share_one_pair_whatever_is_done_to_the_model() -> None:
@@ -709,9 +731,9 @@ def test_vera_layers_share_one_pair_whatever_is_done_to_the_model() -> None:
     for changed in (model, model.to(torch.float32), copy.deepcopy(model)):
         pairs = {
             tuple(m.untyped_storage().data_ptr() for m in layer.matrices())
-            for _, layer in adapted_layers(changed)
+            for _, layer in tiny.adapted(changed)
         }
-        assert len(list(adapted_layers(changed))) == 14
+        assert len(list(tiny.adapted(changed))) == 14
         assert len(pairs) == 1
 
 
@@ -726,9 +748,7 @@ def test_veras_inner_vector_starts_at_d_init() -> None:
 def test_vera_takes_first_columns_and_first_rows_of_a_pair_as_large_as_the_largest_layers() -> None:
     model = tiny.make(tiny.llama)
     tiny.attach(METHODS["vera"].build({"rank": 5}), model)
-    shapes = {
-        (layer.base.out_features, layer.base.in_features) for _, layer in adapted_layers(model)
-    }
+    shapes = {(layer.base.out_features, layer.base.in_features) for _, layer in tiny.adapted(model)}
     assert len(shapes) > 2
     for layer in layers(model, VectorBased):
         A, B = layer.matrices()
@@ -739,7 +759,6 @@ def test_vera_takes_first_columns_and_first_rows_of_a_pair_as_large_as_the_large
 
 
 # -- targets and hyperparameters
-# ---------------------------------------------------------------------------------------
 
 
 @adapters
@@ -765,7 +784,7 @@ def test_the_order_of_targets_is_irrelevant(arm: Any) -> None:
 def test_targets_select_layers_by_the_end_of_their_name(targets: Any, count: int) -> None:
     model = tiny.make(tiny.llama)
     METHODS["lora"].build({"targets": targets}).attach(model, torch.Generator())
-    assert len(list(adapted_layers(model))) == count
+    assert len(list(tiny.adapted(model))) == count
 
 
 @pytest.mark.parametrize(
@@ -847,7 +866,6 @@ def test_what_a_search_varies_exists_and_may_take_both_ends(name: str) -> None:
 
 
 # -- GPT-2's layers
-# ----------------------------------------------------------------------------------------------------
 
 
 def test_linearized_model_computes_the_same_and_is_marked() -> None:

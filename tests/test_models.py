@@ -5,7 +5,7 @@ import torch
 
 from peftbench.errors import InputError
 from peftbench.tasks.base import Example
-from peftbench.training.models import AbstractSubject, check_kind, load, read_config, skeleton
+from peftbench.training.models import AbstractModel, check_kind, load, read_config, skeleton
 
 CPU = torch.device("cpu")
 TEXTS = [
@@ -16,7 +16,7 @@ TEXTS = [
 ]
 
 
-def subject(folder: str, kind: str, labels: int = 2, max_length: int = 64) -> AbstractSubject:
+def subject(folder: str, kind: str, labels: int = 2, max_length: int = 64) -> AbstractModel:
     torch.manual_seed(0)
     return load(folder, kind, labels, device=CPU, dtype=torch.float32, max_length=max_length)  # type: ignore[arg-type]
 

@@ -3,29 +3,45 @@ and every way to end."""
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 import torch
 from sklearn.metrics import accuracy_score
 
 from peftbench.errors import InputError
+from peftbench.experiment import ArmEntry, Experiment, TaskEntry, expand
 from peftbench.methods import METHODS
 from peftbench.record import Record
 from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
 from peftbench.tasks import TASKS
-from peftbench.training import loop as train
+from peftbench.training import environment, fine_tuning
 from peftbench.training import run as run_module
-from peftbench.training.run import Outcome, prepare, run
+from peftbench.training.environment import auto_dtype
+from peftbench.training.evaluation import evaluate
+from peftbench.training.fine_tuning import FineTuning, check_specs, set_up
+from peftbench.training.footprint import footprint
+from peftbench.training.loop import train
+from peftbench.training.run import RunResult, never, run
+from peftbench.training.singular_values import spectra, trained_weights
 
+CPU = torch.device("cpu")
 SMALL = DataSpec(train=40, valid=12, test=20, generate=2, max_length=64, max_new_tokens=6)
 
 
 def spec(
-    model: str, method: str = "lora", task: str = "reviews", seed: int = 0, **changes: object
+    model: str, method: str = "lora", task: str = "reviews", seed: int = 0, **changes: Any
 ) -> RunSpec:
-    settings = {"steps": 4, "batch_size": 4, "lr": METHODS[method].lr, "eval_every": 2} | changes
+    settings: dict[str, Any] = {
+        "steps": 4,
+        "batch_size": 4,
+        "lr": METHODS[method].lr,
+        "eval_every": 2,
+        "dtype": "float32",
+    }
     return RunSpec(
         model=model,
         task=task,
@@ -35,7 +51,7 @@ def spec(
         args=METHODS[method].complete(
             {"rank": 4} if "rank" in METHODS[method].model_fields else {}
         ),
-        train=TrainSpec(**settings),  # type: ignore[arg-type]
+        train=TrainSpec(**settings | changes),
         data=SMALL,
         seed=seed,
         split="test",
@@ -43,10 +59,10 @@ def spec(
     )
 
 
-def done(outcome: Outcome) -> tuple[Record, pd.DataFrame]:
-    assert outcome.record.status == "done", outcome.record.error
-    assert outcome.predictions is not None
-    return outcome.record, outcome.predictions
+def done(result: RunResult) -> tuple[Record, pd.DataFrame]:
+    assert result.record.status == "done", result.record.error
+    assert result.predictions is not None
+    return result.record, result.predictions
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +89,13 @@ def test_equal_specs_give_equal_bits_and_another_seed_other_ones(
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_record_says_of_parameters_and_bytes(method: str, small_encoder: str) -> None:
     record, _ = done(run(spec(small_encoder, method)))
-    cost = record.cost
-    assert cost is not None
+    size, timing = record.footprint, record.timing
+    assert size is not None
+    assert timing is not None
     linears = (
         [(32, 32)] * 4 * 2 + [(32, 64), (64, 32)] * 2 + [(32, 32)]
     )  # (in, out): attention, MLP, pooler
-    trunk = cost.total_params - cost.head_params
+    trunk = size.total_params - size.head_params
     A, B, W = (
         sum(4 * i for i, _ in linears),
         sum(4 * o for _, o in linears),
@@ -93,41 +110,147 @@ def test_what_a_record_says_of_parameters_and_bytes(method: str, small_encoder: 
         "delta-lora": A + B,
     }
     trained["vera"] = sum(o + 4 for _, o in linears)
-    assert cost.trained_params == trained[method]
-    assert cost.updatable_params == trained[method] + (W if method == "delta-lora" else 0)
-    assert cost.head_params == 32 * 2 + 2
-    parts = cost.peak_parts
-    assert cost.peak_bytes == sum(parts.model_dump().values())
+    assert size.trained_params == trained[method]
+    assert size.updatable_params == trained[method] + (W if method == "delta-lora" else 0)
+    assert size.head_params == 32 * 2 + 2
+    parts = size.peak_parts
+    assert size.peak_bytes == sum(parts.model_dump().values())
     state = (
-        2 * 4 * (cost.trained_params + cost.head_params)
+        2 * 4 * (size.trained_params + size.head_params)
     )  # two float32 moments each, and a step count per tensor
-    assert state < cost.optimizer_bytes < state + 1000
-    assert parts.optimizer == cost.optimizer_bytes
-    assert 0 <= parts.gradients <= 4 * (cost.trained_params + cost.head_params)
-    assert parts.weights >= 4 * cost.total_params
-    assert cost.step_seconds is not None
-    assert cost.step_seconds.n == 2
-    assert 0 < cost.step_seconds.median * 2 < cost.train_seconds < record.seconds
+    assert state < size.optimizer_bytes < state + 1000
+    assert parts.optimizer == size.optimizer_bytes
+    assert 0 <= parts.gradients <= 4 * (size.trained_params + size.head_params)
+    assert parts.weights >= 4 * size.total_params
+    assert timing.step_seconds is not None
+    assert timing.train_seconds is not None
+    assert timing.step_seconds.n == 2
+    assert 0 < timing.step_seconds.median * 2 < timing.train_seconds < record.seconds
+    assert timing.utilization is not None
+    assert timing.latency_seconds is not None
+    assert timing.generated_tokens_per_second is record.cuda is None
 
 
 def test_full_fine_tuning_on_test_alone_leaves_spectra(small_encoder: str) -> None:
     full = spec(small_encoder, "full")
-    metrics = {
-        what: done(run(each))[0].metrics
-        for what, each in {
-            "test": full,
-            "valid": full.model_copy(update={"split": "valid"}),
-            "lora": spec(small_encoder, "lora"),
-        }.items()
+    specs = {
+        "test": full,
+        "valid": full.model_copy(update={"split": "valid"}),
+        "lora": spec(small_encoder, "lora"),
     }
-    assert {what for what, found in metrics.items() if "energy8.weight" in found} == {"test"}
+    metrics = {what: done(run(one))[0].metrics for what, one in specs.items()}
+    assert {what for what, values in metrics.items() if "energy8.weight" in values} == {"test"}
     for part in ("weight", "change"):
-        shares = [metrics["test"][f"energy{k}.{part}"] for k in (1, 8, 32)]
-        assert all(
-            share is not None and 0 < share <= 1 + 1e-12 for share in shares
-        )  # a change of zero would have none
+        values = [metrics["test"][f"energy{k}.{part}"] for k in (1, 8, 32)]
+        shares = [value for value in values if value is not None]
+        assert len(shares) == 3  # a change of zero would have none
+        assert all(0 < share <= 1 + 1e-12 for share in shares)
         assert shares == sorted(shares)
         assert shares[-1] == pytest.approx(1)  # of 32 directions, all
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_the_change_of_the_weights_holds_exactly_the_steps_of_the_run(
+    schedule: str, small_encoder: str
+) -> None:
+    full = spec(small_encoder, "full", schedule=schedule)
+    tuning = set_up(full, CPU)
+    before = trained_weights(tuning.model.net)
+    assert len(before) > 2
+    train(tuning, never)
+    expected = spectra(before, tuning.model.net)
+    metrics = done(run(full))[0].metrics
+    assert expected.keys() <= metrics.keys()
+    assert {name: metrics[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "task"), [("lora", "reviews"), ("delta-lora", "gsm_symbolic"), ("full", "reviews")]
+)
+def test_what_a_run_costs_changes_nothing_of_what_it_finds(
+    method: str, task: str, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither when it is measured at the end, nor when the footprint is taken before everything."""
+    wanted = spec(models[task], method, task)
+    record, predictions = done(run(wanted))
+
+    tuning = set_up(wanted, CPU)
+    measure_footprint(tuning)
+    log = train(tuning, never)
+    early = measure_footprint(tuning)
+    evaluation = evaluate(tuning)
+    assert early == record.footprint
+    assert tuple(log.curve) == record.curve
+    assert evaluation.metrics == {name: record.metrics[name] for name in evaluation.metrics}
+    pd.testing.assert_frame_equal(evaluation.predictions, predictions, check_exact=True)
+
+    for stage in ("footprint", "timing", "dtypes"):
+        monkeypatch.setattr(run_module, stage, lambda *_, **__: None)
+    without, same_predictions = done(run(wanted))
+    assert without.footprint is without.timing is None
+    assert (without.metrics, without.curve) == (record.metrics, record.curve)
+    pd.testing.assert_frame_equal(same_predictions, predictions, check_exact=True)
+
+
+def measure_footprint(tuning: FineTuning) -> object:
+    largest = tuning.largest_batch()
+    return footprint(
+        tuning.method,
+        tuning.model.net,
+        tuning.optimizer,
+        lambda: tuning.loss(largest),
+        total_params=tuning.total_params,
+        step=tuning.spec.train.steps + 1,
+        head=tuning.model.head,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("method", "task"), [("lora", "reviews"), ("full", "reviews"), ("frozen", "gsm_symbolic")]
+)
+def test_a_record_says_every_dtype(
+    dtype: str, method: str, task: str, models: dict[str, str]
+) -> None:
+    record, _ = done(run(spec(models[task], method, task, dtype=dtype)))
+    used = record.dtypes
+    assert used is not None
+    assert used.logits == (dtype,)
+    trained = {"lora": {dtype, "float32"}, "full": {dtype}, "frozen": set()}[method]
+    assert set(used.trained) == trained  # the adapter is float32, the head beside it is not
+    assert used.optimizer == used.trained
+    assert list(used.trained) == sorted(used.trained)
+    # of the language model the rotary embedding's frequencies stay float32
+    frozen = {"lora": {dtype}, "full": set(), "frozen": {dtype, "float32"}}[method]
+    assert set(used.weights) == frozen
+
+
+def test_what_auto_comes_to_is_part_of_the_run(small_encoder: str) -> None:
+    experiment = Experiment(
+        question="?",
+        model=small_encoder,
+        task=(TaskEntry(name="reviews", data=SMALL.model_dump()),),
+        arm=(ArmEntry(method="lora", args={"rank": 4}),),
+        train={"steps": 2, "batch_size": 4},
+    )
+    narrow, wide = (
+        expand(experiment, METHODS, TASKS, auto_dtype=dtype)[0] for dtype in ("bfloat16", "float32")
+    )
+    assert narrow.run_id != wide.run_id
+    for wanted in (narrow, wide):
+        record, _ = done(run(wanted))
+        assert record.dtypes is not None
+        assert record.dtypes.weights == (wanted.train.dtype,)
+    assert auto_dtype(CPU) == "float32"
+
+
+def test_a_record_has_the_load_at_both_ends(
+    small_encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = iter([(0.5, 0.0, 0.0), (1.5, 0.0, 0.0)])
+    monkeypatch.setattr(environment.os, "getloadavg", lambda: next(loads))
+    place = run(spec(small_encoder)).record.environment
+    assert (place.load_at_start, place.load_at_end) == (0.5, 1.5)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -153,35 +276,35 @@ def test_every_task_runs_and_its_metrics_can_be_recomputed(
         correlation = np.corrcoef(predictions["target"], predictions["answer"])[0, 1]
         assert record.metrics[record.primary] == pytest.approx(correlation, abs=1e-6)
     else:
-        assert predictions["score"].notna().sum() == 2
+        assert len(predictions["score"].dropna()) == 2
         assert record.metrics[record.primary] == predictions["score"].mean()
         assert record.environment.sandbox is not None
 
 
 def test_the_frozen_language_model_takes_no_step(small_decoder: str) -> None:
     record, _ = done(run(spec(small_decoder, "frozen", "gsm_symbolic")))
+    size, timing = record.footprint, record.timing
     assert record.curve == ()
-    assert record.cost is not None
-    assert (record.cost.trained_params, record.cost.optimizer_bytes, record.cost.train_seconds) == (
-        0,
-        0,
-        0,
-    )
-    assert (
-        record.cost.step_seconds is record.cost.tokens_per_second is record.cost.utilization is None
-    )
+    assert size is not None
+    assert timing is not None
+    assert size.trained_params == size.optimizer_bytes == 0
+    assert size.flops_per_step is timing.step_seconds is timing.train_seconds is None
+    assert timing.tokens_per_second is timing.utilization is None
+    assert timing.latency_seconds is not None
+    assert timing.latency_seconds.merged is None
+    assert timing.eval_seconds > 0
 
 
 def test_all_arms_see_the_same_batches(small_encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[list[int]]] = {}
-    original = train.plan
+    original = fine_tuning.plan_batches
     for method in METHODS:
 
-        def recorded(*args: object, name: str = method) -> list[list[int]]:
-            seen[name] = original(*args)  # type: ignore[arg-type]
+        def recorded(*args: Any, name: str = method) -> list[list[int]]:
+            seen[name] = original(*args)
             return seen[name]
 
-        monkeypatch.setattr(train, "plan", recorded)
+        monkeypatch.setattr(fine_tuning, "plan_batches", recorded)
         done(run(spec(small_encoder, method)))
     assert len(seen) == len(METHODS)
     assert all(batches == seen["full"] for batches in seen.values())
@@ -201,7 +324,8 @@ def test_divergence_is_a_record(small_encoder: str) -> None:
     assert record.error is not None
     assert "step" in record.error
     assert record.metrics == {}
-    assert record.cost is None
+    assert record.footprint is record.timing is record.dtypes is None
+    assert record.environment.load_at_end is not None
 
 
 @pytest.mark.parametrize(
@@ -224,7 +348,7 @@ def test_whatever_is_raised_becomes_a_status(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(run_module, "_run", fail)
+    monkeypatch.setattr(run_module, "set_up", fail)
     record = run(spec(small_encoder)).record
     assert (record.status, record.error) == (
         status,
@@ -235,24 +359,36 @@ def test_whatever_is_raised_becomes_a_status(
 def test_a_cpu_without_memory_is_out_of_memory(
     small_encoder: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run_module, "_run", lambda *_: torch.empty(2**60))
+    monkeypatch.setattr(run_module, "train", lambda *_: torch.empty(2**60))
     assert run(spec(small_encoder)).record.status == "out-of-memory"
 
 
 def test_what_cannot_work_is_found_before_anything_runs(small_encoder: str) -> None:
     good = spec(small_encoder)
-    prepare([good])
+    check_specs([good])
     with pytest.raises(InputError, match="'no_such' matches no linear layer"):
-        prepare([good, good.model_copy(update={"args": good.args | {"targets": ["no_such"]}})])
+        check_specs([good, good.model_copy(update={"args": good.args | {"targets": ["no_such"]}})])
     with pytest.raises(InputError, match="no causal language model"):
-        prepare([good.model_copy(update={"task": "gsm_symbolic"})])
+        check_specs([good.model_copy(update={"task": "gsm_symbolic"})])
     with pytest.raises(InputError, match="nowhere"):
-        prepare([good.model_copy(update={"model": "nowhere/at-all"})])
+        check_specs([good.model_copy(update={"model": "nowhere/at-all"})])
 
 
 def test_adapters_are_saved_where_asked(small_encoder: str, tmp_path: Path) -> None:
     record, _ = done(run(spec(small_encoder), tmp_path))
-    assert record.cost is not None
-    assert (
-        tmp_path / record.run_id / "adapter_model.safetensors"
-    ).stat().st_size == record.cost.adapter_file_bytes
+    assert record.footprint is not None
+    file = tmp_path / record.run_id / "adapter_model.safetensors"
+    assert file.stat().st_size == record.footprint.adapter_file_bytes
+
+
+def test_a_method_without_other_forms_and_files_runs(
+    small_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "made-up", tiny.BiasShift)
+    record, _ = done(run(spec(small_encoder, "made-up"), tmp_path))
+    assert record.footprint is not None
+    assert record.timing is not None
+    assert record.timing.latency_seconds is not None
+    assert record.footprint.adapter_file_bytes is None
+    assert record.timing.latency_seconds.base is record.timing.latency_seconds.merged is None
+    assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from peftbench.training.singular_values import (
     energy,
     spectra,
     squared_singular_values,
-    weights,
+    trained_weights,
 )
 
 
@@ -50,26 +50,36 @@ def test_a_change_of_low_rank_lies_in_its_first_directions_and_the_weight_does_n
     for layer in layers:
         with torch.no_grad():
             layer.weight.copy_(torch.eye(64))
-    before = weights(net)
-    found = spectra(before, net)
-    assert {name for name, value in found.items() if value is None} == {
-        name for name in found if name.endswith(".change")
+    before = trained_weights(net)
+    means = spectra(before, net)
+    assert {name for name, value in means.items() if value is None} == {
+        name for name in means if name.endswith(".change")
     }
     for layer in layers:
         with torch.no_grad():
             layer.weight += normal(64, 4, seed=1) @ normal(4, 64, seed=2)
-    found = spectra(before, net)
+    means = spectra(before, net)
     for directions in DIRECTIONS:
-        assert found[f"energy{directions}.weight"] == pytest.approx(min(1, directions / 64))
-        assert (found[f"energy{directions}.change"] == pytest.approx(1, abs=1e-6)) == (
+        assert means[f"energy{directions}.weight"] == pytest.approx(min(1, directions / 64))
+        assert (means[f"energy{directions}.change"] == pytest.approx(1, abs=1e-6)) == (
             directions >= 4
         )
-    assert found["effective_rank.weight"] == pytest.approx(64)
-    assert found["effective_rank.change"] < 4.2
+    assert means["effective_rank.weight"] == pytest.approx(64)
+    rank = means["effective_rank.change"]
+    assert rank is not None
+    assert rank < 4.2
 
 
 def test_copies_are_few_and_evenly_spaced() -> None:
     net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(100)))
-    names = list(weights(net))
+    names = list(trained_weights(net))
     assert len(names) <= LAYERS
     assert [int(name) for name in names] == list(range(0, 100, 5))
+
+
+def test_weights_that_are_not_trained_have_no_spectra() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).requires_grad_(False)
+    assert trained_weights(net) == {}
+    net[1].requires_grad_(True)
+    assert list(trained_weights(net)) == ["1"]
+    assert spectra({}, net) == {}

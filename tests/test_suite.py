@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 from records import record as make_record
@@ -17,11 +18,13 @@ from records import record as make_record
 from peftbench import cli
 from peftbench.experiment import expand, read_experiment
 from peftbench.methods import METHODS
+from peftbench.record import Status
 from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
 from peftbench.store import Store, device_folder
-from peftbench.suite import LocalExecutor, Progress, pending, run_all
+from peftbench.suite import Progress, pending, run_all
 from peftbench.tasks import TASKS
-from peftbench.training.run import Outcome
+from peftbench.training.executor import LocalExecutor, Watch
+from peftbench.training.run import RunResult
 
 EXPERIMENT = """
 question = "Does the suite hold?"
@@ -46,13 +49,13 @@ def test_idle_threads_spin_for_a_while_unless_told_otherwise(
     assert os.environ["GOMP_SPINCOUNT"] == used
 
 
-def command(*args: str | Path, **options: object) -> subprocess.Popen[str]:
+def command(*args: str | Path, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "peftbench.cli", *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,  # type: ignore[call-overload]
+        **options,
     )
 
 
@@ -62,7 +65,8 @@ def experiment(folder: Path, model: str, steps: int = 2) -> Path:
     return file
 
 
-def spec(model: str, seconds: int = 100, **train: object) -> RunSpec:
+def spec(model: str, seconds: int = 100, **train: Any) -> RunSpec:
+    small: dict[str, Any] = {"steps": 2, "batch_size": 4, "lr": 1e-3, "dtype": "float32"}
     return RunSpec(
         model=model,
         task="reviews",
@@ -70,7 +74,7 @@ def spec(model: str, seconds: int = 100, **train: object) -> RunSpec:
         method="lora",
         method_version=METHODS["lora"].version,
         args=METHODS["lora"].complete({"rank": 2}),
-        train=TrainSpec(**({"steps": 2, "batch_size": 4, "lr": 1e-3} | train)),  # type: ignore[arg-type]
+        train=TrainSpec(**small | train),
         data=DataSpec(train=40, test=20, max_length=32),
         seed=0,
         split="test",
@@ -107,19 +111,19 @@ def test_a_run_that_takes_too_long_or_is_killed_is_a_record_and_the_next_one_run
 
 
 class Scripted:
-    """An executor whose runs end as told."""
+    """An executor whose runs end with the given statuses."""
 
-    def __init__(self, *statuses: str) -> None:
-        self.statuses = list(statuses)
+    def __init__(self, *statuses: Status | None) -> None:
+        self.statuses = list(statuses)  # None: interrupted
         self.closed = False
 
-    def submit(self, spec: RunSpec) -> Future[Outcome]:
-        future: Future[Outcome] = Future()
+    def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[RunResult]:
+        future: Future[RunResult] = Future()
         status = self.statuses.pop(0)
-        if status == "interrupt":
+        if status is None:
             future.set_exception(KeyboardInterrupt())
         else:
-            future.set_result(Outcome(make_record(status=status, spec=spec), None))  # type: ignore[arg-type]
+            future.set_result(RunResult(make_record(status=status, spec=spec), None))
         return future
 
     def close(self) -> None:
@@ -128,13 +132,13 @@ class Scripted:
 
 def test_no_way_to_end_stops_the_suite_and_each_is_a_row(tmp_path: Path) -> None:
     specs = [spec("m", steps=n) for n in range(1, 6)]
-    statuses = ["diverged", "failed", "out-of-memory", "timed-out", "done"]
-    store, seen, executor = Store(tmp_path / "s"), [], Scripted(*statuses)
+    statuses: list[Status] = ["diverged", "failed", "out-of-memory", "timed-out", "done"]
+    store, executor = Store(tmp_path / "s"), Scripted(*statuses)
+    progress: list[Progress] = []
     store.ensure_writable()
-    run_all(specs, store, executor, lambda _: None, seen.append)
+    run_all(specs, store, executor, lambda _: None, progress.append)
     assert [store.statuses()[s.run_id] for s in specs] == statuses
     assert executor.closed
-    progress: list[Progress] = seen
     assert [(p.done, p.total) for p in progress] == [(n, 5) for n in range(1, 6)]
     per_run = progress[0].record.seconds
     assert [p.seconds_left for p in progress] == pytest.approx(
@@ -144,7 +148,7 @@ def test_no_way_to_end_stops_the_suite_and_each_is_a_row(tmp_path: Path) -> None
 
 def test_an_interrupt_keeps_what_is_done_and_ends_the_executor(tmp_path: Path) -> None:
     specs = [spec("m", steps=n) for n in range(1, 4)]
-    store, executor = Store(tmp_path / "s"), Scripted("done", "interrupt", "done")
+    store, executor = Store(tmp_path / "s"), Scripted("done", None, "done")
     store.ensure_writable()
     with pytest.raises(KeyboardInterrupt):
         run_all(specs, store, executor, lambda _: None, lambda _: None)
@@ -156,10 +160,11 @@ def test_what_is_pending(tmp_path: Path) -> None:
     specs = [spec("m", steps=n) for n in range(1, 4)]
     store = Store(tmp_path / "s")
     store.ensure_writable()
+    statuses: list[Status] = ["done", "failed"]
     stored = [
-        make_record(status=status, spec=s)
-        for status, s in zip(("done", "failed"), specs, strict=False)
-    ]  # type: ignore[arg-type]
+        make_record(status=status, spec=one)
+        for status, one in zip(statuses, specs[:2], strict=True)
+    ]
     for record in stored:
         store.write(record)
     folder = device_folder(stored[0].device, stored[0].environment.device_name)
@@ -170,7 +175,7 @@ def test_what_is_pending(tmp_path: Path) -> None:
 
 
 class Typed:
-    """The command line within this process: exit status, output and errors of what a person types."""
+    """The command line within this process: exit status, output and errors."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
@@ -180,7 +185,8 @@ class Typed:
         self.capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        return ended.value.code, *self.capsys.readouterr()
+        output, errors = self.capsys.readouterr()
+        return ended.value.code, output, errors
 
 
 @pytest.fixture
@@ -189,12 +195,11 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 def _children(pid: int) -> list[int]:
-    found = subprocess.run(
+    output = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True
-    ).stdout.split()
-    return [int(child) for child in found] + [
-        grandchild for child in found for grandchild in _children(int(child))
-    ]
+    ).stdout
+    children = [int(child) for child in output.split()]
+    return children + [grandchild for child in children for grandchild in _children(child)]
 
 
 def _wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
@@ -316,7 +321,7 @@ def test_bad_input_is_one_line_and_status_2(
 def test_a_corrupted_record_is_named(quick: Path, tmp_path: Path, typed: Typed) -> None:
     store = Store(tmp_path / "s")
     store.ensure_writable()
-    specs = expand(read_experiment(quick), METHODS, TASKS)
+    specs = expand(read_experiment(quick), METHODS, TASKS, auto_dtype="float32")
     stored = make_record(status="done", spec=specs[0])
     store.write(stored)
     (path,) = (tmp_path / "s").rglob("*.json")

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -11,18 +12,21 @@ from hypothesis import strategies as st
 from torch import nn
 
 from peftbench.spec import TrainSpec
+from peftbench.training.fine_tuning import make_optimizer, plan_batches
 from peftbench.training.loop import (
     DivergenceError,
     InvariantError,
     Step,
-    Training,
+    TrainingLog,
     factor,
-    make_optimizer,
-    plan,
-    train,
+    take_steps,
 )
 
 CPU = torch.device("cpu")
+
+
+def train_spec(**values: Any) -> TrainSpec:
+    return TrainSpec(**{"lr": 0.1, "dtype": "float32"} | values)
 
 
 @given(
@@ -34,7 +38,7 @@ CPU = torch.device("cpu")
 def test_a_plan_has_full_batches_and_repeats_no_example_within_an_epoch(
     lengths: list[int], size: int, steps: int, seed: int
 ) -> None:
-    batches = plan(lengths, size, steps, seed)
+    batches = plan_batches(lengths, size, steps, seed)
     size = min(size, len(lengths))
     assert [len(batch) for batch in batches] == [size] * steps
     per_epoch = len(lengths) // size
@@ -46,8 +50,8 @@ def test_a_plan_has_full_batches_and_repeats_no_example_within_an_epoch(
 
 def test_a_seed_orders_the_data_and_nothing_else_does() -> None:
     lengths = [i % 37 for i in range(500)]
-    assert plan(lengths, 16, 40, seed=1) == plan(lengths, 16, 40, seed=1)
-    assert plan(lengths, 16, 40, seed=1) != plan(lengths, 16, 40, seed=2)
+    assert plan_batches(lengths, 16, 40, seed=1) == plan_batches(lengths, 16, 40, seed=1)
+    assert plan_batches(lengths, 16, 40, seed=1) != plan_batches(lengths, 16, 40, seed=2)
 
 
 def test_batches_by_length_are_padded_far_less_than_random_ones() -> None:
@@ -60,7 +64,7 @@ def test_batches_by_length_are_padded_far_less_than_random_ones() -> None:
 
     order = torch.randperm(2000, generator=torch.Generator().manual_seed(0)).tolist()
     assert (
-        padding(plan(lengths, 16, 120, seed=0))
+        padding(plan_batches(lengths, 16, 120, seed=0))
         < 1.1
         < 1.5
         < padding([order[i : i + 16] for i in range(0, 1920, 16)])
@@ -69,7 +73,7 @@ def test_batches_by_length_are_padded_far_less_than_random_ones() -> None:
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 def test_the_schedule_rises_to_the_peak_and_then_never_rises_again(schedule: str) -> None:
-    spec = TrainSpec(lr=1, steps=50, warmup=0.1, schedule=schedule)  # type: ignore[arg-type]
+    spec = train_spec(lr=1, steps=50, warmup=0.1, schedule=schedule)
     values = [factor(spec, step) for step in range(1, 51)]
     assert values[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert all(later <= earlier for earlier, later in itertools.pairwise(values[4:]))
@@ -86,14 +90,14 @@ def test_the_schedule_rises_to_the_peak_and_then_never_rises_again(schedule: str
 
 def loop(
     spec: TrainSpec, net: nn.Linear, loss_scale: float = 1.0, groups: list | None = None
-) -> tuple[Training, torch.optim.Optimizer]:
+) -> tuple[TrainingLog, torch.optim.Optimizer]:
     optimizer = make_optimizer(groups or [{"params": list(net.parameters()), "lr": spec.lr}], spec)
     x = torch.arange(12.0).view(4, 3)
 
     def forward(step: int) -> Step:
         return Step((net(x).square().mean()) * loss_scale, tokens=10, padded=12)
 
-    return train(
+    return take_steps(
         net,
         optimizer,
         spec,
@@ -106,13 +110,13 @@ def loop(
 
 
 def test_the_loop_is_plain_adamw() -> None:
-    spec = TrainSpec(lr=0.1, steps=6, warmup=0, schedule="linear", clip=0.5, weight_decay=0.1)
+    spec = train_spec(steps=6, warmup=0, schedule="linear", clip=0.5, weight_decay=0.1)
     torch.manual_seed(0)
     net = nn.Linear(3, 2)
     twin = nn.Linear(3, 2)
     twin.load_state_dict(net.state_dict())
     out, _ = loop(spec, net)
-    optimizer = torch.optim.AdamW(twin.parameters(), lr=0.1, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(twin.parameters(), weight_decay=0.1)
     x, losses = torch.arange(12.0).view(4, 3), []
     for step in range(6):
         optimizer.param_groups[0]["lr"] = 0.1 * (6 - step) / 6
@@ -127,12 +131,12 @@ def test_the_loop_is_plain_adamw() -> None:
 
 
 def test_what_is_timed_and_counted() -> None:
-    out, _ = loop(TrainSpec(lr=0.1, steps=6, eval_every=4), nn.Linear(3, 2))
+    out, _ = loop(train_spec(steps=6, eval_every=4), nn.Linear(3, 2))
     assert len(out.step_seconds) == 4
     assert (out.tokens, out.padded) == (40, 48)
     assert sum(out.step_seconds) < out.train_seconds
     assert [point.valid_loss for point in out.curve] == [None, None, None, 0.5, None, None]
-    one, _ = loop(TrainSpec(lr=0.1, steps=1), nn.Linear(3, 2))
+    one, _ = loop(train_spec(steps=1), nn.Linear(3, 2))
     assert len(one.step_seconds) == 1
 
 
@@ -141,14 +145,14 @@ def test_divergence_is_told_and_takes_no_step(scale: float) -> None:
     net = nn.Linear(3, 2)
     before = net.weight.detach().clone()
     with pytest.raises(DivergenceError, match="step 1 of 5"):
-        loop(TrainSpec(lr=0.1, steps=5), net, scale)
+        loop(train_spec(steps=5), net, scale)
     torch.testing.assert_close(net.weight.detach(), before, rtol=0, atol=0)
 
 
 def test_a_tensor_that_comes_to_require_a_gradient_stops_the_run() -> None:
     net = nn.Linear(3, 2)
     net.weight.requires_grad_(False)
-    spec = TrainSpec(lr=0.1, steps=5)
+    spec = train_spec(steps=5)
     loop(spec, net, groups=[{"params": [net.bias], "lr": 0.1}])
     net.weight.requires_grad_(True)  # what peft's disable_adapter() does to LoRA-FA's A
     with pytest.raises(InvariantError, match="step 1"):
@@ -159,11 +163,11 @@ def test_a_declared_parameter_that_is_never_used_stops_the_run() -> None:
     net = nn.Linear(3, 2)
     net.idle = nn.Parameter(torch.ones(1))
     with pytest.raises(InvariantError, match="state"):
-        loop(TrainSpec(lr=0.1, steps=2), net)
+        loop(train_spec(steps=2), net)
 
 
 def test_grouping_does_not_change_the_clipped_norm() -> None:
-    spec = TrainSpec(lr=0.1, steps=8, clip=0.01)
+    spec = train_spec(steps=8, clip=0.01)
     nets = []
     for reverse in (False, True):
         torch.manual_seed(0)

@@ -1,16 +1,16 @@
 """Tiny models from configurations, with the shapes that tell things apart, and a bare training
 loop."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from peftbench.methods.base import AbstractMethod
-from peftbench.methods.linear import linearize
+from peftbench.methods.base import AbstractMethod, Range, Space
+from peftbench.methods.linear import adapted_layers, linearize
 
 VOCABULARY = 61
 LABELS = 3
@@ -70,7 +70,8 @@ def _encoder_shape() -> dict[str, Any]:
 
 def bert() -> PreTrainedModel:
     """The head is one linear layer; the pooler before it belongs to the trunk."""
-    return transformers.BertForSequenceClassification(transformers.BertConfig(**_encoder_shape()))
+    config = transformers.BertConfig(**_encoder_shape())
+    return transformers.BertForSequenceClassification(config)
 
 
 def roberta() -> PreTrainedModel:
@@ -89,11 +90,11 @@ def distilbert() -> PreTrainedModel:
         n_layers=2,
         n_heads=4,
         max_position_embeddings=64,
-        num_labels=LABELS,
         dropout=0.0,
         attention_dropout=0.0,
         seq_classif_dropout=0.0,
     )
+    config.num_labels = LABELS
     return transformers.DistilBertForSequenceClassification(config)
 
 
@@ -107,13 +108,18 @@ HEADS = {
 }
 
 
-def make(
-    build: Callable[[], PreTrainedModel], dtype: torch.dtype = torch.float64
-) -> PreTrainedModel:
-    """The same bits on every call, in evaluation mode; torch's global generator is left as it was."""
+def make(build: Callable[[], PreTrainedModel], dtype: torch.dtype = torch.float64) -> Any:
+    """The same bits on every call, in evaluation mode; torch's global generator is left as it was.
+    Any: a type checker knows nothing of a model's modules."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build().to(dtype).eval()
+        model: Any = build()
+        return model.to(dtype).eval()
+
+
+def adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Name and layer of every adapted layer, whose parameters a type checker cannot know."""
+    return adapted_layers(model)
 
 
 def batch(model: PreTrainedModel, seed: int = 0) -> dict[str, Tensor]:
@@ -184,5 +190,30 @@ def train(
     groups = [group for group in groups if group["params"]]
     if not groups:
         return []
-    optimizer = torch.optim.AdamW(groups, **({"weight_decay": 0.0} | options))
+    settings: dict[str, Any] = {"weight_decay": 0.0} | options
+    optimizer = torch.optim.AdamW(groups, **settings)
     return fit(model, optimizer, lambda step: method.update(model, optimizer, step), steps)
+
+
+class BiasShift(AbstractMethod):
+    """A method that trains the trunk's biases (the norms' weights where it has none), changes what
+    it does in its second step, and can neither be merged nor saved."""
+
+    version: ClassVar[int] = 1
+    paper: ClassVar[str] = "made up"
+    lr: ClassVar[float] = 1e-3
+    space: ClassVar[Space] = {"train.lr": Range(1e-4, 1e-2, log=True)}
+
+    def attach(self, model: nn.Module, rng: torch.Generator) -> None:
+        model.requires_grad_(False)
+        small = [p for p in model.parameters() if p.dim() == 1]
+        for parameter in small:
+            parameter.requires_grad_(True)
+        model.register_buffer("steps_taken", torch.zeros(()))
+
+    def update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        optimizer.step()
+        model.get_buffer("steps_taken").add_(1)
+        if step == 2:
+            model.register_buffer("begun", torch.ones(3))
+            vars(model)["shifted"] = True

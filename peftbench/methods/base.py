@@ -1,13 +1,15 @@
 """What a method is: a frozen set of hyperparameters that can attach itself to a model."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import AfterValidator
-from torch import nn
+from torch import Tensor, nn
 
 from peftbench.errors import InputError
 from peftbench.spec import FrozenModel, validated
@@ -37,7 +39,34 @@ class Range:
 
 
 Space = Mapping[str, Range]  # dotted names as in `--set`: "train.lr", "args.ratio"
-Keeps = Literal["adapter", "model", "head"]
+
+
+class AbstractFile(abc.ABC):
+    """What the files of a trained model hold. `head` names the modules that are new to the task; a
+    language model has none. A subclass is final."""
+
+    weights: ClassVar[str]  # the name of the tensors' file
+
+    @abc.abstractmethod
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """Key and tensor of everything in the tensors' file. The tensors are the model's own, or
+        made from them one at a time."""
+
+    def metadata(self, head: Sequence[str]) -> dict[str, str]:
+        """The note in the tensors' file; transformers refuses a file without "format"."""
+        return {"format": "pt"}
+
+    def texts(self, model: nn.Module, head: Sequence[str], base_model: str) -> dict[str, str]:
+        """The JSON files beside the tensors' file, by name. base_model: the name to load the plain
+        model by."""
+        return {}
+
+    def prepare(
+        self, model: nn.Module, path: Path, stored: Mapping[str, Tensor], note: Mapping[str, str]
+    ) -> Sequence[str]:
+        """Give a plain model the structure whose tensors the file at `path` stores; returns the
+        head's names. note: the file's metadata. Raises InputError."""
+        return ()
 
 
 class AbstractMethod(FrozenModel, abc.ABC):
@@ -47,7 +76,7 @@ class AbstractMethod(FrozenModel, abc.ABC):
     paper: ClassVar[str]  # where the method is defined
     lr: ClassVar[float]  # a peak learning rate to start from, where an experiment names none
     space: ClassVar[Space]  # what a fair search may vary
-    keeps: ClassVar[Keeps] = "adapter"  # what a trained model's file holds
+    file: ClassVar[AbstractFile | None] = None  # of a trained model; None: it cannot be saved
 
     @classmethod
     def build(cls, args: Mapping[str, Any]) -> Self:
@@ -77,11 +106,19 @@ class AbstractMethod(FrozenModel, abc.ABC):
         """Take optimizer step number `step`, counted from 1."""
         optimizer.step()
 
+    def plain(self, model: nn.Module) -> AbstractContextManager[object] | None:
+        """Within it, `model` is without the method's change, and afterwards exactly as before; it
+        may be entered several times, one after the other. None: the plain model is lost."""
+        return None
 
-def freeze(model: nn.Module) -> None:
-    """No parameter of `model` requires a gradient afterwards."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    def merged(self, model: nn.Module) -> AbstractContextManager[object] | None:
+        """The same, where `model` has the method's change merged into plain linear layers. None:
+        there is nothing to merge, or it cannot be merged."""
+        return None
+
+    def updatable(self, model: nn.Module) -> int:
+        """How many parameters change their value although they are not trained."""
+        return 0
 
 
 def _in_order(targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -89,6 +126,5 @@ def _in_order(targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
     return targets if isinstance(targets, str) else tuple(sorted(set(targets)))
 
 
-Targets = Annotated[
-    str | tuple[str, ...], AfterValidator(_in_order)
-]  # "all-linear", or the last parts of the layers' names
+# "all-linear", or the last parts of the layers' names
+Targets = Annotated[str | tuple[str, ...], AfterValidator(_in_order)]

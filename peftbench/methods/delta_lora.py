@@ -13,9 +13,15 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
-from peftbench.methods.base import AbstractMethod, Range, Space, Targets, freeze
-from peftbench.methods.linear import adapt, kaiming_uniform, layers, linear_plus
-from peftbench.methods.low_rank import AbstractLowRank, Alpha, Rank
+from peftbench.methods.base import AbstractFile, Range, Space, Targets
+from peftbench.methods.linear import (
+    AbstractAdapterMethod,
+    adapt,
+    kaiming_uniform,
+    layers,
+    linear_plus,
+)
+from peftbench.methods.low_rank import LORA_FILE, AbstractLowRank, Alpha, Rank
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -55,10 +61,6 @@ class DeltaLowRank(AbstractLowRank):
         self.moving = False  # whether W has begun to move
         self.offset = False  # whether B_K A_K is other than zero
 
-    @property
-    def updatable(self) -> int:
-        return self.base.weight.numel()
-
     @torch.no_grad()
     def start(self, step: int) -> None:
         """W moves from here on: keep A_K and B_K. At K = 0 their product is zero and nothing need
@@ -93,7 +95,7 @@ class DeltaLowRank(AbstractLowRank):
         ).view_as(y)
 
 
-class DeltaLoRA(AbstractMethod):
+class DeltaLoRA(AbstractAdapterMethod):
     """LoRA whose base weight follows the product. The branch has no dropout: dL/dW = dL/d(BA) holds
     only without (paper, section 4).
 
@@ -109,6 +111,7 @@ class DeltaLoRA(AbstractMethod):
         "args.lambda": Range(0.25, 4, log=True),
         "args.start_step": Range(0, 100, integer=True, least=0),
     }
+    file: ClassVar[AbstractFile | None] = LORA_FILE
 
     rank: Rank = 8
     alpha: Alpha = 16.0
@@ -117,7 +120,6 @@ class DeltaLoRA(AbstractMethod):
     targets: Targets = "all-linear"
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
-        freeze(model)
         adapt(
             model,
             self.targets,
@@ -132,6 +134,9 @@ class DeltaLoRA(AbstractMethod):
         optimizer.step()
         if step == self.start_step:
             self._start(model)
+
+    def updatable(self, model: nn.Module) -> int:
+        return sum(layer.base.weight.numel() for layer in layers(model, DeltaLowRank))
 
     def _start(self, model: nn.Module) -> None:
         for layer in layers(model, DeltaLowRank):

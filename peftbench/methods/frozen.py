@@ -1,11 +1,33 @@
-"""The frozen model: nothing is trained but, for classification, the head. The floor."""
+"""The frozen model: nothing is trained but, for classification, the head. The lower bound."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from peftbench.methods.base import AbstractMethod, Keeps, Range, Space, freeze
+from peftbench.methods.base import AbstractFile, AbstractMethod, Range, Space
+
+
+class HeadFile(AbstractFile):
+    """The head alone; no tensor where there is none. The metadata hold its names."""
+
+    weights: ClassVar[str] = "head.safetensors"
+
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        for name in head:
+            for part, tensor in model.get_submodule(name).state_dict().items():
+                yield f"{name}.{part}", tensor
+
+    def metadata(self, head: Sequence[str]) -> dict[str, str]:
+        return super().metadata(head) | {"head": " ".join(head)}
+
+    def prepare(
+        self, model: nn.Module, path: Path, stored: Mapping[str, Tensor], note: Mapping[str, str]
+    ) -> Sequence[str]:
+        return note.get("head", "").split()
 
 
 class Frozen(AbstractMethod):
@@ -15,7 +37,10 @@ class Frozen(AbstractMethod):
     paper: ClassVar[str] = "the model as published (linear probing for classification)"
     lr: ClassVar[float] = 1e-3  # trains nothing with it
     space: ClassVar[Space] = {"train.head_lr": Range(1e-4, 1e-2, log=True)}
-    keeps: ClassVar[Keeps] = "head"
+    file: ClassVar[AbstractFile | None] = HeadFile()
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
-        freeze(model)
+        model.requires_grad_(False)
+
+    def plain(self, model: nn.Module) -> AbstractContextManager[object]:
+        return nullcontext()

@@ -1,11 +1,38 @@
 """Full fine-tuning: every parameter is trained."""
 
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from peftbench.methods.base import AbstractMethod, Keeps, Range, Space
+from peftbench.methods.base import AbstractFile, AbstractMethod, Range, Space
+from peftbench.methods.linear import TransposedLinear
+
+
+class ModelFile(AbstractFile):
+    """The whole model in the format of transformers: config.json, and every tensor of the state
+    once, under its first name, in the layout of the published model."""
+
+    weights: ClassVar[str] = "model.safetensors"
+
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        transposed = {
+            f"{name}.weight"
+            for name, module in model.named_modules()
+            if isinstance(module, TransposedLinear)
+        }
+        seen: set[int] = set()
+        # keep_vars: tied parameters are one object
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor.t() if name in transposed else tensor
+
+    def texts(self, model: nn.Module, head: Sequence[str], base_model: str) -> dict[str, str]:
+        assert isinstance(model, PreTrainedModel)
+        return {"config.json": model.config.to_json_string()}
 
 
 class Full(AbstractMethod):
@@ -18,8 +45,7 @@ class Full(AbstractMethod):
         "train.lr": Range(1e-5, 1e-3, log=True),
         "train.head_lr": Range(1e-4, 1e-2, log=True),
     }
-    keeps: ClassVar[Keeps] = "model"
+    file: ClassVar[AbstractFile | None] = ModelFile()
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
+        model.requires_grad_(True)

@@ -2,8 +2,9 @@
 all methods."""
 
 import abc
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from peftbench.errors import InputError
-from peftbench.methods.base import Targets
+from peftbench.methods.base import AbstractMethod, Targets
 
 
 class TransposedLinear(nn.Linear):
@@ -37,7 +38,6 @@ def linearize(model: nn.Module) -> None:
 class AbstractAdapted(nn.Module, abc.ABC):
     """A frozen linear layer W and a trained change of it: y = (W + delta) x + bias."""
 
-    peft_type: ClassVar[str]  # what the ecosystem's adapter files call this kind of layer
     base: nn.Linear
 
     @abc.abstractmethod
@@ -56,11 +56,6 @@ class AbstractAdapted(nn.Module, abc.ABC):
     def shared(self) -> dict[str, Tensor]:
         """What an adapter file keeps once for all layers, by the ecosystem's names."""
         return {}
-
-    @property
-    def updatable(self) -> int:
-        """How many parameters change their value although they are not trained."""
-        return 0
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
@@ -98,20 +93,16 @@ def linear_layers(model: nn.Module, targets: Targets) -> dict[str, nn.Linear]:
     wanted = (targets,) if isinstance(targets, str) else targets
     if not wanted:
         raise InputError("targets: at least one is needed, or 'all-linear'")
-    chosen: dict[str, nn.Linear] = {}
     for target in wanted:
-        found = {
-            name: module for name, module in linears.items() if f".{name}".endswith(f".{target}")
-        }
-        if not found:
+        if not any(f".{name}".endswith(f".{target}") for name in linears):
             last = sorted({name.rpartition(".")[2] for name in linears})
             raise InputError(
-                f"target {target!r} matches no linear layer; the model's are called {', '.join(last)}"
+                f"target {target!r} matches no linear layer; "
+                f"the model's are called {', '.join(last)}"
             )
-        chosen |= found
-    return {
-        name: module for name, module in linears.items() if name in chosen
-    }  # in the model's order, whatever the targets'
+    # in the model's order, whatever the targets'
+    endings = tuple(f".{target}" for target in wanted)
+    return {name: module for name, module in linears.items() if f".{name}".endswith(endings)}
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -121,7 +112,8 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def adapt(model: nn.Module, targets: Targets, wrap: Callable[[nn.Linear], AbstractAdapted]) -> None:
-    """Replace each targeted linear layer by wrap(layer), in the model's order."""
+    """Freeze the model, and replace each targeted linear layer by wrap(layer), in order."""
+    model.requires_grad_(False)
     for name, linear in linear_layers(model, targets).items():
         replace(model, name, wrap(linear))
 
@@ -140,10 +132,34 @@ def layers(model: nn.Module, kind: type[Layer]) -> list[Layer]:
     return [module for module in model.modules() if isinstance(module, kind)]
 
 
-def merge(model: nn.Module) -> None:
-    """Replace every adapted layer of `model` by its merged, plain linear layer."""
-    for name, layer in list(adapted_layers(model)):
-        replace(model, name, layer.merged())
+class Replaced(AbstractContextManager[None]):
+    """Within it, `modules` stand in `model` at their names; afterwards what was there before."""
+
+    def __init__(self, model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+        self.model = model
+        self.modules = modules
+        self.before: dict[str, nn.Module] = {}
+
+    def __enter__(self) -> None:
+        self.before = {name: self.model.get_submodule(name) for name in self.modules}
+        self._put(self.modules)
+
+    def __exit__(self, *error: object) -> None:
+        self._put(self.before)
+
+    def _put(self, modules: Mapping[str, nn.Module]) -> None:
+        for name, module in modules.items():
+            replace(self.model, name, module)
+
+
+class AbstractAdapterMethod(AbstractMethod, abc.ABC):
+    """A method that puts adapted layers in the place of linear layers. A subclass is final."""
+
+    def plain(self, model: nn.Module) -> AbstractContextManager[None]:
+        return Replaced(model, {name: layer.base for name, layer in adapted_layers(model)})
+
+    def merged(self, model: nn.Module) -> AbstractContextManager[None]:
+        return Replaced(model, {name: layer.merged() for name, layer in adapted_layers(model)})
 
 
 def kaiming_uniform(
@@ -165,7 +181,6 @@ def kaiming_uniform(
 def linear_plus(base: nn.Linear, x: Tensor, z: Tensor, B: Tensor, scale: float) -> Tensor:
     """base(x) + scale * z B^T without a tensor of its own for the second term: (..., in), (tokens,
     r), (out, r) -> (..., out)."""
-    y = F.linear(
-        x.reshape(-1, x.shape[-1]), base.weight, base.bias
-    )  # (tokens, out), no view: may be added to in place
+    # (tokens, out); no view, so that it may be added to in place
+    y = F.linear(x.reshape(-1, x.shape[-1]), base.weight, base.bias)
     return y.addmm_(z, B.t(), alpha=scale).view(*x.shape[:-1], -1)

@@ -5,12 +5,12 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from peftbench.methods.base import AbstractMethod, Range, Space, Targets, freeze
-from peftbench.methods.linear import adapt
-from peftbench.methods.low_rank import Alpha, Dropout, LowRank, Rank
+from peftbench.methods.base import AbstractFile, Range, Space, Targets
+from peftbench.methods.linear import AbstractAdapterMethod, adapt
+from peftbench.methods.low_rank import LORA_FILE, Alpha, Dropout, LowRank, Rank
 
 
-class LoRA(AbstractMethod):
+class LoRA(AbstractAdapterMethod):
     """Low-rank adaptation.
 
     alpha is not searched: under Adam, alpha times c with B's learning rate divided by c trains
@@ -26,6 +26,7 @@ class LoRA(AbstractMethod):
         "train.lr": Range(1e-4, 1e-2, log=True),
         "train.head_lr": Range(1e-4, 1e-2, log=True),
     }
+    file: ClassVar[AbstractFile | None] = LORA_FILE
 
     rank: Rank = 8
     alpha: Alpha = 16.0
@@ -33,7 +34,6 @@ class LoRA(AbstractMethod):
     targets: Targets = "all-linear"
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
-        freeze(model)
         adapt(
             model,
             self.targets,

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peftbench.methods.base import AbstractMethod, Range, Space, Targets, freeze
-from peftbench.methods.linear import adapt, layers
-from peftbench.methods.low_rank import Alpha, Dropout, LowRank, Rank
+from peftbench.methods.base import AbstractFile, Range, Space, Targets
+from peftbench.methods.linear import AbstractAdapterMethod, adapt, layers
+from peftbench.methods.low_rank import LORA_FILE, Alpha, Dropout, LowRank, Rank
 
 
 def corrected(gradient: Tensor, A: Tensor, scale: float) -> Tensor:
@@ -21,7 +21,7 @@ def corrected(gradient: Tensor, A: Tensor, scale: float) -> Tensor:
     return gradient @ torch.linalg.pinv(gram) / scale**2
 
 
-class LoRAFA(AbstractMethod):
+class LoRAFA(AbstractAdapterMethod):
     """LoRA with frozen A. `correction` is the gradient correction of the paper's second version;
     the first has none."""
 
@@ -32,6 +32,7 @@ class LoRAFA(AbstractMethod):
         "train.lr": Range(1e-4, 1e-2, log=True),
         "train.head_lr": Range(1e-4, 1e-2, log=True),
     }
+    file: ClassVar[AbstractFile | None] = LORA_FILE
 
     rank: Rank = 8
     alpha: Alpha = 16.0
@@ -40,7 +41,6 @@ class LoRAFA(AbstractMethod):
     correction: bool = False
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
-        freeze(model)
         adapt(
             model,
             self.targets,

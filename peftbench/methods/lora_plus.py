@@ -6,12 +6,12 @@ import torch
 from pydantic import PositiveFloat
 from torch import nn
 
-from peftbench.methods.base import AbstractMethod, Range, Space, Targets, freeze
-from peftbench.methods.linear import adapt, layers
-from peftbench.methods.low_rank import Alpha, Dropout, LowRank, Rank
+from peftbench.methods.base import AbstractFile, Range, Space, Targets
+from peftbench.methods.linear import AbstractAdapterMethod, adapt, layers
+from peftbench.methods.low_rank import LORA_FILE, Alpha, Dropout, LowRank, Rank
 
 
-class LoRAPlus(AbstractMethod):
+class LoRAPlus(AbstractAdapterMethod):
     """LoRA with two learning rates.
 
     B's group holds the matrices B and nothing else. The authors' code also puts every
@@ -27,6 +27,7 @@ class LoRAPlus(AbstractMethod):
         "train.head_lr": Range(1e-4, 1e-2, log=True),
         "args.ratio": Range(1, 64, log=True, least=1),  # 1 is LoRA
     }
+    file: ClassVar[AbstractFile | None] = LORA_FILE
 
     rank: Rank = 8
     alpha: Alpha = 16.0
@@ -35,7 +36,6 @@ class LoRAPlus(AbstractMethod):
     ratio: PositiveFloat = 16.0
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
-        freeze(model)
         adapt(
             model,
             self.targets,

@@ -1,13 +1,15 @@
-"""The low-rank layer y = W x + s B A x (arXiv:2106.09685, section 4.1), shared by the LoRA family."""
+"""The low-rank layer y = W x + s B A x of the LoRA family (arXiv:2106.09685, section 4.1)."""
 
 import abc
-from typing import Annotated, Any, ClassVar
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from peftbench.methods.adapter_file import AbstractSettings, AdapterFile
 from peftbench.methods.linear import AbstractAdapted, kaiming_uniform, linear_plus
 
 Rank = PositiveInt
@@ -19,7 +21,6 @@ class AbstractLowRank(AbstractAdapted):
     """A layer whose change is s B A: whatever it does while training, its file is that of an
     ordinary LoRA layer."""
 
-    peft_type: ClassVar[str] = "LORA"
     scale: float
     dropout: float = 0.0
 
@@ -67,3 +68,25 @@ class LowRank(AbstractLowRank):
         h = F.dropout(x, self.dropout, self.training) if self.dropout else x
         z = F.linear(h.reshape(-1, h.shape[-1]), self.A.to(x.dtype))  # (tokens, r)
         return linear_plus(self.base, x, z, self.B.to(x.dtype), self.scale)
+
+
+class LoraSettings(AbstractSettings):
+    """An ordinary LoRA adapter, which is what every low-rank method leaves."""
+
+    peft_type: ClassVar[str] = "LORA"
+    parts: ClassVar[tuple[str, ...]] = ("lora_A.weight", "lora_B.weight")
+    lora_alpha: PositiveFloat
+    lora_dropout: Dropout = 0.0
+    use_rslora: Literal[False] = False
+    alpha_pattern: dict[str, float] = Field({}, max_length=0)
+    alora_invocation_tokens: None = None
+
+    def build(self, linears: Sequence[nn.Linear]) -> list[AbstractAdapted]:
+        rng = torch.Generator()
+        return [
+            LowRank(linear, rank=self.r, alpha=self.lora_alpha, dropout=self.lora_dropout, rng=rng)
+            for linear in linears
+        ]
+
+
+LORA_FILE = AdapterFile(LoraSettings)

@@ -1,6 +1,7 @@
 """VeRA: y = W x + b * (B (d * (A x))), with one frozen random pair A, B shared by all layers; b and
 d are trained."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -8,8 +9,15 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from peftbench.methods.base import AbstractMethod, Range, Space, Targets, freeze
-from peftbench.methods.linear import AbstractAdapted, adapt, kaiming_uniform, linear_layers
+from peftbench.methods.adapter_file import AbstractSettings, AdapterFile
+from peftbench.methods.base import AbstractFile, Range, Space, Targets
+from peftbench.methods.linear import (
+    AbstractAdapted,
+    AbstractAdapterMethod,
+    adapt,
+    kaiming_uniform,
+    linear_layers,
+)
 from peftbench.methods.low_rank import Dropout, Rank
 
 
@@ -59,8 +67,6 @@ class AddScaled(torch.autograd.Function):
 class VectorBased(AbstractAdapted):
     """A linear layer with its two trained vectors: b (out) starts at zero, d (r) at `d_init`."""
 
-    peft_type: ClassVar[str] = "VERA"
-
     def __init__(
         self, base: nn.Linear, *, projection: Projection, d_init: float, dropout: float
     ) -> None:
@@ -86,14 +92,14 @@ class VectorBased(AbstractAdapted):
         return (self.b[:, None] * B) @ (self.d[:, None] * A)
 
     def settings(self) -> dict[str, Any]:
-        # The pair itself is in the file, so that the key from which peft would draw one is never
-        # used.
-        saved = {"save_projection": True, "projection_prng_key": 0}
         return {
             "r": self.projection.A.shape[0],
             "vera_dropout": self.dropout,
             "d_initial": self.d_init,
-        } | saved
+            # The pair itself is in the file; the key from which peft would draw one is never used.
+            "save_projection": True,
+            "projection_prng_key": 0,
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         return {"vera_lambda_b": self.b, "vera_lambda_d": self.d}
@@ -110,7 +116,25 @@ class VectorBased(AbstractAdapted):
         return z.view(*x.shape[:-1], -1)
 
 
-class VeRA(AbstractMethod):
+class VeraSettings(AbstractSettings):
+    """A VeRA adapter whose random pair is in the file."""
+
+    peft_type: ClassVar[str] = "VERA"
+    parts: ClassVar[tuple[str, ...]] = ("vera_lambda_b", "vera_lambda_d")
+    vera_dropout: Dropout = 0.0
+    d_initial: PositiveFloat
+
+    def build(self, linears: Sequence[nn.Linear]) -> list[AbstractAdapted]:
+        projection = Projection(self.r, list(linears), torch.Generator())
+        return [
+            VectorBased(
+                linear, projection=projection, d_init=self.d_initial, dropout=self.vera_dropout
+            )
+            for linear in linears
+        ]
+
+
+class VeRA(AbstractAdapterMethod):
     """Vector-based random matrix adaptation. It has no alpha: the learning rate plays its part
     (paper, section 4)."""
 
@@ -122,6 +146,7 @@ class VeRA(AbstractMethod):
         "train.head_lr": Range(1e-4, 1e-2, log=True),
         "args.d_init": Range(1e-7, 1.0, log=True),
     }
+    file: ClassVar[AbstractFile | None] = AdapterFile(VeraSettings)
 
     rank: Rank = 256
     d_init: PositiveFloat = 0.1
@@ -129,7 +154,6 @@ class VeRA(AbstractMethod):
     targets: Targets = "all-linear"
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
-        freeze(model)
         projection = Projection(self.rank, list(linear_layers(model, self.targets).values()), rng)
         adapt(
             model,

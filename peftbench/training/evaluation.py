@@ -9,24 +9,14 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from peftbench.spec import DataSpec
-from peftbench.tasks.base import AbstractTask, Answer, Example, few_shot
+from peftbench.tasks.base import Answer, Example, few_shot
+from peftbench.training.fine_tuning import FineTuning
 from peftbench.training.generation import Generated, generate
-from peftbench.training.models import AbstractSubject, Item, LanguageModel, by_length
+from peftbench.training.models import AbstractModel, Item, LanguageModel, by_length
 
-EVAL_TOKENS = {"cpu": 2048, "cuda": 16384}  # padded tokens in a batch
-GENERATE_TOKENS = {
-    "cpu": 16384,
-    "cuda": 65536,
-}  # padded tokens in a batch, answers included; a constant, so that equal runs batch alike
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A split of a task, encoded."""
-
-    examples: list[Example]
-    items: list[Item]
+# padded tokens in a batch, answers included; constants, so that equal runs batch alike
+EVAL_TOKENS = {"cpu": 2048, "cuda": 16384}
+GENERATE_TOKENS = {"cpu": 16384, "cuda": 65536}
 
 
 @dataclass(frozen=True)
@@ -45,14 +35,14 @@ class Likelihood:
 
 
 @torch.inference_mode()
-def likelihood(subject: AbstractSubject, items: Sequence[Item]) -> Likelihood:
+def likelihood(model: AbstractModel, items: Sequence[Item]) -> Likelihood:
     """One forward pass over every item, in evaluation mode."""
-    subject.net.eval()
+    model.net.eval()
     rows: list[tuple[int, float, int, Answer | None]] = []
-    for chosen in by_length([item.length for item in items], EVAL_TOKENS[subject.device.type]):
-        scored = subject.score(subject.collate([items[i] for i in chosen]))
-        answers = scored.answer.tolist() if scored.answer is not None else [None] * len(chosen)
-        rows += zip(chosen, scored.nll.tolist(), scored.count.int().tolist(), answers, strict=True)
+    for batch in by_length([item.length for item in items], EVAL_TOKENS[model.device.type]):
+        result = model.score(model.collate([items[i] for i in batch]))
+        answers = result.answer.tolist() if result.answer is not None else [None] * len(batch)
+        rows += zip(batch, result.nll.tolist(), result.count.int().tolist(), answers, strict=True)
     rows.sort(key=lambda row: row[0])
     answered = [row[3] for row in rows if row[3] is not None]
     return Likelihood([row[1] for row in rows], [row[2] for row in rows], answered or None)
@@ -70,90 +60,83 @@ class Evaluation:
     counts: dict[str, int]
 
 
-def evaluate(
-    subject: AbstractSubject,
-    task: AbstractTask,
-    data: Loaded,
-    spec: DataSpec,
-    seed: int,
-    shots: Sequence[Example] = (),
-) -> Evaluation:
-    """nll of every example; the task's own scores of its answers (of the first spec.generate ones,
-    if they are generated).
+def evaluate(tuning: FineTuning) -> Evaluation:
+    """nll of every example of the spec's split; the task's own scores of the answers (of the first
+    spec.data.generate examples, if they are generated).
 
-    shots: solved examples that stand before the prompt of every generated answer. In the
-    predictions an example has as many rows as answers, each with the example's nll.
+    In the predictions an example has as many rows as answers, each with the example's nll.
     """
     start = time.perf_counter()
-    found = likelihood(subject, data.items)
-    rows, answers, rate, counts = (
-        [(i, 0) for i in range(len(data.examples))],
-        found.answer or [],
-        None,
-        {},
-    )
-    if isinstance(subject, LanguageModel):
-        asked = range(len(data.examples))[: spec.generate]
-        rows = [(i, sample) for i in asked for sample in range(spec.samples)]
+    task, split = tuning.task, tuning.data[tuning.spec.split]
+    nll = likelihood(tuning.model, split.items)
+    rows = [(i, 0) for i in range(len(split.examples))]  # example's index, sample
+    answers, rate, counts = nll.answer or [], None, {}
+    if isinstance(tuning.model, LanguageModel):
+        asked = range(len(split.examples))[: tuning.spec.data.generate]
+        rows = [(i, sample) for i in asked for sample in range(tuning.spec.data.samples)]
         begun = time.perf_counter()
-        generated = _generate(
-            subject, task, spec, shots, [(data.examples[i], sample) for i, sample in rows], seed
-        )
+        generated = _generate(tuning, tuning.model, [(split.examples[i], n) for i, n in rows])
         rate = generated.tokens / (time.perf_counter() - begun) if generated.tokens else None
-        answers, counts = (
-            list(generated.answers),
-            {"prompts_cut": generated.cut, "batches_halved": generated.halvings},
-        )
+        answers = list(generated.answers)
+        counts = {"prompts_cut": generated.cut, "batches_halved": generated.halvings}
     metrics: dict[str, float | None] = {
-        "nll": found.mean if math.isfinite(found.mean) else None,
+        "nll": nll.mean if math.isfinite(nll.mean) else None,
         task.primary: None,
     }
-    each: list[float | None] = []
+    scores: list[float | None] = []
     if rows:
-        scores = task.score([data.examples[i] for i, _ in rows], answers)
-        metrics |= scores.metrics
-        each = scores.per_example
-    unasked = [(i, 0) for i in range(rows[-1][0] + 1 if rows else 0, len(data.examples))]
-    examples = [data.examples[i] for i, _ in [*rows, *unasked]]
-    predictions = pd.DataFrame(
-        {
-            "id": [example.id for example in examples],
-            "subset": [example.subset for example in examples],
-            "sample": [sample for _, sample in [*rows, *unasked]],
-            "target": [
-                None if isinstance(example.target, str) else example.target for example in examples
-            ],  # labels, no text
-            "nll": [found.nll[i] for i, _ in [*rows, *unasked]],
-            "count": [found.count[i] for i, _ in [*rows, *unasked]],
-            "answer": pd.Series([*answers, *[None] * len(unasked)]),
-            "score": pd.Series([*each, *[None] * len(unasked)], dtype="float64"),
-        }
+        scored = task.score([split.examples[i] for i, _ in rows], answers)
+        metrics |= scored.metrics
+        scores = scored.each
+    unasked = [(i, 0) for i in range(rows[-1][0] + 1 if rows else 0, len(split.examples))]
+    nothing = [None] * len(unasked)
+    predictions = _predictions(
+        split.examples, nll, [*rows, *unasked], [*answers, *nothing], [*scores, *nothing]
     )
     return Evaluation(metrics, predictions, time.perf_counter() - start, rate, counts)
 
 
+def _predictions(
+    examples: Sequence[Example],
+    nll: Likelihood,
+    rows: Sequence[tuple[int, int]],
+    answers: Sequence[Answer | None],
+    scores: Sequence[float | None],
+) -> pd.DataFrame:
+    """One row for each (example, sample). A target is there where it is a label or a number."""
+    of_row = [examples[i] for i, _ in rows]
+    targets = [None if isinstance(example.target, str) else example.target for example in of_row]
+    return pd.DataFrame(
+        {
+            "id": [example.id for example in of_row],
+            "subset": [example.subset for example in of_row],
+            "sample": [sample for _, sample in rows],
+            "target": targets,
+            "nll": [nll.nll[i] for i, _ in rows],
+            "count": [nll.count[i] for i, _ in rows],
+            "answer": pd.Series(answers),
+            "score": pd.Series(scores, dtype="float64"),
+        }
+    )
+
+
 def _generate(
-    subject: LanguageModel,
-    task: AbstractTask,
-    spec: DataSpec,
-    shots: Sequence[Example],
-    asked: Sequence[tuple[Example, int]],
-    seed: int,
+    tuning: FineTuning, model: LanguageModel, asked: Sequence[tuple[Example, int]]
 ) -> Generated:
     """An answer to each (example, sample)."""
+    spec = tuning.spec
     return generate(
-        subject,
-        [few_shot(shots, example) for example, _ in asked],
-        spec.max_new_tokens,
-        task.stops,
-        GENERATE_TOKENS[subject.device.type],
-        spec.temperature,
-        [_seed(seed, example, sample) for example, sample in asked],
+        model,
+        [few_shot(tuning.shots, example) for example, _ in asked],
+        spec.data.max_new_tokens,
+        tuning.task.stops,
+        GENERATE_TOKENS[model.device.type],
+        spec.data.temperature,
+        [_seed(spec.seed, example, sample) for example, sample in asked],
     )
 
 
 def _seed(seed: int, example: Example, sample: int) -> int:
-    """What an answer's draws follow from: not from which other examples are asked."""
-    return int.from_bytes(
-        hashlib.sha256(f"{seed}/{sample}/{example.id}".encode()).digest()[:7], "big"
-    )
+    """Of an answer's draws: the same whichever other examples are asked."""
+    digest = hashlib.sha256(f"{seed}/{sample}/{example.id}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")

@@ -15,13 +15,10 @@ from peftbench.errors import InputError
 from peftbench.training.models import LanguageModel, by_length
 
 STOP_WINDOW = 24  # tokens at the end of an answer in which a stop string is looked for
-FREED = (
-    1 / 8
-)  # part of the rows that must have finished before they are replaced, which copies the cache
-READ_TOKENS = {
-    "cpu": 1024,
-    "cuda": 16384,
-}  # padded tokens of prompts that are read at once: more is no faster, and pads more
+# part of the rows that must have finished before others take their places, which copies the cache
+FREED = 1 / 8
+# padded tokens of prompts that are read at once; more is no faster, and adds padding
+READ_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 
 @dataclass(frozen=True)
@@ -29,9 +26,9 @@ class Generated:
     """Answers in the order of their prompts, and what it took."""
 
     answers: list[str]
-    tokens: int  # generated, with those that ended an answer
-    cut: int  # prompts that lost their start, since the window had no room for them and an answer
-    halvings: int  # times that memory was short
+    tokens: int  # generated, including those that ended an answer
+    cut: int  # prompts that lost their start, for want of room in the window
+    halvings: int  # how often memory was short
 
 
 @dataclass(frozen=True)
@@ -54,16 +51,11 @@ class Drawing:
     def draw(self, logits: Tensor, prompts: Sequence[int], places: Sequence[int]) -> Tensor:
         """The next token of each row of logits, (rows, vocabulary): whose prompt it is, and which
         of its tokens, from 0."""
-        reached = (logits.float() / self.temperature).softmax(-1).cpu().double().cumsum(-1)
-        goal = (
-            self.uniform[list(prompts), list(places), None] * reached[:, -1:]
-        )  # what rounding leaves below 1 is nobody's
-        return (
-            torch.searchsorted(reached, goal, right=True)
-            .clamp(max=logits.shape[-1] - 1)
-            .squeeze(-1)
-            .to(logits.device)
-        )
+        cumulative = (logits.float() / self.temperature).softmax(-1).cpu().double().cumsum(-1)
+        # times the sum of the probabilities, which rounding may leave below 1
+        uniform = self.uniform[list(prompts), list(places), None] * cumulative[:, -1:]
+        token = torch.searchsorted(cumulative, uniform, right=True)  # (rows, 1)
+        return token.clamp(max=logits.shape[-1] - 1).squeeze(-1).to(logits.device)
 
 
 class End:
@@ -90,23 +82,22 @@ class End:
         return any(stop in tail for stop in self.stops)
 
     def _closes(self, token: int) -> bool:
-        """Whether a stop string may be complete with this token: decoding every answer at every
-        step would take longer than the network on a GPU."""
+        """Whether a stop string may be complete with this token. Without this test every answer
+        would be decoded at every step, which takes longer than the network on a GPU."""
         if token not in self.closing:
-            text = self.text([*self.before, token])[
-                len(self.text(self.before)) :
-            ]  # alone, it might lose a leading space
+            # after another token, since alone it might lose a leading space
+            text = self.text([*self.before, token])[len(self.text(self.before)) :]
             self.closing[token] = any(stop[-1] in text for stop in self.stops)
         return self.closing[token]
 
 
 @dataclass(frozen=True)
 class Running:
-    """Answers in progress, one a row. What a row has read stands at its right end."""
+    """Answers in progress, one in each row. The tokens that a row has read are at its right end."""
 
-    prompts: list[int]  # whose each row is
-    token: Tensor  # (rows,), what is read next
-    mask: Tensor  # (rows, width), of what has been read
+    prompts: list[int]  # the prompt of each row
+    token: Tensor  # (rows,), read next
+    mask: Tensor  # (rows, width), of the tokens that have been read
     cache: DynamicCache  # keys and values, (rows, heads, width, size) in each layer
 
     def only(self, rows: list[int]) -> "Running":
@@ -118,7 +109,8 @@ class Running:
         )
 
     def trimmed(self) -> "Running":
-        """Without the columns that are padding in every row. The cache is the same object, changed."""
+        """Without the columns that are padding in every row. The cache is the same object,
+        changed."""
         start = self.mask.shape[1] - int(self.mask.sum(1).max())
         layers: list[Any] = self.cache.layers
         for layer in layers:
@@ -145,18 +137,17 @@ class Work:
         self.drawing = drawing
         self.new: list[list[int]] = [[] for _ in prompts]
         self.unfinished = set(range(len(prompts)))
-        self.in_use = (0, 0)  # rows and tokens that were last wanted at once
-        self.joins = all(
-            type(layer) is DynamicLayer for layer in DynamicCache(config=model.net.config).layers
-        )  # others have a window
+        self.in_use = (0, 0)  # rows and tokens of the last batch that was tried
+        # whether rows may join a batch in progress: caches of other kinds have a window
+        layers = DynamicCache(config=model.net.config).layers
+        self.joins = all(type(layer) is DynamicLayer for layer in layers)
 
     @torch.inference_mode()
     def finish(self, tokens: int) -> None:
-        """Generate what is unfinished, with about `tokens` tokens in progress, to come ones and
-        padding included; one row at least."""
-        waiting = sorted(
-            self.unfinished, key=lambda i: len(self.prompts[i])
-        )  # the longest is read first
+        """Generate what is unfinished. About `tokens` tokens are in progress at a time, counting
+        padding and the tokens that the answers may still get, but one row at least."""
+        # the longest is read first
+        waiting = sorted(self.unfinished, key=lambda i: len(self.prompts[i]))
         for prompt in waiting:
             self.new[prompt] = []
         running: Running | None = None
@@ -165,9 +156,9 @@ class Work:
                 running = self._unfinished(running)
             busy = len(running.prompts) if running else 0
             if waiting and (self.joins or not busy):
+                in_progress = running.prompts if running else []
                 longest = self.max_new_tokens + max(
-                    len(self.prompts[i])
-                    for i in [*(running.prompts if running else []), waiting[-1]]
+                    len(self.prompts[i]) for i in [*in_progress, waiting[-1]]
                 )
                 free = max(tokens // longest, 1) - busy
                 if not busy or free > FREED * busy:
@@ -187,62 +178,44 @@ class Work:
         left = running.only(alive)
         return left.trimmed() if self.joins else left
 
-    def _read(self, chosen: list[int]) -> list[Running]:
+    def _read(self, taken: list[int]) -> list[Running]:
         """The prompts, with the first token of each answer, those of like length together."""
-        budget = (
-            READ_TOKENS[self.model.device.type]
-            if self.joins
-            else sum(len(self.prompts[i]) for i in chosen) * len(chosen)
-        )
-        groups = [
-            [chosen[i] for i in batch]
-            for batch in by_length([len(self.prompts[i]) for i in chosen], budget)
-        ]
-        found = []
-        for group in groups:
+        lengths = [len(self.prompts[i]) for i in taken]
+        budget = READ_TOKENS[self.model.device.type] if self.joins else sum(lengths) * len(taken)
+        groups: list[Running] = []
+        for batch in by_length(lengths, budget):
+            group = [taken[i] for i in batch]
             ids, mask = self.model.pad_rows([self.prompts[i] for i in group], left=True)
             cache = DynamicCache(config=self.model.net.config)
-            found.append(
-                Running(group, self._next(group, self.model.inputs(ids, mask), cache), mask, cache)
-            )
-        return found
+            token = self._next(group, self.model.inputs(ids, mask), cache)
+            groups.append(Running(group, token, mask, cache))
+        return groups
 
     def _step(self, running: Running) -> Running:
-        reads = [
-            [prompt in self.unfinished] for prompt in running.prompts
-        ]  # a finished row stays where it is, within the window
-        mask = torch.cat(
-            [
-                running.mask,
-                torch.tensor(reads, dtype=running.mask.dtype, device=running.mask.device),
-            ],
-            1,
-        )
+        # a finished row reads no more, and so stays within the window
+        reads = [[prompt in self.unfinished] for prompt in running.prompts]
+        mask = torch.cat([running.mask, running.mask.new_tensor(reads)], 1)
         inputs = {"input_ids": running.token[:, None], "attention_mask": mask}
         if "position_ids" in self.model.accepted:
             inputs["position_ids"] = mask.sum(-1, keepdim=True) - 1
-        return Running(
-            running.prompts, self._next(running.prompts, inputs, running.cache), mask, running.cache
-        )
+        token = self._next(running.prompts, inputs, running.cache)
+        return Running(running.prompts, token, mask, running.cache)
 
     def _next(self, prompts: list[int], inputs: dict[str, Tensor], cache: DynamicCache) -> Tensor:
-        """The next token of each row, (rows,), noted where its answer is unfinished."""
+        """The next token of each row, (rows,); an unfinished answer gets it."""
         last = {"logits_to_keep": 1} if "logits_to_keep" in self.model.accepted else {}
-        logits = self.model.net(**inputs, **last, past_key_values=cache, use_cache=True).logits[
-            :, -1
-        ]  # (rows, vocabulary)
+        output = self.model.net(**inputs, **last, past_key_values=cache, use_cache=True)
+        logits = output.logits[:, -1]  # (rows, vocabulary)
         if self.drawing is None:
             token = logits.argmax(-1)
         else:
-            token = self.drawing.draw(
-                logits, prompts, [min(len(self.new[i]), self.max_new_tokens - 1) for i in prompts]
-            )
+            places = [min(len(self.new[i]), self.max_new_tokens - 1) for i in prompts]
+            token = self.drawing.draw(logits, prompts, places)
         for prompt, value in zip(prompts, token.tolist(), strict=True):
             if prompt in self.unfinished:
-                self.new[prompt].append(value)
-                if len(self.new[prompt]) == self.max_new_tokens or self.end.reached(
-                    self.new[prompt]
-                ):
+                answer = self.new[prompt]
+                answer.append(value)
+                if len(answer) == self.max_new_tokens or self.end.reached(answer):
                     self.unfinished.remove(prompt)
         return token
 
@@ -278,13 +251,15 @@ def generate(
     """Answers, each cut before its first stop string; greedy at temperature 0, else drawn, with one
     seed per prompt.
 
-    About `batch_tokens` tokens are in progress, answers to come and padding included; half as many
-    where memory is short. Raises InputError where the model's window has no room for an answer.
+    About `batch_tokens` tokens are in progress at a time, counting padding and the tokens that the
+    answers may still get; half as many where memory is short. Raises InputError where the model's
+    window has no room for an answer.
     """
     room = None if model.window is None else model.window - max_new_tokens
     if room is not None and room < 1:
         raise InputError(
-            f"max_new_tokens = {max_new_tokens} leaves no room for a prompt in the model's window of {model.window} tokens"
+            f"max_new_tokens = {max_new_tokens} leaves no room for a prompt "
+            f"in the model's window of {model.window} tokens"
         )
     whole: list[list[int]] = [model.tokenizer(prompt)["input_ids"] for prompt in prompts]
     encoded = [tokens if room is None else tokens[-room:] for tokens in whole]
@@ -311,7 +286,7 @@ def generate(
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether an error says that memory is short; torch has a plain RuntimeError for it on a CPU."""
+    """Whether an error says that memory is short; on a CPU torch raises a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

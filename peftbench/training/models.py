@@ -1,4 +1,4 @@
-"""Classifier and LanguageModel: all that knows tokens."""
+"""Classifier and LanguageModel: the only place that knows tokens."""
 
 import abc
 import functools
@@ -26,7 +26,7 @@ from transformers.models.auto.modeling_auto import (
 from peftbench import assets
 from peftbench.errors import InputError
 from peftbench.methods.linear import linearize
-from peftbench.tasks.base import Example, Kind
+from peftbench.tasks.base import Example, TaskKind
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Scored:
+class BatchResult:
     """Per item of a batch: summed nll of its supervised tokens, their number, and the network's
     answer where one forward gives it."""
 
@@ -64,7 +64,7 @@ class Scored:
     answer: Tensor | None  # (items,)
 
 
-class AbstractSubject(abc.ABC):
+class AbstractModel(abc.ABC):
     """A model under test: network, tokenizer, and the way between text and tensors. A subclass is
     final."""
 
@@ -79,7 +79,8 @@ class AbstractSubject(abc.ABC):
         )
         if self.pad is None:
             raise InputError(
-                f"the tokenizer of {net.config.name_or_path} has neither a padding nor an end-of-sequence token"
+                f"the tokenizer of {net.config.name_or_path} has neither a padding token "
+                "nor an end-of-sequence token"
             )
         net.config.pad_token_id = self.pad
 
@@ -99,8 +100,12 @@ class AbstractSubject(abc.ABC):
         """The items as one padded batch on the device."""
 
     @abc.abstractmethod
-    def score(self, batch: Batch) -> Scored:
-        """One forward pass."""
+    def logits(self, batch: Batch) -> Tensor:
+        """The network's output for a batch, in the network's dtype."""
+
+    @abc.abstractmethod
+    def score(self, batch: Batch) -> BatchResult:
+        """One forward pass. The loss is computed in float32."""
 
     def head_parameters(self) -> list[nn.Parameter]:
         """The parameters of `head`."""
@@ -122,7 +127,7 @@ class AbstractSubject(abc.ABC):
         return ids.to(self.device), mask.to(self.device)
 
 
-class Classifier(AbstractSubject):
+class Classifier(AbstractModel):
     """A transformers sequence classifier; with one label it is a regression, whose nll is that of a
     normal with unit variance."""
 
@@ -162,21 +167,23 @@ class Classifier(AbstractSubject):
             ids.numel(),
         )
 
-    def score(self, batch: Batch) -> Scored:
-        logits = self.net(**batch.inputs).logits.float()  # (items, labels)
+    def logits(self, batch: Batch) -> Tensor:
+        return self.net(**batch.inputs).logits  # (items, labels)
+
+    def score(self, batch: Batch) -> BatchResult:
+        logits = self.logits(batch).float()
         count = torch.ones(len(logits), device=logits.device)
         if self.regression:
             value = logits.squeeze(-1)
-            nll = 0.5 * (value - batch.target).square() + 0.5 * torch.log(
-                torch.tensor(2 * torch.pi)
-            )
-            return Scored(nll, count, value)
-        return Scored(
+            constant = 0.5 * torch.log(torch.tensor(2 * torch.pi))
+            nll = 0.5 * (value - batch.target).square() + constant
+            return BatchResult(nll, count, value)
+        return BatchResult(
             F.cross_entropy(logits, batch.target, reduction="none"), count, logits.argmax(-1)
         )
 
 
-class LanguageModel(AbstractSubject):
+class LanguageModel(AbstractModel):
     """A transformers causal language model. Batches are padded on the left, so that the answers end
     at the same place."""
 
@@ -195,9 +202,8 @@ class LanguageModel(AbstractSubject):
             )
         target = [*target, self.tokenizer.eos_token_id]
         truncated = len(prompt) + len(target) > self.max_length
-        target = target[
-            : self.max_length - 1
-        ]  # an answer as long as the window leaves room for one token of the prompt
+        # an answer as long as the window leaves room for one token of the prompt
+        target = target[: self.max_length - 1]
         prompt = prompt[-(self.max_length - len(target)) :]  # the prompt's end matters most
         return Item(prompt, target, truncated)
 
@@ -212,15 +218,18 @@ class LanguageModel(AbstractSubject):
             self.inputs(ids, mask), target.to(self.device), sum(map(len, rows)), ids.numel()
         )
 
-    def score(self, batch: Batch) -> Scored:
+    def logits(self, batch: Batch) -> Tensor:
+        # Only where an answer may be: with a large vocabulary the others would be the largest
+        # tensor of a step.
         keep = batch.target.shape[1]
-        # Logits only where an answer may be: a large vocabulary makes the others the largest tensor
-        # of a step.
-        logits = self._logits(batch.inputs, keep + 1)[:, :-1].float()  # (items, keep, vocabulary)
+        return self._logits(batch.inputs, keep + 1)[:, :-1]  # (items, keep, vocabulary)
+
+    def score(self, batch: Batch) -> BatchResult:
+        logits = self.logits(batch).float()
         nll = F.cross_entropy(
             logits.transpose(1, 2), batch.target, ignore_index=self.IGNORE, reduction="none"
         )  # (items, keep)
-        return Scored(nll.sum(1), (batch.target != self.IGNORE).sum(1), None)
+        return BatchResult(nll.sum(1), (batch.target != self.IGNORE).sum(1), None)
 
     def inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """What the network takes for left-padded rows."""
@@ -278,20 +287,21 @@ def read_config(name: str) -> Any:
         what = (
             "no readable config.json in this folder"
             if Path(name).is_dir()
-            else "not a local folder, and not to be had from the hub"
+            else "not a local folder, and not available from the hub"
         )
         raise InputError(
             f"model {name!r}: {what} (packaged models: {known}): {str(error).splitlines()[0]}"
         ) from error
 
 
-def check_kind(name: str, config: Any, kind: Kind) -> None:
+def check_kind(name: str, config: Any, kind: TaskKind) -> None:
     """Raises InputError where a model cannot do a task of this kind."""
     family = type(config)
     if kind == "generation":
         if family not in MODEL_FOR_CAUSAL_LM_MAPPING or family in MODEL_FOR_MASKED_LM_MAPPING:
             raise InputError(
-                f"model {name!r} ({config.model_type}) is no causal language model, which generation tasks need"
+                f"model {name!r} ({config.model_type}) is no causal language model, "
+                "which generation tasks need"
             )
     elif family not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise InputError(
@@ -299,7 +309,7 @@ def check_kind(name: str, config: Any, kind: Kind) -> None:
         )
 
 
-def skeleton(name: str, kind: Kind, labels: int) -> Any:
+def skeleton(name: str, kind: TaskKind, labels: int) -> Any:
     """The network on the meta device: its structure without weights. Raises InputError as
     read_config and check_kind do."""
     config = read_config(name)
@@ -315,8 +325,8 @@ def skeleton(name: str, kind: Kind, labels: int) -> Any:
 
 
 def load(
-    name: str, kind: Kind, labels: int, *, device: torch.device, dtype: torch.dtype, max_length: int
-) -> AbstractSubject:
+    name: str, kind: TaskKind, labels: int, *, device: torch.device, dtype: torch.dtype, max_length: int
+) -> AbstractModel:
     """The model on its device. A classification head is new: torch's global generator gives its
     initial values."""
     config = read_config(name)
@@ -335,5 +345,5 @@ def load(
         raise InputError(f"model {name!r}: {str(error).splitlines()[0]}") from error
     linearize(net)
     moved: Any = net
-    subject = LanguageModel if kind == "generation" else Classifier
-    return subject(moved.to(device), tokenizer, device, max_length)
+    model_type = LanguageModel if kind == "generation" else Classifier
+    return model_type(moved.to(device), tokenizer, device, max_length)

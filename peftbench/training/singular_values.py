@@ -12,10 +12,15 @@ LAYERS = 24  # at most, evenly spaced over the model
 DIRECTIONS = (1, 2, 4, 8, 16, 32, 64, 128)  # the ranks that low-rank methods take
 
 
-def weights(net: nn.Module) -> dict[str, Tensor]:
-    """Copies, on the CPU, of the weights (out, in) of some of the trunk's linear layers."""
-    layers = linear_layers(net, "all-linear")
-    stride = -(-len(layers) // LAYERS)
+def trained_weights(net: nn.Module) -> dict[str, Tensor]:
+    """Copies, on the CPU, of the weights (out, in) of some of the trunk's linear layers that are
+    trained themselves, as in full fine-tuning; else none."""
+    layers = {
+        name: layer
+        for name, layer in linear_layers(net, "all-linear").items()
+        if layer.weight.requires_grad
+    }
+    stride = -(-len(layers) // LAYERS) or 1
     return {
         name: layers[name].weight.detach().to("cpu", copy=True) for name in list(layers)[::stride]
     }
@@ -25,10 +30,11 @@ def weights(net: nn.Module) -> dict[str, Tensor]:
 def spectra(before: Mapping[str, Tensor], net: nn.Module) -> dict[str, float | None]:
     """Means over layers, of W (`.weight`) and of its change W' - W (`.change`): `energy8`, the
     share of the first eight in all squared singular values, likewise for the other DIRECTIONS, and
-    `effective_rank`. All None where a matrix is zero: it has no directions."""
-    changes = [
-        net.get_submodule(name).weight.detach().cpu() - weight for name, weight in before.items()
-    ]  # type: ignore[union-attr]
+    `effective_rank`. All None where a matrix is zero: it has no directions. Empty without weights."""
+    if not before:
+        return {}
+    layers = linear_layers(net, "all-linear")
+    changes = [layers[name].weight.detach().cpu() - weight for name, weight in before.items()]
     return _means(list(before.values()), "weight") | _means(changes, "change")
 
 

@@ -1,0 +1,120 @@
+"""Adapters in the format of huggingface/peft: adapter_config.json and adapter_model.safetensors."""
+
+import abc
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+from torch import Tensor, nn
+
+from peftbench.errors import InputError
+from peftbench.methods.base import AbstractFile
+from peftbench.methods.linear import AbstractAdapted, TransposedLinear, adapted_layers, replace
+from peftbench.spec import validated
+
+CONFIG = "adapter_config.json"
+SHARED = "base_model."  # before the names of tensors that all layers share
+LAYER = "base_model.model."  # before the names of a module's tensors
+
+
+class AbstractSettings(BaseModel, abc.ABC):
+    """What of an adapter_config.json decides how the layers compute. A subclass is one of peft's
+    kinds of adapter, and final."""
+
+    # further keys are peft's own business
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    peft_type: ClassVar[str]  # peft's name of the kind
+    parts: ClassVar[tuple[str, ...]]  # names of a layer's tensors
+    r: PositiveInt
+    modules_to_save: tuple[str, ...] | None = None
+
+    @abc.abstractmethod
+    def build(self, linears: Sequence[nn.Linear]) -> list[AbstractAdapted]:
+        """The adapted layers, whose values are still to be filled in."""
+
+
+class AdapterFile(AbstractFile):
+    """The adapted layers, and the head where there is one. Trained tensors are float32 even beside
+    a bfloat16 base; VeRA's random pair and the head have the dtype they are used in."""
+
+    weights: ClassVar[str] = "adapter_model.safetensors"
+
+    def __init__(self, settings: type[AbstractSettings]) -> None:
+        self.settings = settings
+
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        shared: dict[str, Tensor] = {}
+        for name, layer in adapted_layers(model):
+            shared = layer.shared()
+            for part, tensor in layer.tensors().items():
+                yield f"{LAYER}{name}.{part}", tensor
+        for part, tensor in shared.items():
+            yield SHARED + part, tensor
+        for name in head:
+            for part, tensor in model.get_submodule(name).state_dict().items():
+                yield f"{LAYER}{name}.{part}", tensor
+
+    def texts(self, model: nn.Module, head: Sequence[str], base_model: str) -> dict[str, str]:
+        """All that peft cannot guess; for the rest it takes its defaults, which is plain LoRA or
+        VeRA."""
+        layers = dict(adapted_layers(model))
+        if not layers:
+            raise ValueError("the model has no adapted layer (was it merged?)")
+        config = next(iter(layers.values())).settings() | {
+            "peft_type": self.settings.peft_type,
+            "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
+            "base_model_name_or_path": base_model,
+            "inference_mode": True,
+            "bias": "none",
+            "target_modules": _targets(model, layers),
+            "modules_to_save": list(head) or None,
+            # Of a model that has both layouts peft sets this anew for each layer, with a warning.
+            "fan_in_fan_out": any(
+                isinstance(layer.base, TransposedLinear) for layer in layers.values()
+            ),
+        }
+        return {CONFIG: json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"}
+
+    def prepare(
+        self, model: nn.Module, path: Path, stored: Mapping[str, Tensor], note: Mapping[str, str]
+    ) -> Sequence[str]:
+        settings = self._read(path.parent / CONFIG)
+        linears: dict[str, nn.Linear] = {}
+        for name, module in model.named_modules():
+            if any(f"{LAYER}{name}.{part}" in stored for part in settings.parts):
+                if not isinstance(module, nn.Linear):
+                    raise InputError(
+                        f"{path}: {name!r} is no linear layer of the model "
+                        f"but {type(module).__name__}"
+                    )
+                linears[name] = module
+        if not linears:
+            raise InputError(f"{path}: no tensor of it belongs to a linear layer of the model")
+        for name, layer in zip(linears, settings.build(list(linears.values())), strict=True):
+            replace(model, name, layer)
+        return settings.modules_to_save or ()
+
+    def _read(self, path: Path) -> AbstractSettings:
+        """An adapter_config.json. Raises InputError that names the key."""
+        try:
+            raw: Any = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not JSON: {error}") from error
+        if not isinstance(raw, dict) or raw.get("peft_type") != self.settings.peft_type:
+            raise InputError(f"{path}: peft_type: must be {self.settings.peft_type}")
+        return validated(self.settings, raw, str(path))
+
+
+def _targets(model: nn.Module, layers: Mapping[str, AbstractAdapted]) -> list[str] | str:
+    """The layers' full names; where peft, which compares the ends of names, would select more by
+    them, an exact expression."""
+    endings = tuple(f".{name}" for name in layers)
+    if any(name.endswith(endings) and name not in layers for name, _ in model.named_modules()):
+        return "|".join(map(re.escape, layers))
+    return list(layers)

@@ -1,0 +1,87 @@
+"""Where a run takes place: the device, what it can do, and the software."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from peftbench.record import Environment
+from peftbench.spec import Dtype
+
+
+def choose_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def auto_dtype(device: torch.device) -> Dtype:
+    """What the dtype "auto" comes to on a device. A CPU without bfloat16 instructions is hundreds
+    of times slower in it, so that a CPU always gets float32."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return "bfloat16"
+    return "float32"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called; a CPU with the number of threads that torch uses on it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        name = names[0] if names else name
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def load_average() -> float | None:
+    """Processes that were running or waiting for a CPU, as a mean over one minute; None where the
+    system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def environment(device: torch.device, sandbox: str | None = None) -> Environment:
+    """Where this process runs, at the start of a run."""
+    commit, dirty = _git_state()
+    return Environment(
+        commit=commit,
+        dirty=dirty,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        transformers=importlib.metadata.version("transformers"),
+        threads=torch.get_num_threads(),
+        device_name=device_name(device),
+        load_at_start=load_average(),
+        sandbox=sandbox,
+    )
+
+
+def _git_state() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that this package runs from, and whether tracked files differ from it;
+    None where it is no checkout."""
+    root = Path(__file__).parent.parent.parent
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", *command], cwd=root, capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return commit, bool(status)

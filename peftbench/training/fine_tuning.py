@@ -1,0 +1,213 @@
+"""What is being trained: a run's spec made into a model, a method, an optimizer and batches."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from peftbench.errors import InputError
+from peftbench.methods import METHODS
+from peftbench.methods.base import AbstractMethod
+from peftbench.spec import RunSpec, TrainSpec
+from peftbench.tasks import TASKS
+from peftbench.tasks.base import AbstractTask, Example, Split, sample
+from peftbench.training.models import AbstractModel, Batch, Item, load, skeleton
+
+POOL = 32  # batches that are sorted by length together
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """The examples of a split that a run uses, as text and as tokens."""
+
+    examples: list[Example]
+    items: list[Item]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """A method attached to a model, with all that training and scoring it take."""
+
+    spec: RunSpec
+    task: AbstractTask
+    method: AbstractMethod
+    model: AbstractModel  # the method is attached to its network
+    optimizer: torch.optim.Optimizer | None  # None: nothing is trained
+    data: dict[Split, EncodedSplit]
+    batches: list[list[int]]  # of each step, indices of training examples
+    shots: list[Example]  # before the prompt of every generated answer
+    total_params: int  # of the plain model, head included
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, counted from 1."""
+        return self._collated(self.batches[step - 1])
+
+    def largest_batch(self) -> Batch:
+        """The batch with the most tokens, padding included."""
+        items = self.data["train"].items
+        return self._collated(
+            max(self.batches, key=lambda batch: len(batch) * max(items[i].length for i in batch))
+        )
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean nll of the batch's supervised tokens."""
+        result = self.model.score(batch)
+        return result.nll.sum() / result.count.sum()
+
+    def _collated(self, indices: Sequence[int]) -> Batch:
+        items = self.data["train"].items
+        return self.model.collate([items[i] for i in indices])
+
+
+def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
+    """Load, attach and encode. Seeds torch's global generator, and demands repeatable kernels of
+    this process. Raises InputError."""
+    _make_repeatable(spec.seed)
+    task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
+    sizes = {"train": spec.data.train, "valid": spec.data.valid, "test": spec.data.test}
+    examples: dict[Split, list[Example]] = {
+        split: _examples(task, spec, split, sizes[split]) for split in _splits(spec)
+    }
+    shots = shots_of(task, spec)
+    model = load(
+        spec.model,
+        task.kind,
+        _labels(type(task)),
+        device=device,
+        dtype=getattr(torch, spec.train.dtype),
+        max_length=spec.data.max_length,
+    )
+    total_params = sum(p.numel() for p in model.net.parameters())
+    data: dict[Split, EncodedSplit] = {
+        split: EncodedSplit(part, [model.encode(example) for example in part])
+        for split, part in examples.items()
+    }
+    return FineTuning(
+        spec=spec,
+        task=task,
+        method=method,
+        model=model,
+        optimizer=attach(method, model, spec),
+        data=data,
+        batches=plan_batches(
+            [item.length for item in data["train"].items],
+            spec.train.batch_size,
+            spec.train.steps,
+            spec.seed,
+        ),
+        shots=shots,
+        total_params=total_params,
+    )
+
+
+def check_specs(specs: Sequence[RunSpec]) -> None:
+    """Try everything that can be wrong with a spec and is cheap to try: the task's data, the
+    model's configuration, the method's fit to its structure. Raises InputError."""
+    for spec in {(spec.task, spec.data, *_splits(spec)): spec for spec in specs}.values():
+        task = TASKS[spec.task]()
+        for split in _splits(spec):
+            _examples(task, spec, split, None)
+        shots_of(task, spec)
+    distinct = {(spec.model, spec.task, spec.method, repr(spec.args)): spec for spec in specs}
+    for spec in distinct.values():
+        task_type = TASKS[spec.task]
+        METHODS[spec.method].build(spec.args).attach(
+            skeleton(spec.model, task_type.kind, _labels(task_type)), torch.Generator()
+        )
+
+
+def attach(
+    method: AbstractMethod, model: AbstractModel, spec: RunSpec
+) -> torch.optim.Optimizer | None:
+    """Attach the method, add the head's own group, and make the optimizer; None where nothing is
+    trained."""
+    method.attach(model.net, torch.Generator().manual_seed(spec.seed))
+    head = model.head_parameters()
+    for parameter in head:
+        parameter.requires_grad_(True)
+    outside = {id(parameter) for parameter in head}
+    own = [p for p in model.net.parameters() if p.requires_grad and id(p) not in outside]
+    groups = method.param_groups(own, model.net, spec.train.lr) if own else []
+    groups.append({"params": head, "lr": spec.train.head_lr})
+    return make_optimizer(groups, spec.train) if own or head else None
+
+
+def make_optimizer(groups: list[dict[str, Any]], spec: TrainSpec) -> torch.optim.AdamW:
+    """AdamW; `peak` in each group keeps the learning rate that the schedule multiplies."""
+    groups = [group | {"peak": group["lr"]} for group in groups if group["params"]]
+    return torch.optim.AdamW(
+        groups,
+        betas=(spec.beta1, spec.beta2),
+        eps=spec.eps,
+        weight_decay=spec.weight_decay,
+        fused=True,
+    )
+
+
+def plan_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:
+    """Which examples make up the batch of each step: `steps` lists of indices.
+
+    Epoch after epoch in a new random order; within a pool of 32 batches examples of like length
+    share a batch (padding is computed like anything else), and the pool's batches come in random
+    order. An epoch's incomplete last batch is left out, unless it is the only one.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    batches: list[list[int]] = []
+    size = min(batch_size, len(lengths))
+    while len(batches) < steps:
+        order = torch.randperm(len(lengths), generator=rng).tolist()
+        order = order[: len(order) // size * size]
+        for start in range(0, len(order), size * POOL):
+            pool = sorted(order[start : start + size * POOL], key=lambda i: lengths[i])
+            cuts = [pool[i : i + size] for i in range(0, len(pool), size)]
+            batches.extend(cuts[i] for i in torch.randperm(len(cuts), generator=rng).tolist())
+    return batches[:steps]
+
+
+def shots_of(task: AbstractTask, spec: RunSpec) -> list[Example]:
+    """The training examples before every prompt: the same for all prompts and seeds, and among
+    those trained on. Raises InputError where there are fewer of those."""
+    if not spec.data.shots:
+        return []
+    examples = task.examples("train")
+    trained = len(sample(examples, spec.data.train))
+    if trained < spec.data.shots:
+        raise InputError(
+            f"data.shots = {spec.data.shots}, "
+            f"but task {spec.task!r} trains on {trained} examples only"
+        )
+    return sample(examples, spec.data.shots)
+
+
+def _make_repeatable(seed: int) -> None:
+    """Seed what draws from global generators (a new head's initial values, dropout masks) and
+    demand repeatable kernels."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed by deterministic cuBLAS
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.manual_seed(seed)
+    # warn only: a model may need a CUDA kernel that has no repeatable form
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _splits(spec: RunSpec) -> list[Split]:
+    """The splits that a run reads."""
+    splits: list[Split] = ["train", *(["valid"] if spec.train.eval_every else []), spec.split]
+    return list(dict.fromkeys(splits))
+
+
+def _examples(task: AbstractTask, spec: RunSpec, split: Split, n: int | None) -> list[Example]:
+    """`n` examples of a split. Raises InputError where there are none."""
+    examples = sample(task.examples(split), n)
+    if not examples:
+        raise InputError(f"task {spec.task!r}: split {split!r} is empty")
+    return examples
+
+
+def _labels(task: type[AbstractTask]) -> int:
+    return len(task.labels) if task.kind == "classification" else 1

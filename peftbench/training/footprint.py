@@ -1,0 +1,208 @@
+"""What training takes whatever the machine: parameters, bytes, FLOPs."""
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from peftbench.methods import files
+from peftbench.methods.base import AbstractMethod
+from peftbench.record import Footprint, Parts
+
+Part = Literal["weights", "gradients", "optimizer", "activations", "other"]
+
+
+class PeakBytes(TorchDispatchMode):
+    """Live tensor bytes: current, at the peak, and what the peak is made of.
+
+    Every storage that an operation returns is counted once from its birth until it is freed, on any
+    device and under FakeTensorMode. Scratch memory inside one operation is not seen. What lives
+    before must be named with `hold`; what is born counts as `phase`, which the caller sets.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phase: Part = "activations"
+        self.live: dict[Part, int] = dict.fromkeys(
+            ("weights", "gradients", "optimizer", "activations", "other"), 0
+        )
+        self.peak_parts = dict(self.live)
+        self.peak = 0
+        # storage's id -> part, bytes, weak reference
+        self._part: dict[int, tuple[Part, int, Any]] = {}
+
+    def hold(self, part: Part, tensors: Iterable[Tensor]) -> None:
+        """Count `tensors` as `part`, whether they were seen before or not."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            key = id(storage)
+            if key in self._part:
+                old, size, reference = self._part[key]
+                self.live[old] -= size
+            else:
+                size, reference = storage.nbytes(), weakref.ref(storage, self._forget(key))
+            self._part[key] = (part, size, reference)
+            self.live[part] += size
+        self._note()
+
+    def _forget(self, key: int) -> Callable[[Any], None]:
+        def freed(_: Any) -> None:
+            part, size, _ = self._part.pop(key)
+            self.live[part] -= size
+
+        return freed
+
+    def _note(self) -> None:
+        total = sum(self.live.values())
+        if total > self.peak:
+            self.peak, self.peak_parts = total, dict(self.live)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        born = [
+            leaf
+            for leaf in tree_leaves(result)
+            if isinstance(leaf, Tensor) and id(leaf.untyped_storage()) not in self._part
+        ]
+        if born:
+            self.hold(self.phase, born)
+        return result
+
+    def parts(self) -> Parts:
+        """What the peak was made of, in bytes."""
+        return Parts(**self.peak_parts)
+
+
+def footprint(
+    method: AbstractMethod,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    loss: Callable[[], Tensor],
+    *,
+    total_params: int,
+    step: int,
+    head: Sequence[str] = (),
+) -> Footprint:
+    """What training `net`, to which `method` is attached, takes. Works under FakeTensorMode, where
+    all tensors must have been made. Leaves the network, the optimizer and torch's random generators
+    exactly as they were.
+
+    loss: the loss of the largest batch. total_params: of the plain model. step: the number of the
+    step that is measured, for `method.update`. head: names of the head's modules.
+    """
+    head_params = sum(p.numel() for name in head for p in net.get_submodule(name).parameters())
+    trained_params = sum(p.numel() for p in net.parameters() if p.requires_grad) - head_params
+
+    def update() -> None:
+        if optimizer is not None:
+            method.update(net, optimizer, step)
+
+    with unchanged(net, optimizer):
+        net.train(optimizer is not None)
+        if optimizer is not None and not optimizer.state:  # made by the first step
+            loss().backward()
+            update()
+        peak, parts, flops = step_peak(net, loss, optimizer, update)
+        optimizer_bytes = sum(tensor.nbytes for tensor in state_tensors(optimizer))
+    return Footprint(
+        trained_params=trained_params,
+        head_params=head_params,
+        updatable_params=trained_params + method.updatable(net),
+        total_params=total_params,
+        optimizer_bytes=optimizer_bytes,
+        adapter_file_bytes=files.file_bytes(method, net, head),
+        peak_bytes=peak,
+        peak_parts=parts,
+        flops_per_step=flops if optimizer is not None else None,
+    )
+
+
+def step_peak(
+    net: nn.Module,
+    loss: Callable[[], Tensor],
+    optimizer: torch.optim.Optimizer | None,
+    update: Callable[[], None],
+) -> tuple[int, Parts, int]:
+    """Peak bytes, their parts, and FLOPs of one training step: forward, backward, update. Without
+    an optimizer: of a forward pass.
+
+    Weights change, as in any step. The optimizer's state should exist already, as it does from the
+    second step on.
+    """
+    counter = FlopCounterMode(display=False)
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.grad = None
+    tracker = PeakBytes()
+
+    def hold_gradient(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            tracker.hold("gradients", [parameter.grad])
+
+    hooks = [p.register_post_accumulate_grad_hook(hold_gradient) for p in trained]
+    try:
+        with counter, tracker:
+            tracker.hold("weights", [*net.parameters(), *net.buffers()])
+            if optimizer is None:
+                with torch.inference_mode():
+                    loss()
+            else:
+                tracker.hold("optimizer", state_tensors(optimizer))
+                value = loss()
+                tracker.phase = "other"
+                value.backward()
+                update()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tracker.peak, tracker.parts(), counter.get_total_flops()
+
+
+def state_tensors(optimizer: torch.optim.Optimizer | None) -> list[Tensor]:
+    """Every tensor of the optimizer's state."""
+    return [
+        value
+        for state in (optimizer.state.values() if optimizer is not None else ())
+        for value in state.values()
+        if isinstance(value, Tensor)
+    ]
+
+
+@contextmanager
+def unchanged(net: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
+    """Whatever is done to the network and the optimizer within, afterwards they are as they were,
+    to the bit, and so are torch's random generators. The copies that this takes are on the CPU."""
+    modules = [(module, [dict(table) for table in _tables(module)]) for module in net.modules()]
+    gradients = [(parameter, parameter.grad) for parameter in net.parameters()]
+    states = {
+        parameter: dict(state)
+        for parameter, state in (optimizer.state.items() if optimizer is not None else ())
+    }
+    tensors = [*net.parameters(), *net.buffers(), *state_tensors(optimizer)]
+    copies = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
+    devices = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
+    with torch.random.fork_rng(list(devices)):
+        yield
+    for module, before in modules:
+        for table, entry in zip(_tables(module), before, strict=True):
+            table.clear()
+            table.update(entry)
+    for parameter, gradient in gradients:
+        parameter.grad = gradient
+    if optimizer is not None:
+        optimizer.state.clear()
+        optimizer.state.update(states)
+    with torch.no_grad():
+        for tensor, copy in zip(tensors, copies, strict=True):
+            tensor.copy_(copy)
+
+
+def _tables(module: nn.Module) -> list[dict[str, Any]]:
+    """Where a module keeps what it has: its attributes, parameters, buffers and children."""
+    return [vars(module), module._parameters, module._buffers, module._modules]
