@@ -158,9 +158,11 @@ def claims_command(
 ) -> None:
     """Judge the article's claims by the runs in the store: supported, refuted or undecided, each
     with its rule."""
-    from peftbench.article.claims import render
+    from peftbench.analysis.estimates import Results
+    from peftbench.article.verdicts import Verdicts
+    from peftbench.markup import as_text
 
-    print(render(door.claims(store), format, lang))
+    print(as_text(Verdicts.of(Results.read(Store(store))), format, lang))
 
 
 @app.command(
@@ -180,13 +182,14 @@ def recommend_command(
 ) -> None:
     """Say which method and settings did best in the store for a model, a task and a memory budget,
     and on what evidence."""
-    from peftbench.analysis.frame import frame
-    from peftbench.analysis.recommend import recommend, render
+    from peftbench.analysis.estimates import Results
+    from peftbench.analysis.recommend import described, recommend
 
-    found = recommend(frame(Store(store).read_all()), model, task, memory, samples)
-    print(
-        json.dumps(asdict(found), indent=2, allow_nan=False) if format == "json" else render(found)
-    )
+    answer = recommend(Results.read(Store(store)), model, task, memory, samples)
+    if format == "json":
+        print(json.dumps(asdict(answer), indent=2, allow_nan=False))
+    else:
+        print(described(answer))
 
 
 @app.command("report", epilog="Example: peftbench report --store results --out report.html")
@@ -196,21 +199,20 @@ def report_command(
 ) -> None:
     """Write one page, which needs no network: the tables to sort and filter, the plot, the claims
     and every run's record."""
-    import numpy as np
-
     from peftbench import tables
-    from peftbench.analysis.frame import frame
-    from peftbench.article import claims
+    from peftbench.analysis.estimates import Results
+    from peftbench.article.verdicts import verdicts
     from peftbench.page import page
 
-    results = Store(store)
-    records = list(results.read_all())
-    runs, rng = frame(records), np.random.default_rng(0)
-    found = claims.verdicts(runs, records, results.predictions, rng) if records else []
-    table = tables.comparison(runs, results.predictions, rng)
-    closing = tables.closing(runs, results.predictions, rng).sheet("en") if records else None
-    page.write(out, page.page(runs, records, found, table, closing))
-    print(f"{out}: {len(records)} runs" if records else f"{out}: {tables.EMPTY}")
+    results = Results.read(Store(store))
+    comparison = tables.comparison(results)
+    if not results.records:
+        page.write(out, page.page(results, comparison))
+        print(f"{out}: {tables.EMPTY.en}")
+        return
+    closing = tables.closing(results).sheet("en")
+    page.write(out, page.page(results, comparison, verdicts(results), closing))
+    print(f"{out}: {len(results.records)} runs")
 
 
 @app.command("show", epilog="Example: peftbench show 3f2a")
@@ -302,12 +304,11 @@ def _tasks() -> list[dict[str, Any]]:
 def _check_tasks(format: Format) -> None:
     from peftbench.tasks import TASKS, duplicates
 
+    counts = duplicates.duplicates_of(TASKS)
     if format == "json":
-        print(json.dumps([asdict(leaks) for leaks in duplicates.check(TASKS)], indent=2))
-        return
-    print(duplicates.HEADER)
-    for leaks in duplicates.check(TASKS):
-        print(duplicates.line(leaks), flush=True)
+        print(json.dumps([asdict(of_task) for of_task in counts], indent=2))
+    else:
+        print(duplicates.table(counts))
 
 
 def _models() -> list[dict[str, Any]]:

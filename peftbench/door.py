@@ -59,15 +59,16 @@ def plan(
     from peftbench.tasks import TASKS
     from peftbench.training.environment import auto_dtype, choose_device, device_name
 
-    name, _, part = _experiment(experiment, only)
+    title, _, part = _experiment(experiment, only)
     if part.search:
-        raise InputError(f"{name} is a search: `peftbench search` carries it out")
-    statuses = frozenset(map(_status, [retry] if isinstance(retry, str) else retry))
+        raise InputError(f"{title} is a search: `peftbench search` carries it out")
+    wanted = [retry] if isinstance(retry, str) else retry
+    statuses: frozenset[Status] = frozenset(_status(name) for name in wanted)
     device = choose_device()
     dtype = auto_dtype(device)
     specs = expand(part, METHODS, TASKS, (settings or {}).items(), auto_dtype=dtype)
     results, folder = _store(store), device_folder(device.type, device_name(device))
-    return Plan(name, specs, suite.pending(specs, results, folder, statuses), results, folder)
+    return Plan(title, specs, suite.pending(specs, results, folder, statuses), results, folder)
 
 
 def run(
@@ -107,10 +108,14 @@ def run(
     """
     from peftbench import suite
     from peftbench.training.executor import LocalExecutor
-    from peftbench.training.run import check_specs
+    from peftbench.training.fine_tuning import check_specs
 
     planned = plan(experiment, store, only=only, settings=settings, retry=retry)
     say(str(planned))
+
+    def begun(spec: RunSpec) -> None:
+        if begin:
+            begin(spec)
 
     def ended(progress: "Progress") -> None:
         say(progress_line(progress))
@@ -121,7 +126,7 @@ def run(
         check_specs(planned.pending)
         planned.store.ensure_writable()
         executor = LocalExecutor(Path(adapters) if adapters else None)
-        suite.run_all(planned.pending, planned.store, executor, begin or _ignore, ended)
+        suite.run_all(planned.pending, planned.store, executor, begun, ended)
     return [planned.store.read(f"{planned.folder}/{spec.run_id}") for spec in planned.specs]
 
 
@@ -160,7 +165,7 @@ def search(
     """
     from peftbench.training.environment import auto_dtype, choose_device, device_name
     from peftbench.training.executor import LocalExecutor
-    from peftbench.training.run import check_specs
+    from peftbench.training.fine_tuning import check_specs
     from peftbench.tuning import tuned_file
     from peftbench.tuning.search import carry_out
     from peftbench.tuning.storage import Search, create_studies, open_storage
@@ -202,7 +207,7 @@ def compare(store: Store | Path | str = "results") -> "DataFrame":
 
     Columns have the names that records use, numbers are unrounded, in bytes and seconds: the block
     (model, task, split, data), the arm (method, label, args, train), `metric` and `nll` with their
-    intervals (`nll.low`, `nll.high`), parameters, bytes, FLOPs, seconds. Unknown values are None.
+    intervals (`nll.low`, `nll.high`), parameters, bytes, FLOPs, seconds. Unknown values are NA.
     Raises InputError that names a record that was changed or damaged.
 
     Example:
@@ -214,7 +219,7 @@ def compare(store: Store | Path | str = "results") -> "DataFrame":
     from peftbench.markup import as_frame
     from peftbench.tables import comparison
 
-    return as_frame(comparison(Results.read(_store(store))))
+    return as_frame(comparison(Results.read(_store(store)))).convert_dtypes()
 
 
 def claims(store: Store | Path | str = "results") -> list["Verdict"]:
@@ -229,12 +234,12 @@ def claims(store: Store | Path | str = "results") -> list["Verdict"]:
     Example:
 
         for verdict in peftbench.claims("results"):
-            print(verdict.claim, verdict.decision)
+            print(verdict.claim.id, verdict.decision, verdict.reason["en"])
     """
     from peftbench.analysis.estimates import Results
-    from peftbench.article.claims import verdicts
+    from peftbench.article.verdicts import verdicts
 
-    return list(verdicts(Results.read(_store(store))))
+    return verdicts(Results.read(_store(store)))
 
 
 def run_name(spec: RunSpec) -> str:
@@ -286,7 +291,3 @@ def _status(name: str) -> Status:
     if name not in statuses:
         raise unknown("status in --retry", name, statuses)
     return statuses[name]
-
-
-def _ignore(_: object) -> None:
-    pass
