@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from peftbench.article.claim import Verdict
     from peftbench.suite import Progress
     from peftbench.tuning.search import StudyResult
+    from peftbench.tuning.storage import Search
 
 Choice = str | int
 Selection = Mapping[str, Choice | Iterable[Choice]]
@@ -163,19 +164,41 @@ def search(
         for result in peftbench.search("experiments/loraplus_ratio.toml", workers=2):
             print(result.study, result.best and result.best.params)
     """
-    from peftbench.training.environment import auto_dtype, choose_device, device_name
     from peftbench.training.executor import LocalExecutor
-    from peftbench.training.fine_tuning import check_specs
     from peftbench.tuning import tuned_file
     from peftbench.tuning.search import carry_out
-    from peftbench.tuning.storage import Search, create_studies, open_storage
-    from peftbench.tuning.studies import studies
 
     if workers < 1:
         raise InputError(f"workers: at least one is needed (given: {workers})")
     name, file, part = _experiment(experiment, only)
+    begun = _begin_search(part, name, file.stem if file else "experiment", store, storage, say)
+    found = carry_out(begun, [LocalExecutor() for _ in range(workers)])
+    for result in found:
+        say(tuned_file.summary(result))
+    if out is None and file is not None:
+        out = file.parent / "tuned" / file.name
+    if out is not None:
+        tuned_file.write(Path(out), tuned_file.experiment_file(part, name, found))
+        say(f"wrote {out}")
+    return found
+
+
+def _begin_search(
+    experiment: Experiment,
+    name: str,
+    stem: str,
+    store: Store | Path | str,
+    storage: str | None,
+    say: Callable[[str], object],
+) -> "Search":
+    """The studies of an experiment, checked and created. stem: with which their names begin."""
+    from peftbench.training.environment import auto_dtype, choose_device, device_name
+    from peftbench.training.fine_tuning import check_specs
+    from peftbench.tuning.storage import Search, create_studies, open_storage
+    from peftbench.tuning.studies import studies
+
     device = choose_device()
-    planned = studies(part, file.stem if file else "experiment", auto_dtype(device))
+    planned = studies(experiment, stem, auto_dtype(device))
     check_specs([spec for study in planned for spec in study.runs({})])
     results = _store(store)
     results.ensure_writable()
@@ -187,16 +210,7 @@ def search(
             say(f"{study}: nothing to tune")
     say(f"{name}: {len(tunable)} studies in {place}")
     folder = device_folder(device.type, device_name(device))
-    executors = [LocalExecutor() for _ in range(workers)]
-    found = carry_out(Search(tunable, opened, results, folder, say), executors)
-    for result in found:
-        say(tuned_file.summary(result))
-    if out is None and file is not None:
-        out = file.parent / "tuned" / file.name
-    if out is not None:
-        tuned_file.write(Path(out), tuned_file.experiment_file(part, name, found))
-        say(f"wrote {out}")
-    return found
+    return Search(tunable, opened, results, folder, say)
 
 
 def compare(store: Store | Path | str = "results") -> "DataFrame":
