@@ -4,19 +4,20 @@ own."""
 import json
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from peftbench.errors import InputError, unknown
-from peftbench.experiment import expand, read_experiment, select
-from peftbench.record import Status
-from peftbench.spec import RunSpec
-from peftbench.store import Store, device_folder
+from peftbench import door
+from peftbench.errors import InputError
+from peftbench.markup import Format
+from peftbench.store import Store
+from peftbench.wording import Lang
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,39 +27,14 @@ app = typer.Typer(
     help=__doc__,
 )
 StoreOption = Annotated[Path, typer.Option("--store", help="The folder of results.")]
-
-
-class Format(StrEnum):
-    md = "md"
-    csv = "csv"
-    latex = "latex"
-    json = "json"
-
-
-class Language(StrEnum):
-    en = "en"
-    zh = "zh"
-
-
-class Kind(StrEnum):
-    comparison = "comparison"
-    costs = "costs"
-    closing = "closing"
-
-
-class Listing(StrEnum):
-    methods = "methods"
-    tasks = "tasks"
-    models = "models"
-
-
 FormatOption = Annotated[Format, typer.Option(help="How to print it.")]
-LanguageOption = Annotated[Language, typer.Option(help="In which language.")]
+LanguageOption = Annotated[Lang, typer.Option(help="In which language.")]
 
 
 @app.command(
     "run",
-    epilog="Example: peftbench run experiments/quick.toml --only method=lora,task=reviews --set train.steps=20",
+    epilog="Example: peftbench run experiments/quick.toml --only method=lora,task=reviews "
+    "--set train.steps=20",
 )
 def run_command(
     file: Annotated[Path, typer.Argument(help="An experiment file (TOML).")],
@@ -84,56 +60,30 @@ def run_command(
     ] = False,
 ) -> None:
     """Run an experiment; runs that the store holds already are not run again."""
-    from peftbench import suite
-    from peftbench.methods import METHODS
-    from peftbench.tasks import TASKS
-    from peftbench.training import measure
-    from peftbench.training.run import prepare
-
-    experiment = select(read_experiment(file), _only(only or []))
-    if experiment.search:
-        raise InputError(f"{file} is a search: `peftbench search {file}` carries it out")
-    specs = expand(experiment, METHODS, TASKS, [_setting(text) for text in settings or []])
-    statuses: frozenset[Status] = frozenset(_status(name) for name in retry or [])
-    results = Store(store)
-    device = measure.choose_device()
-    todo = suite.pending(
-        specs, results, device_folder(device.type, measure.device_name(device)), statuses
-    )
-    print(
-        f"{file}: {len(specs)} runs, {len(specs) - len(todo)} of them in {store} already",
-        flush=True,
-    )
+    part, values = _only(only or []), dict(map(_setting, settings or []))
     if dry_run:
-        waiting = {spec.run_id for spec in todo}
-        for spec in specs:
-            print(
-                f"{spec.run_id}  {'to run' if spec.run_id in waiting else 'done  '}  {_name(spec)}"
-            )
+        plan = door.plan(file, store, only=part, settings=values, retry=retry or [])
+        print(plan)
+        pending = {spec.run_id for spec in plan.pending}
+        for spec in plan.specs:
+            state = "to run" if spec.run_id in pending else "done  "
+            print(f"{spec.run_id}  {state}  {door.run_name(spec)}")
         return
-    if not todo:
-        return
-    prepare(todo)
-    results.ensure_writable()
-    console = Console()
-    try:
-        with console.status("") as status:
-            records = suite.run_all(
-                todo,
-                results,
-                suite.LocalExecutor(adapters),
-                begin=lambda spec: status.update(_name(spec)),
-                end=lambda progress: console.print(
-                    _line(progress), highlight=False, markup=False, soft_wrap=True
-                ),
-            )
-    except KeyboardInterrupt:
-        print(
-            "peftbench: interrupted; what is done is stored, the same command goes on from there",
-            file=sys.stderr,
+    console = Console(markup=False, highlight=False, emoji=False)
+    statuses: list[str] = []
+    with _interruptible(), console.status("") as status:
+        door.run(
+            file,
+            store,
+            only=part,
+            settings=values,
+            retry=retry or [],
+            adapters=adapters,
+            begin=lambda spec: status.update(door.run_name(spec)),
+            end=lambda progress: statuses.append(progress.record.status),
+            say=lambda line: console.print(line, soft_wrap=True),
         )
-        raise typer.Exit(130) from None
-    if any(record.status != "done" for record in records):
+    if set(statuses) - {"done"}:
         raise typer.Exit(1)
 
 
@@ -150,7 +100,8 @@ def search_command(
     storage: Annotated[
         str | None,
         typer.Option(
-            help="A journal file or an Optuna URL: sqlite:///FILE, postgresql://..., grpc://HOST:PORT. [STORE/studies.journal]"
+            help="A journal file or an Optuna URL: sqlite:///FILE, postgresql://..., "
+            "grpc://HOST:PORT. [STORE/studies.journal]"
         ),
     ] = None,
     workers: Annotated[
@@ -166,49 +117,17 @@ def search_command(
 
     The same command again goes on where it was ended, by whatever means.
     """
-    from peftbench import suite
-    from peftbench.training import measure
-    from peftbench.training.run import prepare
-    from peftbench.tuning import search, tuned_file
-    from peftbench.tuning.space import quests, trial_runs
-
-    experiment = select(read_experiment(file), _only(only or []))
-    wanted = quests(experiment)
-    prepare([spec for quest in wanted for spec in trial_runs(experiment, quest, {}, None)])
-    results = Store(store)
-    results.ensure_writable()
-    device = measure.choose_device()
-    place = storage or str(store / "studies.journal")
-    opened = search.open_storage(place)
-    tunings = search.prepare(file.stem, experiment, opened)
-    for quest in wanted:
-        if not quest.dimensions:
-            print(f"{quest}: nothing to tune", flush=True)
-    print(f"{file}: {len(tunings)} studies in {place}", flush=True)
-    try:
-        found = search.search(
-            experiment,
-            opened,
-            tunings,
-            results,
-            device_folder(device.type, measure.device_name(device)),
-            [suite.LocalExecutor() for _ in range(workers)],
+    with _interruptible():
+        results = door.search(
+            file,
+            store,
+            only=_only(only or []),
+            storage=storage,
+            workers=workers,
+            out=out,
             say=lambda line: print(line, flush=True),
         )
-    except KeyboardInterrupt:
-        print(
-            "peftbench: interrupted; what is done is stored, the same command goes on from there",
-            file=sys.stderr,
-        )
-        raise typer.Exit(130) from None
-    for each in found:
-        print(tuned_file.summary(each))
-    path = out or file.parent / "tuned" / file.name
-    tuned_file.write(path, tuned_file.experiment_file(experiment, str(file), found))
-    print(f"wrote {path}")
-    if any(
-        each.values is None or {"fail", "failed", "timed-out"} & set(each.states) for each in found
-    ):
+    if any(result.best is None or result.failed for result in results):
         raise typer.Exit(1)
 
 
@@ -216,47 +135,34 @@ def search_command(
 def table_command(
     store: StoreOption = Path("results"),
     kind: Annotated[
-        Kind,
+        Literal["comparison", "costs", "closing"],
         typer.Option(help="The comparison, what the methods cost, or the article's closing table."),
-    ] = Kind.comparison,
-    format: FormatOption = Format.md,
-    lang: LanguageOption = Language.en,
+    ] = "comparison",
+    format: FormatOption = "md",
+    lang: LanguageOption = "en",
 ) -> None:
     """Compare the methods in the store, one table for each model, task and device."""
-    import numpy as np
-
     from peftbench import tables
-    from peftbench.analysis.frame import frame
+    from peftbench.analysis.estimates import Results
+    from peftbench.markup import as_text
 
-    results = Store(store)
-    runs, rng = frame(results.read_all()), np.random.default_rng(0)
-    match kind:
-        case Kind.comparison:
-            table = tables.comparison(runs, results.predictions, rng)
-        case Kind.costs:
-            table = tables.costs(runs)
-        case Kind.closing:
-            table = tables.closing(runs, results.predictions, rng)
-    print(tables.render(table, format.value, lang.value))
+    tabulate = {"comparison": tables.comparison, "costs": tables.costs, "closing": tables.closing}
+    print(as_text(tabulate[kind](Results.read(Store(store))), format, lang))
 
 
 @app.command("claims", epilog="Example: peftbench claims --store results --lang zh")
 def claims_command(
     store: StoreOption = Path("results"),
-    format: FormatOption = Format.md,
-    lang: LanguageOption = Language.en,
+    format: FormatOption = "md",
+    lang: LanguageOption = "en",
 ) -> None:
     """Judge the article's claims by the runs in the store: supported, refuted or undecided, each
     with its rule."""
-    import numpy as np
+    from peftbench.analysis.estimates import Results
+    from peftbench.article.verdicts import Verdicts
+    from peftbench.markup import as_text
 
-    from peftbench.analysis.frame import frame
-    from peftbench.article.claims import render, verdicts
-
-    results = Store(store)
-    records = list(results.read_all())
-    found = verdicts(frame(records), records, results.predictions, np.random.default_rng(0))
-    print(render(found, format.value, lang.value))
+    print(as_text(Verdicts.of(Results.read(Store(store))), format, lang))
 
 
 @app.command(
@@ -272,19 +178,18 @@ def recommend_command(
         int | None, typer.Option(min=1, help="How many training examples there are.")
     ] = None,
     store: StoreOption = Path("results"),
-    format: Annotated[Format, typer.Option(help="md or json.")] = Format.md,
+    format: Annotated[Format, typer.Option(help="md or json.")] = "md",
 ) -> None:
     """Say which method and settings did best in the store for a model, a task and a memory budget,
     and on what evidence."""
-    from peftbench.analysis.frame import frame
-    from peftbench.analysis.recommend import recommend, render
+    from peftbench.analysis.estimates import Results
+    from peftbench.analysis.recommend import described, recommend
 
-    found = recommend(frame(Store(store).read_all()), model, task, memory, samples)
-    print(
-        json.dumps(asdict(found), indent=2, allow_nan=False)
-        if format is Format.json
-        else render(found)
-    )
+    answer = recommend(Results.read(Store(store)), model, task, memory, samples)
+    if format == "json":
+        print(json.dumps(asdict(answer), indent=2, allow_nan=False))
+    else:
+        print(described(answer))
 
 
 @app.command("report", epilog="Example: peftbench report --store results --out report.html")
@@ -294,21 +199,20 @@ def report_command(
 ) -> None:
     """Write one page, which needs no network: the tables to sort and filter, the plot, the claims
     and every run's record."""
-    import numpy as np
-
     from peftbench import tables
-    from peftbench.analysis.frame import frame
-    from peftbench.article import claims
+    from peftbench.analysis.estimates import Results
+    from peftbench.article.verdicts import verdicts
     from peftbench.page import page
 
-    results = Store(store)
-    records = list(results.read_all())
-    runs, rng = frame(records), np.random.default_rng(0)
-    found = claims.verdicts(runs, records, results.predictions, rng) if records else []
-    table = tables.comparison(runs, results.predictions, rng)
-    closing = tables.closing(runs, results.predictions, rng).sheet("en") if records else None
-    page.write(out, page.page(runs, records, found, table, closing))
-    print(f"{out}: {len(records)} runs" if records else f"{out}: {tables.EMPTY}")
+    results = Results.read(Store(store))
+    comparison = tables.comparison(results)
+    if not results.records:
+        page.write(out, page.page(results, comparison))
+        print(f"{out}: {tables.EMPTY.en}")
+        return
+    closing = tables.closing(results).sheet("en")
+    page.write(out, page.page(results, comparison, verdicts(results), closing))
+    print(f"{out}: {len(results.records)} runs")
 
 
 @app.command("show", epilog="Example: peftbench show 3f2a")
@@ -341,8 +245,10 @@ def check_command(store: StoreOption = Path("results")) -> None:
 
 @app.command("list", epilog="Example: peftbench list tasks --check")
 def list_command(
-    what: Annotated[Listing, typer.Argument(help="methods, tasks or models.")],
-    format: Annotated[Format, typer.Option(help="md or json.")] = Format.md,
+    what: Annotated[
+        Literal["methods", "tasks", "models"], typer.Argument(help="methods, tasks or models.")
+    ],
+    format: Annotated[Format, typer.Option(help="md or json.")] = "md",
     check: Annotated[
         bool,
         typer.Option(
@@ -352,22 +258,16 @@ def list_command(
 ) -> None:
     """List what can stand in an experiment file."""
     if check:
-        if what is not Listing.tasks:
-            raise InputError(
-                f"--check is for tasks: peftbench list tasks --check (given: {what.value})"
-            )
+        if what != "tasks":
+            raise InputError(f"--check is for tasks: peftbench list tasks --check (given: {what})")
         _check_tasks(format)
         return
-    rows = {Listing.methods: _methods, Listing.tasks: _tasks, Listing.models: _models}[what]()
-    if format is Format.json:
+    rows = {"methods": _methods, "tasks": _tasks, "models": _models}[what]()
+    if format == "json":
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        print(
-            "  ".join(
-                f"{value}" if key == "name" else f"{key}: {value}" for key, value in row.items()
-            )
-        )
+        print("  ".join(str(v) if key == "name" else f"{key}: {v}" for key, v in row.items()))
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -404,10 +304,11 @@ def _tasks() -> list[dict[str, Any]]:
 def _check_tasks(format: Format) -> None:
     from peftbench.tasks import TASKS, duplicates
 
-    if format is Format.json:
-        print(json.dumps([asdict(found) for found in duplicates.duplicates_of(TASKS)], indent=2))
-        return
-    print(duplicates.table(duplicates.duplicates_of(TASKS)))
+    counts = duplicates.duplicates_of(TASKS)
+    if format == "json":
+        print(json.dumps([asdict(of_task) for of_task in counts], indent=2))
+    else:
+        print(duplicates.table(counts))
 
 
 def _models() -> list[dict[str, Any]]:
@@ -420,7 +321,7 @@ def _models() -> list[dict[str, Any]]:
 
 def _only(texts: list[str]) -> dict[str, set[str]]:
     """{"task": {"cola", "rte"}} for ["task=cola,rte"]."""
-    chosen: dict[str, set[str]] = {}
+    values: dict[str, set[str]] = {}
     for text in texts:
         key = ""
         for part in text.split(","):
@@ -430,8 +331,8 @@ def _only(texts: list[str]) -> dict[str, set[str]]:
                 raise InputError(
                     f"--only {text}: write KEY=VALUE, such as method=lora,task=reviews"
                 )
-            chosen.setdefault(key, set()).add(value)
-    return chosen
+            values.setdefault(key, set()).add(value)
+    return values
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -446,35 +347,17 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value.split(",") if "," in value else value
 
 
-def _status(name: str) -> Status:
-    known: dict[str, Status] = {status: status for status in get_args(Status) if status != "done"}
-    if name not in known:
-        raise unknown("status in --retry", name, known)
-    return known[name]
-
-
-def _name(spec: RunSpec) -> str:
-    return f"{spec.method} on {spec.task} ({spec.model}), seed {spec.seed}"
-
-
-def _line(progress: Any) -> str:
-    record = progress.record
-    found = ", ".join(
-        f"{name} {record.metrics[name]:.4g}"
-        for name in (record.primary, "nll")
-        if record.metrics.get(name) is not None
-    )
-    left = (
-        ""
-        if progress.seconds_left is None or progress.done == progress.total
-        else f"; about {_duration(progress.seconds_left)} left"
-    )
-    outcome = found if record.status == "done" else f"{record.status}: {record.error}"
-    return f"[{progress.done}/{progress.total}] {_name(record.spec)}: {outcome} ({record.seconds:.0f} s{left})"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is one line that says how to go on, and exit status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            "peftbench: interrupted; what is done is stored, the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
 
 
 def main() -> None:

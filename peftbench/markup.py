@@ -6,13 +6,15 @@ import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from tabulate import tabulate
 from wcwidth import wcswidth
 
 from peftbench.wording import Lang, printable
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Format = Literal["md", "csv", "latex", "json"]
 WIDTH = 140  # columns of a terminal
@@ -69,9 +71,11 @@ def as_text(table: AbstractTable, format: Format, lang: Lang = "en") -> str:
             return json.dumps(table.rows(), indent=1, allow_nan=False, ensure_ascii=False)
 
 
-def as_frame(table: AbstractTable) -> pd.DataFrame:
+def as_frame(table: AbstractTable) -> "DataFrame":
     """A row for each of the table's: each of `metrics` has a column of its own, other lists and
     dictionaries are JSON."""
+    import pandas
+
     flat = [
         {
             name: json.dumps(cell, ensure_ascii=False) if isinstance(cell, dict | list) else cell
@@ -81,7 +85,7 @@ def as_frame(table: AbstractTable) -> pd.DataFrame:
         | {f"metrics.{name}": cell for name, cell in row.get("metrics", {}).items()}
         for row in table.rows()
     ]
-    return pd.DataFrame(flat, dtype=object)
+    return pandas.DataFrame(flat, dtype=object)
 
 
 # An underscore inside a word means nothing in Markdown.

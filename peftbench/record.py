@@ -12,30 +12,40 @@ Status = Literal["done", "pruned", "diverged", "out-of-memory", "timed-out", "fa
 
 
 class Point(FrozenModel):
-    """One step of the training curve; losses are nll per supervised token."""
+    """A step of the training curve, with what was measured there."""
 
     step: NonNegativeInt
+    """Counted from 1."""
     train_loss: float | None = None
+    """Mean nll per supervised token of the step's batch, before the step."""
     valid_loss: float | None = None
+    """Mean nll per supervised token of the valid split, after the step."""
     lr: float | None = None
+    """Of the optimizer's first group: what the method trains, for LoRA+ its A."""
 
 
 class Parts(FrozenModel):
-    """What the bytes at the peak were made of."""
+    """What the live tensor bytes at the peak were made of."""
 
     weights: NonNegativeInt
+    """Parameters and buffers."""
     gradients: NonNegativeInt
     optimizer: NonNegativeInt
+    """The optimizer's state."""
     activations: NonNegativeInt
+    """What the forward pass keeps."""
     other: NonNegativeInt
+    """What the backward pass and the update hold for a while."""
 
 
 class Spread(FrozenModel):
-    """Seconds: median and interquartile range of n timed repetitions."""
+    """Seconds of several timed repetitions."""
 
     median: NonNegativeFloat
     iqr: NonNegativeFloat
+    """Interquartile range."""
     n: NonNegativeInt
+    """How many repetitions were timed."""
 
 
 class Latency(FrozenModel):
@@ -43,30 +53,33 @@ class Latency(FrozenModel):
     neither an adapted nor a merged form; one that cannot be merged has no merged form."""
 
     base: Spread | None = None
-    """The plain model; null where it cannot be had back from the trained one."""
+    """The plain model; null: the method's changes cannot be taken out of the model."""
     adapted: Spread
     """The model as the method leaves it."""
     merged: Spread | None = None
-    """With the adapter merged into the weights."""
+    """With the adapter merged into the weights; null: the method has nothing to merge."""
 
 
 class Footprint(FrozenModel):
     """Parameters, bytes and FLOPs, each null where the run had no such thing."""
 
     trained_params: NonNegativeInt
-    """Without the classification head."""
+    """Parameters that the method trains, without the classification head."""
     head_params: NonNegativeInt
+    """Parameters of the classification head."""
     updatable_params: NonNegativeInt
-    """Parameters whose value the method changes (Delta-LoRA's W counts)."""
+    """Parameters whose value the method changes, without the head (Delta-LoRA's W counts)."""
     total_params: NonNegativeInt
-    """Of the plain model, head included."""
+    """Parameters of the plain model, head included."""
     optimizer_bytes: NonNegativeInt
+    """Of the optimizer's state."""
     adapter_file_bytes: NonNegativeInt | None
     """What must be stored or shipped beside the plain model; null: the method has no file."""
     peak_bytes: NonNegativeInt
     """Live tensor bytes at the peak of one training step on the largest batch; of a forward pass
     where nothing is trained."""
     peak_parts: Parts
+    """What was alive at that peak."""
     flops_per_step: NonNegativeInt | None
     """Counted on the largest batch; null: nothing is trained."""
 
@@ -76,31 +89,38 @@ class Timing(FrozenModel):
     no step)."""
 
     step_seconds: Spread | None
-    """Of a training step, warm-up dropped."""
+    """Of a training step; the first steps, which warm up, are left out."""
     train_seconds: NonNegativeFloat | None
-    """Of all training steps: no evaluation, no set-up."""
+    """Of all training steps, without evaluation and set-up."""
     tokens_per_second: NonNegativeFloat | None
     """Real tokens, no padding, over the timed steps."""
     utilization: NonNegativeFloat | None
     """FLOP/s over the timed steps (padding counts) relative to the measured peak of a matrix
     product."""
     eval_seconds: NonNegativeFloat
+    """Of scoring the split, generation included."""
     generated_tokens_per_second: NonNegativeFloat | None
+    """Over the generated answers; null: none was generated."""
     latency_seconds: Latency | None
+    """Of a forward pass, in turn with and without the method."""
 
 
 class CudaPeaks(FrozenModel):
     """CUDA's own peaks in each phase, in bytes."""
 
     train: NonNegativeInt | None
+    """While training."""
     eval: NonNegativeInt | None
+    """While scoring."""
 
 
 class CudaMemory(FrozenModel):
     """What CUDA's allocator counted."""
 
     allocated_bytes: CudaPeaks
+    """Bytes of live tensors."""
     reserved_bytes: CudaPeaks
+    """Bytes that the allocator held, free blocks included."""
 
 
 class Dtypes(FrozenModel):
@@ -120,7 +140,9 @@ class Data(FrozenModel):
     """The data that the run saw."""
 
     source: str
+    """A hub id, or the package that holds the data."""
     revision: str | None
+    """The hub's revision or the package's version."""
     fingerprint: str
     """SHA-256 over the examples used, in order."""
     counts: dict[str, NonNegativeInt]
@@ -133,30 +155,38 @@ class Environment(FrozenModel):
     commit: str | None
     """Of peftbench's own checkout; null where it is none."""
     dirty: bool | None
+    """Whether tracked files of the checkout had been changed; null where there is none."""
     python: str
     torch: str
     transformers: str
     threads: NonNegativeInt
+    """That torch used on the CPU."""
     device_name: str
+    """The GPU's name; a CPU's model and threads."""
     load_at_start: float | None
-    """Load average over one minute; null where the system has none."""
+    """Load average over one minute; null: not known."""
     load_at_end: float | None = None
+    """The same when the run had ended."""
     sandbox: str | None = None
-    """What confined generated code, if any was run."""
+    """What confined generated code; null: none was run."""
 
 
 class Predictions(FrozenModel):
     """The parquet file beside the record."""
 
     rows: NonNegativeInt
+    """One for each scored example."""
     sha256: str
+    """Of the file."""
 
 
 class Record(FrozenModel):
     """One run: what was to be done, what came out, what it cost."""
 
     run_id: str
+    """16 hexadecimal digits: a digest of the spec."""
     schema_version: Literal[2] = Field(default=SCHEMA, alias="schema")
+    """Raised when the meaning of records changes."""
     started: datetime
     """UTC."""
     seconds: NonNegativeFloat
@@ -164,19 +194,28 @@ class Record(FrozenModel):
     device: str
     """The device's type: cpu, cuda."""
     status: Status
+    """done: scored; pruned: a search ended it early; diverged: a loss that is not finite."""
     error: str | None = None
-    """The error's last line."""
+    """The error's last line; null: the run is done."""
     spec: RunSpec
+    """What was to be done."""
     primary: str
     """The metric that the task is known by."""
     metrics: dict[str, float | None]
-    """A metric that is undefined here (one class only, say) is null."""
+    """Scores of the split by name; null: undefined here (one class only, for example)."""
     curve: tuple[Point, ...] = ()
+    """The training curve, a point for each step."""
     footprint: Footprint | None = None
+    """null: the run is not done."""
     timing: Timing | None = None
+    """null: the run is not done."""
     cuda: CudaMemory | None = None
-    """null on other devices."""
+    """null: the run is not done, or ran on another device."""
     dtypes: Dtypes | None = None
+    """null: the run is not done."""
     data: Data | None = None
+    """null: the run is not done."""
     environment: Environment
+    """Where the run took place."""
     predictions: Predictions | None = None
+    """null: the run left none."""

@@ -2,13 +2,18 @@
 status."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from records import environment, record, study
 
 from peftbench import cli
+from peftbench.markup import Format
 from peftbench.store import Store
+from peftbench.wording import Lang
 
 READERS = [
     ["table"],
@@ -39,11 +44,10 @@ def store(kind: str, folder: Path) -> Path:
         for seed in range(2):
             results.write(record(seed=seed, status="failed", error="<script>alert(1)</script>"))
     elif kind == "several devices":
-        for each in study(tasks=("reviews",), seeds=2):
-            results.write(each)
-            results.write(
-                each.model_copy(update={"environment": environment(device_name="another machine")})
-            )
+        elsewhere = {"environment": environment(device_name="another machine")}
+        for made in study(tasks=("reviews",), seeds=2):
+            results.write(made)
+            results.write(made.model_copy(update=elsewhere))
     elif kind == "trials only":
         results.write(record(split="valid"))
     elif kind == "an old schema":
@@ -65,11 +69,11 @@ def test_every_reader_has_something_to_say_of_every_store(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert call(arguments, store(kind, tmp_path), monkeypatch) == 0
-    told = capsys.readouterr()
-    assert told.out.strip() or "csv" in arguments  # no rows are no text for a program
-    assert not told.err
+    output, errors = capsys.readouterr()
+    assert output.strip() or "csv" in arguments  # no rows are no text for a program
+    assert not errors
     if "json" in arguments:
-        assert json.loads(told.out)
+        assert json.loads(output)
 
 
 @pytest.mark.parametrize("arguments", READERS, ids=" ".join)
@@ -80,7 +84,42 @@ def test_a_store_of_another_schema_is_one_line_and_status_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert call(arguments, store("an old schema", tmp_path), monkeypatch) == 2
-    told = capsys.readouterr()
-    assert not told.out
-    assert told.err.count("\n") == 1
-    assert "schema 0" in told.err
+    output, errors = capsys.readouterr()
+    assert not output
+    assert errors.count("\n") == 1
+    assert "schema 0" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "choices"),
+    [
+        (["table", "--format", "html"], get_args(Format)),
+        (["claims", "--lang", "fr"], get_args(Lang)),
+        (["table", "--kind", "costly"], ("comparison", "costs", "closing")),
+        (["list", "models", "--format", "yaml"], get_args(Format)),
+        (["list", "nothing"], ("methods", "tasks", "models")),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_what_is_none_of_the_choices_is_status_2_and_the_choices_are_named(
+    arguments: list[str],
+    choices: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["peftbench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert arguments[-1] in errors
+    for choice in choices:
+        assert choice in errors
+
+
+def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
+    code = "import sys, peftbench.cli; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torch", "transformers", "optuna", "pandas", "scipy", "matplotlib"} & set(modules)

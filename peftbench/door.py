@@ -1,0 +1,307 @@
+"""The suite from Python, for notebooks and scripts. The command line calls the same functions.
+
+    python -c 'import peftbench; print(peftbench.compare("results")[["task", "label", "nll"]])'
+
+Experiments and stores are given by their paths or as objects. What the caller got wrong (a name, a
+key, a value, a path) raises `peftbench.errors.InputError`, which says in one line what would be
+right. A script calls `run` and `search` under `if __name__ == "__main__":`, because every run is a
+process of its own that imports the script again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from peftbench.errors import InputError, unknown
+from peftbench.experiment import Experiment, expand, read_experiment, select
+from peftbench.record import Record, Status
+from peftbench.spec import RunSpec
+from peftbench.store import Store, device_folder
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from peftbench.article.claim import Verdict
+    from peftbench.suite import Progress
+    from peftbench.tuning.search import StudyResult
+    from peftbench.tuning.storage import Search
+
+Choice = str | int
+Selection = Mapping[str, Choice | Iterable[Choice]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of an experiment on this machine's device."""
+
+    name: str  # of the experiment: its file
+    specs: list[RunSpec]  # of all runs, in their order
+    pending: list[RunSpec]  # those still to be done
+    store: Store
+    folder: str  # the device's, in the store
+
+    def __str__(self) -> str:
+        done = len(self.specs) - len(self.pending)
+        return f"{self.name}: {len(self.specs)} runs, {done} of them in {self.store.root} already"
+
+
+def plan(
+    experiment: Experiment | Path | str,
+    store: Store | Path | str = "results",
+    *,
+    only: Selection | None = None,
+    settings: Mapping[str, Any] | None = None,
+    retry: str | Iterable[str] = (),
+) -> Plan:
+    """What `run` would do with the same arguments. Raises InputError."""
+    from peftbench import suite
+    from peftbench.methods import METHODS
+    from peftbench.tasks import TASKS
+    from peftbench.training.environment import auto_dtype, choose_device, device_name
+
+    title, _, part = _experiment(experiment, only)
+    if part.search:
+        raise InputError(f"{title} is a search: `peftbench search` carries it out")
+    wanted = [retry] if isinstance(retry, str) else retry
+    statuses: frozenset[Status] = frozenset(_status(name) for name in wanted)
+    device = choose_device()
+    dtype = auto_dtype(device)
+    specs = expand(part, METHODS, TASKS, (settings or {}).items(), auto_dtype=dtype)
+    results, folder = _store(store), device_folder(device.type, device_name(device))
+    return Plan(title, specs, suite.pending(specs, results, folder, statuses), results, folder)
+
+
+def run(
+    experiment: Experiment | Path | str,
+    store: Store | Path | str = "results",
+    *,
+    only: Selection | None = None,
+    settings: Mapping[str, Any] | None = None,
+    retry: str | Iterable[str] = (),
+    adapters: Path | str | None = None,
+    begin: Callable[[RunSpec], object] | None = None,
+    end: Callable[["Progress"], object] | None = None,
+    say: Callable[[str], object] = print,
+) -> list[Record]:
+    """Carry out the runs of an experiment that the store does not hold yet, one after another.
+
+    experiment: the path of an experiment file (TOML), or an `Experiment`.
+    store: the folder of results, or a `Store`. The folder is made where there is none.
+    only: the part that is wanted: by "method", "task", "model" or "seed", a value or several.
+    settings: values that win over the experiment's, by a dotted key such as "train.steps".
+    retry: a status ("failed", "timed-out", ...) or several; runs that ended so are done again.
+    adapters: a folder; what a run trained is saved in a folder of its run id below it.
+    begin: called with a run's spec before the run.
+    end: called after a run with a `Progress`: its record, how many runs of how many are done, and
+        an estimate of the seconds left.
+    say: called with lines for a person: how many runs there are, and what each came to.
+
+    Returns the records of all runs of the experiment, in its order, those that the store held
+    already included. A run that failed is a record too: see its `status` and `error`.
+    Raises InputError where anything is wrong that can be seen before the first run, and nothing has
+    run then. KeyboardInterrupt ends the run in progress; the same call goes on from there.
+
+    Example:
+
+        records = peftbench.run("experiments/quick.toml", "results", only={"method": "lora"})
+        print([(record.spec.task, record.metrics["nll"]) for record in records])
+    """
+    from peftbench import suite
+    from peftbench.training.executor import LocalExecutor
+    from peftbench.training.fine_tuning import check_specs
+
+    planned = plan(experiment, store, only=only, settings=settings, retry=retry)
+    say(str(planned))
+
+    def begun(spec: RunSpec) -> None:
+        if begin:
+            begin(spec)
+
+    def ended(progress: "Progress") -> None:
+        say(progress_line(progress))
+        if end:
+            end(progress)
+
+    if planned.pending:
+        check_specs(planned.pending)
+        planned.store.ensure_writable()
+        executor = LocalExecutor(Path(adapters) if adapters else None)
+        suite.run_all(planned.pending, planned.store, executor, begun, ended)
+    return [planned.store.read(f"{planned.folder}/{spec.run_id}") for spec in planned.specs]
+
+
+def search(
+    experiment: Experiment | Path | str,
+    store: Store | Path | str = "results",
+    *,
+    only: Selection | None = None,
+    storage: str | None = None,
+    workers: int = 1,
+    out: Path | str | None = None,
+    say: Callable[[str], object] = print,
+) -> list["StudyResult"]:
+    """Tune every arm of an experiment on every task with the same number of trials, and write an
+    experiment file with the settings found.
+
+    experiment: the path of an experiment file (TOML) with a table [search], or such an
+        `Experiment`.
+    store: the folder of results, or a `Store`; every trial's runs are records there.
+    only: as in `run`.
+    storage: where the trials are kept: the path of a journal file, or an Optuna URL
+        (sqlite:///FILE, postgresql://..., grpc://HOST:PORT). None: `studies.journal` in the store.
+    workers: trials at a time on this machine.
+    out: the experiment file to write. None: `tuned/NAME.toml` beside the experiment's file; an
+        `Experiment` has none, and nothing is written.
+    say: called with lines for a person: each trial, each study's result.
+
+    Returns what each study found (`result.best.params`, `result.best.value`: the settings and
+    their nll on valid). Raises InputError as `run` does. Interrupted by whatever means, the same
+    call goes on.
+
+    Example:
+
+        for result in peftbench.search("experiments/loraplus_ratio.toml", workers=2):
+            print(result.study, result.best and result.best.params)
+    """
+    from peftbench.training.executor import LocalExecutor
+    from peftbench.tuning import tuned_file
+    from peftbench.tuning.search import carry_out
+
+    if workers < 1:
+        raise InputError(f"workers: at least one is needed (given: {workers})")
+    name, file, part = _experiment(experiment, only)
+    begun = _begin_search(part, name, file.stem if file else "experiment", store, storage, say)
+    found = carry_out(begun, [LocalExecutor() for _ in range(workers)])
+    for result in found:
+        say(tuned_file.summary(result))
+    if out is None and file is not None:
+        out = file.parent / "tuned" / file.name
+    if out is not None:
+        tuned_file.write(Path(out), tuned_file.experiment_file(part, name, found))
+        say(f"wrote {out}")
+    return found
+
+
+def _begin_search(
+    experiment: Experiment,
+    name: str,
+    stem: str,
+    store: Store | Path | str,
+    storage: str | None,
+    say: Callable[[str], object],
+) -> "Search":
+    """The studies of an experiment, checked and created. stem: with which their names begin."""
+    from peftbench.training.environment import auto_dtype, choose_device, device_name
+    from peftbench.training.fine_tuning import check_specs
+    from peftbench.tuning.storage import Search, create_studies, open_storage
+    from peftbench.tuning.studies import studies
+
+    device = choose_device()
+    planned = studies(experiment, stem, auto_dtype(device))
+    check_specs([spec for study in planned for spec in study.runs({})])
+    results = _store(store)
+    results.ensure_writable()
+    place = storage or str(results.root / "studies.journal")
+    opened = open_storage(place)
+    tunable = create_studies(planned, opened)
+    for study in planned:
+        if study not in tunable:
+            say(f"{study}: nothing to tune")
+    say(f"{name}: {len(tunable)} studies in {place}")
+    folder = device_folder(device.type, device_name(device))
+    return Search(tunable, opened, results, folder, say)
+
+
+def compare(store: Store | Path | str = "results") -> "DataFrame":
+    """The comparison of the methods in a store: a row for each arm in each block of runs that may
+    be compared, as in `peftbench table --format csv`.
+
+    store: the folder of results, or a `Store`.
+
+    Columns have the names that records use, numbers are unrounded, in bytes and seconds: the block
+    (model, task, split, data), the arm (method, label, args, train), `metric` and `nll` with their
+    intervals (`nll.low`, `nll.high`), parameters, bytes, FLOPs, seconds. Unknown values are NA.
+    Raises InputError that names a record that was changed or damaged.
+
+    Example:
+
+        table = peftbench.compare("results")
+        print(table.sort_values(["task", "nll"])[["task", "label", "nll", "peak_bytes"]])
+    """
+    from peftbench.analysis.estimates import Results
+    from peftbench.markup import as_frame
+    from peftbench.tables import comparison
+
+    return as_frame(comparison(Results.read(_store(store)))).convert_dtypes()
+
+
+def claims(store: Store | Path | str = "results") -> list["Verdict"]:
+    """The article's claims, judged by the runs in a store, as in `peftbench claims`.
+
+    store: the folder of results, or a `Store`.
+
+    Returns a verdict for each claim, in the article's order: supported, refuted or undecided, with
+    the effect and its interval, and why. Raises InputError that names a record that was changed or
+    damaged.
+
+    Example:
+
+        for verdict in peftbench.claims("results"):
+            print(verdict.claim.id, verdict.decision, verdict.reason["en"])
+    """
+    from peftbench.analysis.estimates import Results
+    from peftbench.article.verdicts import verdicts
+
+    return verdicts(Results.read(_store(store)))
+
+
+def run_name(spec: RunSpec) -> str:
+    """A run in a few words."""
+    return f"{spec.method} on {spec.task} ({spec.model}), seed {spec.seed}"
+
+
+def progress_line(progress: "Progress") -> str:
+    """What a run came to, and how long the others will take."""
+    record = progress.record
+    outcome = f"{record.status}: {record.error}"
+    if record.status == "done":
+        values = {name: record.metrics.get(name) for name in (record.primary, "nll")}
+        outcome = ", ".join(f"{n} {value:.4g}" for n, value in values.items() if value is not None)
+    left = ""
+    if progress.seconds_left is not None and progress.done < progress.total:
+        left = f"; about {_duration(progress.seconds_left)} left"
+    return (
+        f"[{progress.done}/{progress.total}] {run_name(record.spec)}: {outcome} "
+        f"({record.seconds:.0f} s{left})"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _experiment(
+    experiment: Experiment | Path | str, only: Selection | None
+) -> tuple[str, Path | None, Experiment]:
+    """What it is called, its file if it has one, and the part that is wanted."""
+    values = {
+        key: {str(choice) for choice in ([given] if isinstance(given, Choice) else given)}
+        for key, given in (only or {}).items()
+    }
+    if isinstance(experiment, Experiment):
+        return "the experiment", None, select(experiment, values)
+    file = Path(experiment)
+    return str(file), file, select(read_experiment(file), values)
+
+
+def _store(store: Store | Path | str) -> Store:
+    return store if isinstance(store, Store) else Store(Path(store))
+
+
+def _status(name: str) -> Status:
+    statuses: dict[str, Status] = {status: status for status in get_args(Status)}
+    del statuses["done"]
+    if name not in statuses:
+        raise unknown("status in --retry", name, statuses)
+    return statuses[name]
