@@ -13,8 +13,8 @@ from peftbench.figures.panels import (
     Panels,
     few_arms,
     legend,
+    missing,
     named,
-    not_drawn,
     row_axis,
     rows_height,
     trials_note,
@@ -51,8 +51,7 @@ def differences(results: Results, value: Value = "metric", reference: str = "lor
         legend(below, [Line2D([], [], label=f"Holm's p ≤ {ALPHA}", **look), open_])
     shown = {arm for known in drawn.values() for arm in known}
     shown |= {references[block] for block in drawn}
-    missing = [named(block, arm) for block in blocks for arm in block.arms if arm not in shown]
-    notes = [*_notes(drawn, references), few, trials_note(results), not_drawn(missing)]
+    notes = [*_notes(drawn, references), few, trials_note(results), missing(blocks, shown)]
     return panels.annotate(notes)
 
 

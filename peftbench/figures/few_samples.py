@@ -26,8 +26,7 @@ from peftbench.figures.panels import (
     legend,
     legend_height,
     means_and_bars,
-    named,
-    not_drawn,
+    missing,
     trials_note,
 )
 from peftbench.figures.style import axis_name, line_styles, tidy
@@ -56,13 +55,6 @@ def few_samples(results: Results, value: Value = "metric") -> Figure:
     for (axes, below), block in zip(panels.axes, joined, strict=True):
         legend(below, _draw(axes, block, value))
     drawn = {run for block in joined for run in block.runs}
-    missing = [
-        named(block, arm)
-        for block in results.final
-        for arm in block.arms
-        for run in arm.runs
-        if run not in drawn
-    ]
     settings_change = any(
         _varies(line.runs, *TrainSpec.model_fields) for block in joined for line in block.arms
     )
@@ -73,7 +65,7 @@ def few_samples(results: Results, value: Value = "metric") -> Figure:
         if settings_change
         else "",
         trials_note(results),
-        not_drawn(missing),
+        missing(results.final, drawn),
     ]
     return panels.annotate(notes)
 

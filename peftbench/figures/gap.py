@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from peftbench.analysis.blocks import Arm, Block
+from peftbench.analysis.blocks import Arm, Block, Run
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.loss_curves import TAIL, curve
 from peftbench.figures.panels import (
@@ -17,8 +17,7 @@ from peftbench.figures.panels import (
     beside,
     few_arms,
     legend,
-    named,
-    not_drawn,
+    missing,
     row_axis,
     rows_height,
     trials_note,
@@ -38,20 +37,18 @@ class Gap:
         return self.nll - self.train_loss
 
 
-Drawn = dict[Arm, list[Gap]]  # of a block, one gap for each seed that has both losses
+Drawn = dict[Arm, dict[Run, Gap]]  # of a block, without what has none
 
 
 def gaps(block: Block) -> Drawn:
-    """Of every arm that has a run with both losses."""
-    pairs = {
-        arm: [(curve(run, "train_loss").end(), run.value("nll")) for run in arm.done]
-        for arm in block.arms
-    }
-    known = {
-        arm: [Gap(loss, nll) for loss, nll in values if loss is not None and nll is not None]
-        for arm, values in pairs.items()
-    }
+    """Of the runs that are done and have both losses."""
+    known = {arm: {run: gap for run in arm.done if (gap := _gap(run))} for arm in block.arms}
     return {arm: values for arm, values in known.items() if values}
+
+
+def _gap(run: Run) -> Gap | None:
+    loss, nll = curve(run, "train_loss").end(), run.value("nll")
+    return None if loss is None or nll is None else Gap(loss, nll)
 
 
 def gap(results: Results) -> Figure:
@@ -69,13 +66,8 @@ def gap(results: Results) -> Figure:
         text = f"training, last {100 * TAIL:.0f} % of steps"
         seen = Line2D([], [], markerfacecolor="white", label=text, **look)
         legend(below, [seen, Line2D([], [], label=f"{block.question.split} split", **look)])
-    missing = [
-        named(block, arm)
-        for block in blocks
-        for arm in block.arms
-        for _ in range(len(arm.runs) - len(drawn.get(block, {}).get(arm, ())))
-    ]
-    several = any(len(values) > 1 for known in drawn.values() for values in known.values())
+    by_arm = [of_arm for known in drawn.values() for of_arm in known.values()]
+    several = any(len(of_arm) > 1 for of_arm in by_arm)
     notes = [
         "training loss as seen while training: dropout is on and the model still changes",
         "means over seeds; at the right the gap, in brackets its smallest and largest"
@@ -83,7 +75,7 @@ def gap(results: Results) -> Figure:
         else "one seed; at the right the gap",
         few,
         trials_note(results),
-        not_drawn(missing),
+        missing(blocks, {run for of_arm in by_arm for run in of_arm}),
     ]
     return panels.annotate(notes)
 
@@ -91,8 +83,9 @@ def gap(results: Results) -> Figure:
 def _dumbbells(axes: Axes, known: Drawn) -> None:
     methods = [arm.method for arm in known]
     places = row_axis(axes, [arm.label for arm in known], methods)
-    for values, method, place in zip(known.values(), methods, places, strict=True):
+    for by_run, method, place in zip(known.values(), methods, places, strict=True):
         colour, marker = style(method)
+        values = list(by_run.values())
         losses, nlls = [each.train_loss for each in values], [each.nll for each in values]
         row = [place, place]
         axes.plot([fmean(losses), fmean(nlls)], row, color=colour, linewidth=1.2, zorder=2)
@@ -108,6 +101,7 @@ def _dumbbells(axes: Axes, known: Drawn) -> None:
         beside(axes, place, text, SMALL - 1.5)
     tidy(axes, "nll per token")
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    ends = [end for values in known.values() for each in values for end in vars(each).values()]
+    every = [each for by_run in known.values() for each in by_run.values()]
+    ends = [end for each in every for end in (each.train_loss, each.nll)]
     room = 0.05 * (max(ends) - min(ends)) or 0.05
     axes.set_xlim(min(ends) - room, max(ends) + room)

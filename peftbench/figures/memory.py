@@ -14,8 +14,7 @@ from peftbench.figures.panels import (
     NothingToDraw,
     Panels,
     legend,
-    named,
-    not_drawn,
+    missing,
     row_axis,
     rows_height,
     trials_note,
@@ -59,15 +58,13 @@ def memory(results: Results) -> Figure:
     for (axes, below), bars in zip(panels.axes, drawn.values(), strict=True):
         _draw(axes, bars)
         legend(below, handles)
-    missing = [
-        named(block, arm) for block in results.costs for arm in block.arms if _parts(arm) is None
-    ]
+    shown = {arm for block in results.costs for arm in block.arms if _parts(arm) is not None}
     several = any(len(arm.done) > 1 for block in drawn for arm in block.arms)
     notes = [
         "live tensor bytes at the peak of one training step on the largest batch"
         + (", means over seeds" if several else ""),
         trials_note(results),
-        not_drawn(missing),
+        missing(results.costs, shown),
     ]
     return panels.annotate(notes)
 

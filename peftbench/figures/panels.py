@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from peftbench.analysis.blocks import Arm, Block, differing, facts, grouped
+from peftbench.analysis.blocks import Arm, Block, Run, differing, facts, grouped
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import Array
 from peftbench.errors import InputError
@@ -121,6 +121,17 @@ def trials_note(results: Results) -> str:
 
 def named(block: Block, arm: Arm) -> str:
     return f"{arm.label} ({block.question.task})"
+
+
+def missing(blocks: Iterable[Block], shown: Collection[Arm | Run]) -> str:
+    """A note on the runs that are not drawn: neither they nor their arms are shown."""
+    return not_drawn(
+        named(block, arm)
+        for block in blocks
+        for arm in block.arms
+        for run in arm.runs
+        if not {arm, run} & {*shown}
+    )
 
 
 def not_drawn(names: Iterable[str], why: str = "") -> str:

@@ -17,8 +17,7 @@ from peftbench.figures.panels import (
     few_arms,
     legend,
     legend_height,
-    named,
-    not_drawn,
+    missing,
     trials_note,
 )
 from peftbench.figures.style import line_styles, tidy
@@ -44,13 +43,6 @@ def training_curves(results: Results, width: int | None = None) -> Figure:
     for panel, block in zip(panels.axes, drawn, strict=True):
         legend(panel[-1], _panel(panel[:-1], block, width))
     points = {len(curve(run, "train_loss").losses) for run in runs} - {0}
-    missing = [
-        named(block, arm)
-        for block in chosen
-        for arm in block.arms
-        for run in arm.runs
-        if run not in runs
-    ]
     several = len({run.seed for run in runs}) > 1
     notes = [
         f"training loss: running mean over {_widths({width or window(n) for n in points})}",
@@ -58,7 +50,7 @@ def training_curves(results: Results, width: int | None = None) -> Figure:
         "" if valid else "no loss on the valid split was taken while training",
         few,
         trials_note(results),
-        not_drawn(missing),
+        missing(chosen, runs),
     ]
     return panels.annotate(notes)
 
