@@ -124,14 +124,7 @@ def _steps(axes: Axes, ratios: Sequence[TunedRatio]) -> list[str]:
     for loss, (name, dash, face) in FACES.items():
         known = steps_to_lora(ratios, loss)
         if not known:
-            taken = any(
-                getattr(point, loss) is not None for run in runs for point in run.record.curve
-            )
-            notes.append(
-                f"no {name} losses of LoRA to reach"
-                if loss == "train_loss" or taken
-                else "no valid losses were taken while training"
-            )
+            notes.append(f"no {name} losses of LoRA to reach")
             continue
         values = {run: reached.steps for run, reached in known.items()}
         _points(axes, ratios, values, linestyle=dash, face=face, label=f"{name} loss")

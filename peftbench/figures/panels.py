@@ -4,7 +4,7 @@ named rows, and the notes below."""
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -123,14 +123,14 @@ def named(block: Block, arm: Arm) -> str:
     return f"{arm.label} ({block.question.task})"
 
 
-def missing(blocks: Iterable[Block], shown: Collection[Arm | Run]) -> str:
+def missing(blocks: Iterable[Block], shown: Set[Arm | Run]) -> str:
     """A note on the runs that are not drawn: neither they nor their arms are shown."""
     return not_drawn(
         named(block, arm)
         for block in blocks
         for arm in block.arms
         for run in arm.runs
-        if not {arm, run} & {*shown}
+        if arm not in shown and run not in shown
     )
 
 
