@@ -64,8 +64,8 @@ def memory(results: Results) -> Figure:
 
 
 def _bars(block: Block) -> Bars:
-    known = [arm for arm in block.arms if _parts(arm)]
-    return grouped(known, lambda arm: (arm.method, _parts(arm)))
+    arms = [arm for arm in block.arms if _parts(arm)]
+    return grouped(arms, lambda arm: (arm.method, _parts(arm)))
 
 
 def _parts(arm: Arm) -> tuple[float, ...]:

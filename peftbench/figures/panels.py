@@ -70,8 +70,8 @@ class Panels:
             axes.remove()
         apart = differing(blocks) - {*omit}
         for panel, block in zip(grid, blocks, strict=False):
-            known = [text for name, text in facts(block).items() if name in apart]
-            title = textwrap.fill(", ".join([block.question.task, *known]), TITLE)
+            texts = [text for name, text in facts(block).items() if name in apart]
+            title = textwrap.fill(", ".join([block.question.task, *texts]), TITLE)
             panel[0].set_title(title, fontsize=8, loc="left")
         return cls(figure, blocks, tuple(map(list, grid[: len(blocks)])), frozenset(omit))
 
@@ -199,7 +199,7 @@ def _legend_columns(names: Sequence[str]) -> int:
 def legend_height(blocks: Iterable[Block]) -> float:
     """In inches, of legends that name all arms."""
     names = [[arm.label for arm in block.arms] for block in blocks]
-    return 0.15 * max(math.ceil(len(each) / _legend_columns(each)) for each in names) + 0.1
+    return 0.15 * max(math.ceil(len(labels) / _legend_columns(labels)) for labels in names) + 0.1
 
 
 def means_and_bars(groups: Iterable[Sequence[float]]) -> tuple[Array, Array]:

@@ -92,7 +92,7 @@ def _points(results: Results, block: Block, cost: CostAxis, value: Value) -> lis
     """The arms of a cost block that have both; what they reach is that of the same arm in the
     quality block of the same question."""
     quality = next(other for other in results.final if other.question == block.question)
-    estimates = {arm.label: each for arm, each in results.estimates(quality, value).items()}
+    estimates = {arm.label: estimate for arm, estimate in results.estimates(quality, value).items()}
     points: list[Point] = []
     for arm in block.arms:
         spent, reached = mean(arm, cost), estimates.get(arm.label)
@@ -103,7 +103,7 @@ def _points(results: Results, block: Block, cost: CostAxis, value: Value) -> lis
 
 def _front(points: Sequence[Point], value: Value) -> list[int]:
     sign = BETTER[value]
-    return pareto_front([each.cost for each in points], [sign * each.value for each in points])
+    return pareto_front([point.cost for point in points], [sign * point.value for point in points])
 
 
 def _draw(axes: Axes, points: Sequence[Point], cost: CostAxis, value: Value) -> None:

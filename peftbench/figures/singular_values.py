@@ -53,11 +53,13 @@ def _directions(run: Run) -> set[int]:
 def _line(axes: Axes, runs: Sequence[Run], part: str, directions: list[int]) -> Line2D:
     name, dash, colour = PARTS[part]
     metrics = [run.record.metrics for run in runs]
-    shares = np.array([[each[f"energy{k}.{part}"] for k in directions] for each in metrics], float)
+    shares = np.array(
+        [[values[f"energy{k}.{part}"] for k in directions] for values in metrics], float
+    )
     axes.fill_between(
         directions, shares.min(0), shares.max(0), color=colour, alpha=0.2, linewidth=0
     )
-    ranks = [each.get(f"effective_rank.{part}") for each in metrics]
+    ranks = [values.get(f"effective_rank.{part}") for values in metrics]
     rank = fmean(rank for rank in ranks if rank is not None)
     look = {"color": colour, "marker": "o", "markersize": 3}
     label = f"{name}, effective rank {rank:.3g}"
