@@ -198,8 +198,8 @@ def test_many_arms_become_the_best_of_each_method() -> None:
 def test_the_gap_is_nll_minus_the_final_training_loss() -> None:
     made = results(run([9.0] * 9 + [loss], nll=2.0, seed=i) for i, loss in enumerate((0.5, 1.0)))
     (block,) = made.final
-    ((known,),) = [gaps(block).values()]
-    assert [each.size for each in known] == [1.5, 1.0]
+    (by_run,) = gaps(block).values()
+    assert [each.size for each in by_run.values()] == [1.5, 1.0]
     figure = gap(made)
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["+1.250 [+1.000, +1.500]"]

@@ -219,6 +219,14 @@ def test_steps_and_batch_size_may_follow_the_number_of_examples() -> None:
     assert "one training setting for each method and size" in notes(figure)
 
 
+def test_two_numbers_of_steps_at_one_size_are_two_lines() -> None:
+    made = [sized(30, steps / 100, train={"lr": 1e-3, "steps": steps}) for steps in (10, 50)]
+    made.append(sized(100, 0.75, train={"lr": 1e-3, "steps": 50}))
+    figure = few_samples(results(made))
+    assert names(figure) == ["lora (steps=10)", "lora (steps=50)"]
+    assert lines(figure) == [([30], [0.1]), ([30, 100], [0.5, 0.75])]
+
+
 def test_few_samples_needs_two_sizes() -> None:
     one, other_task = sized(30, 0.5), sized(100, 0.5, task="sst2")
     for made in ([], [one, sized(30, 0.5, method="vera")], [one, other_task]):

@@ -151,11 +151,11 @@ def _best_ratio(grid: Grid, lr: float) -> BestRatio | None:
 
 def _nll_by_seed(runs: Iterable[Run]) -> dict[int, float]:
     groups = grouped(runs, lambda run: run.seed)
-    known = {
+    values_of = {
         seed: [value for run in members if (value := _value(run, "nll")) is not None]
         for seed, members in groups.items()
     }
-    return {seed: fmean(values) for seed, values in known.items() if values}
+    return {seed: fmean(values) for seed, values in values_of.items() if values}
 
 
 def tuned(grid: Grid) -> list[TunedRatio]:
@@ -163,21 +163,20 @@ def tuned(grid: Grid) -> list[TunedRatio]:
     ratios: list[TunedRatio] = []
     for ratio in grid.ratios:
         means = {lr: grid.mean(lr, ratio, "nll") for lr in grid.lrs}
-        known = {lr: mean for lr, mean in means.items() if mean is not None}
-        lr = min(known, key=known.__getitem__, default=None)
-        if lr is not None and math.isfinite(known[lr]):
-            ratios.append(TunedRatio(ratio, lr, len(known), grid.cells[lr, ratio]))
+        nll = {lr: mean for lr, mean in means.items() if mean is not None}
+        lr = min(nll, key=nll.__getitem__, default=None)
+        if lr is not None and math.isfinite(nll[lr]):
+            ratios.append(TunedRatio(ratio, lr, len(nll), grid.cells[lr, ratio]))
     return ratios
 
 
 def steps_to_lora(ratios: Iterable[TunedRatio], loss: Loss) -> dict[Run, StepsToLoss]:
     """After how many steps each run reaches the final loss of the tuned LoRA (ratio 1) of its seed;
     without the runs of which that is not known."""
-    ratios = tuple(ratios)
-    lora = {run.seed: curve(run, loss) for each in ratios if each.ratio == 1 for run in each.runs}
-    known: dict[Run, StepsToLoss] = {}
-    for run in (run for each in ratios for run in each.runs if run.seed in lora):
-        steps = steps_to_reach(curve(run, loss), lora[run.seed], FEWEST[loss])
-        if steps is not None:
-            known[run] = steps
-    return known
+    runs = {tuned_ratio.ratio: tuned_ratio.runs for tuned_ratio in ratios}
+    lora = {run.seed: curve(run, loss) for run in runs.get(1, ())}
+    compared = [run for of_ratio in runs.values() for run in of_ratio if run.seed in lora]
+    steps = {
+        run: steps_to_reach(curve(run, loss), lora[run.seed], FEWEST[loss]) for run in compared
+    }
+    return {run: reached for run, reached in steps.items() if reached is not None}

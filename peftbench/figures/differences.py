@@ -13,15 +13,15 @@ from peftbench.figures.panels import (
     Panels,
     few_arms,
     legend,
+    missing,
     named,
-    not_drawn,
     row_axis,
     rows_height,
     trials_note,
 )
 from peftbench.figures.style import GREY, style, tidy
 
-Drawn = dict[Arm, Difference]  # of a block, those whose difference is known
+ByArm = dict[Arm, Difference]  # of a block, those that are known
 
 
 def differences(results: Results, value: Value = "metric", reference: str = "lora") -> Figure:
@@ -35,41 +35,46 @@ def differences(results: Results, value: Value = "metric", reference: str = "lor
     of_blocks = {
         block: _known(results.differences(block, arm, value)) for block, arm in references.items()
     }
-    drawn = {block: known for block, known in of_blocks.items() if known}
+    drawn = {block: by_arm for block, by_arm in of_blocks.items() if by_arm}
     if not drawn:
         raise NothingToDraw(
             f"no two arms of a block share a seed with a {value}, one of them {reference}"
         )
-    names = [[arm.label for arm in known] for known in drawn.values()]
+    names = [[arm.label for arm in by_arm] for by_arm in drawn.values()]
     panels = Panels.of(drawn, [rows_height(names, 0.8), 0.25])
-    for (axes, below), (block, known) in zip(panels.axes, drawn.items(), strict=True):
-        _forest(axes, known)
+    for (axes, below), (block, by_arm) in zip(panels.axes, drawn.items(), strict=True):
+        _forest(axes, by_arm)
         name = "nll per token" if value == "nll" else block.primary.replace("_", " ")
         tidy(axes, f"{name}: better than {reference} by")
         look = {"color": GREY, "linestyle": "none", "marker": "o", "markersize": 5}
-        open_ = Line2D([], [], markerfacecolor="white", label="may be chance", **look)
-        legend(below, [Line2D([], [], label=f"Holm's p ≤ {ALPHA}", **look), open_])
-    shown = {arm for known in drawn.values() for arm in known}
+        hollow = Line2D([], [], markerfacecolor="white", label="may be chance", **look)
+        legend(below, [Line2D([], [], label=f"Holm's p ≤ {ALPHA}", **look), hollow])
+    shown = {arm for by_arm in drawn.values() for arm in by_arm}
     shown |= {references[block] for block in drawn}
-    missing = [named(block, arm) for block in blocks for arm in block.arms if arm not in shown]
-    notes = [*_notes(drawn, references), few, trials_note(results), not_drawn(missing)]
+    notes = [*_notes(drawn, references), few, trials_note(results), missing(blocks, shown)]
     return panels.annotate(notes)
 
 
-def _known(differences: Drawn) -> Drawn:
-    return {arm: each for arm, each in differences.items() if each.difference is not None}
+def _known(differences: ByArm) -> ByArm:
+    return {
+        arm: difference
+        for arm, difference in differences.items()
+        if difference.difference is not None
+    }
 
 
-def _notes(drawn: dict[Block, Drawn], references: dict[Block, Arm]) -> list[str]:
-    every = [each for known in drawn.values() for each in known.values()]
+def _notes(drawn: dict[Block, ByArm], references: dict[Block, Arm]) -> list[str]:
+    all_differences = [difference for by_arm in drawn.values() for difference in by_arm.values()]
     compared = [f"{block.question.task}: {references[block].label}" for block in drawn]
-    seeds = sorted({each.seeds for each in every})
-    over = sorted({each.interval.over for each in every if each.interval})
+    seeds = sorted({difference.seeds for difference in all_differences})
+    over = sorted(
+        {difference.interval.over for difference in all_differences if difference.interval}
+    )
     bare = [
         named(block, arm)
-        for block, known in drawn.items()
-        for arm, each in known.items()
-        if each.interval is None
+        for block, by_arm in drawn.items()
+        for arm, difference in by_arm.items()
+        if difference.interval is None
     ]
     return [
         f"compared with {', '.join(dict.fromkeys(compared))}" if "(" in str(compared) else "",
@@ -79,18 +84,18 @@ def _notes(drawn: dict[Block, Drawn], references: dict[Block, Arm]) -> list[str]
     ]
 
 
-def _forest(axes: Axes, known: Drawn) -> None:
-    methods = [arm.method for arm in known]
-    places = row_axis(axes, [arm.label for arm in known], methods)
+def _forest(axes: Axes, by_arm: ByArm) -> None:
+    methods = [arm.method for arm in by_arm]
+    places = row_axis(axes, [arm.label for arm in by_arm], methods)
     axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)
-    for place, method, each in zip(places, methods, known.values(), strict=True):
-        assert each.difference is not None
+    for place, method, difference in zip(places, methods, by_arm.values(), strict=True):
+        assert difference.difference is not None
         colour, marker = style(method)
-        if each.interval:
-            ends = [each.interval.low, each.interval.high]
+        if difference.interval:
+            ends = [difference.interval.low, difference.interval.high]
             axes.plot(ends, [place, place], color=colour, linewidth=1.4, zorder=2)
-        face = colour if each.is_better or each.is_worse else "white"
+        face = colour if difference.is_better or difference.is_worse else "white"
         look = {"color": colour, "markerfacecolor": face, "markersize": 5}
-        axes.plot(each.difference, place, marker, zorder=3, **look)
+        axes.plot(difference.difference, place, marker, zorder=3, **look)
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(5))

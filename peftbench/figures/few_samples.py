@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,8 +26,7 @@ from peftbench.figures.panels import (
     legend,
     legend_height,
     means_and_bars,
-    named,
-    not_drawn,
+    missing,
     trials_note,
 )
 from peftbench.figures.style import axis_name, line_styles, tidy
@@ -56,13 +55,6 @@ def few_samples(results: Results, value: Value = "metric") -> Figure:
     for (axes, below), block in zip(panels.axes, joined, strict=True):
         legend(below, _draw(axes, block, value))
     drawn = {run for block in joined for run in block.runs}
-    missing = [
-        named(block, arm)
-        for block in results.final
-        for arm in block.arms
-        for run in arm.runs
-        if run not in drawn
-    ]
     settings_change = any(
         _varies(line.runs, *TrainSpec.model_fields) for block in joined for line in block.arms
     )
@@ -73,7 +65,7 @@ def few_samples(results: Results, value: Value = "metric") -> Figure:
         if settings_change
         else "",
         trials_note(results),
-        not_drawn(missing),
+        missing(results.final, drawn),
     ]
     return panels.annotate(notes)
 
@@ -100,23 +92,31 @@ def _has(run: Run, value: Value) -> bool:
 
 
 def _lines(runs: Iterable[Run]) -> tuple[Arm, ...]:
-    def method(run: Run) -> tuple[Any, ...]:
+    """Runs of the same arguments, parted by as few training settings as leave one for each size."""
+
+    def arguments(run: Run) -> tuple[str, int, str]:
         spec = run.record.spec
         return spec.method, spec.method_version, canonical(spec.args)
 
-    def settings(run: Run) -> str:
-        return canonical(run.record.spec.train.model_dump(exclude={*BY_SIZE}))
-
-    lines: dict[tuple[Any, ...], list[Run]] = {}
-    for key, members in grouped(runs, method).items():
-        by_size = grouped(members, lambda run: run.examples)
-        if all(len(set(map(settings, same))) == 1 for same in by_size.values()):
-            lines[key] = members
-        else:
-            by_settings = grouped(members, settings)
-            lines |= {(*key, train): same for train, same in by_settings.items()}
+    lines: dict[tuple[str, ...], list[Run]] = {}
+    for key, members in grouped(runs, arguments).items():
+        parts = {"": members}
+        for joined in ({*BY_SIZE}, set()):
+            if all(map(_one_for_each_size, parts.values())):
+                break
+            parts = grouped(members, partial(_settings, without=joined))
+        lines |= {(*map(str, key), settings): part for settings, part in parts.items()}
     labels = arm_labels(lines)
     return tuple(Arm(labels[key], tuple(members)) for key, members in lines.items())
+
+
+def _settings(run: Run, without: set[str]) -> str:
+    return canonical(run.record.spec.train.model_dump(exclude=without))
+
+
+def _one_for_each_size(runs: Iterable[Run]) -> bool:
+    by_size = grouped(runs, lambda run: run.examples)
+    return not any(_varies(same, *TrainSpec.model_fields) for same in by_size.values())
 
 
 def _numbers(runs: Iterable[Run], value: Value) -> list[float]:

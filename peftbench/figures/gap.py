@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from peftbench.analysis.blocks import Arm, Block
+from peftbench.analysis.blocks import Arm, Block, Run
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.loss_curves import TAIL, curve
 from peftbench.figures.panels import (
@@ -17,8 +17,7 @@ from peftbench.figures.panels import (
     beside,
     few_arms,
     legend,
-    named,
-    not_drawn,
+    missing,
     row_axis,
     rows_height,
     trials_note,
@@ -38,44 +37,37 @@ class Gap:
         return self.nll - self.train_loss
 
 
-Drawn = dict[Arm, list[Gap]]  # of a block, one gap for each seed that has both losses
+ByArm = dict[Arm, dict[Run, Gap]]  # of a block, without what has none
 
 
-def gaps(block: Block) -> Drawn:
-    """Of every arm that has a run with both losses."""
-    pairs = {
-        arm: [(curve(run, "train_loss").end(), run.value("nll")) for run in arm.done]
-        for arm in block.arms
-    }
-    known = {
-        arm: [Gap(loss, nll) for loss, nll in values if loss is not None and nll is not None]
-        for arm, values in pairs.items()
-    }
-    return {arm: values for arm, values in known.items() if values}
+def gaps(block: Block) -> ByArm:
+    """Of the runs that are done and have both losses."""
+    by_arm = {arm: {run: gap for run in arm.done if (gap := _gap(run))} for arm in block.arms}
+    return {arm: by_run for arm, by_run in by_arm.items() if by_run}
+
+
+def _gap(run: Run) -> Gap | None:
+    loss, nll = curve(run, "train_loss").end(), run.value("nll")
+    return None if loss is None or nll is None else Gap(loss, nll)
 
 
 def gap(results: Results) -> Figure:
     """Final training loss and nll on unseen examples per arm, joined by a line whose length is the
     gap, a panel for each block. Raises NothingToDraw if no run that is done has both."""
     blocks, few = few_arms(results, results.final)
-    drawn = {block: known for block in blocks if (known := gaps(block))}
+    drawn = {block: by_arm for block in blocks if (by_arm := gaps(block))}
     if not drawn:
         raise NothingToDraw("no run that is done has both a training curve and an nll")
-    names = [[arm.label for arm in known] for known in drawn.values()]
+    names = [[arm.label for arm in by_arm] for by_arm in drawn.values()]
     panels = Panels.of(drawn, [rows_height(names, 0.8), 0.25])
-    for (axes, below), (block, known) in zip(panels.axes, drawn.items(), strict=True):
-        _dumbbells(axes, known)
+    for (axes, below), (block, by_arm) in zip(panels.axes, drawn.items(), strict=True):
+        _dumbbells(axes, by_arm)
         look = {"color": GREY, "linestyle": "none", "marker": "o", "markersize": 5}
         text = f"training, last {100 * TAIL:.0f} % of steps"
         seen = Line2D([], [], markerfacecolor="white", label=text, **look)
         legend(below, [seen, Line2D([], [], label=f"{block.question.split} split", **look)])
-    missing = [
-        named(block, arm)
-        for block in blocks
-        for arm in block.arms
-        for _ in range(len(arm.runs) - len(drawn.get(block, {}).get(arm, ())))
-    ]
-    several = any(len(values) > 1 for known in drawn.values() for values in known.values())
+    of_arms = [by_run for by_arm in drawn.values() for by_run in by_arm.values()]
+    several = any(len(by_run) > 1 for by_run in of_arms)
     notes = [
         "training loss as seen while training: dropout is on and the model still changes",
         "means over seeds; at the right the gap, in brackets its smallest and largest"
@@ -83,17 +75,18 @@ def gap(results: Results) -> Figure:
         else "one seed; at the right the gap",
         few,
         trials_note(results),
-        not_drawn(missing),
+        missing(blocks, {run for by_run in of_arms for run in by_run}),
     ]
     return panels.annotate(notes)
 
 
-def _dumbbells(axes: Axes, known: Drawn) -> None:
-    methods = [arm.method for arm in known]
-    places = row_axis(axes, [arm.label for arm in known], methods)
-    for values, method, place in zip(known.values(), methods, places, strict=True):
+def _dumbbells(axes: Axes, by_arm: ByArm) -> None:
+    methods = [arm.method for arm in by_arm]
+    places = row_axis(axes, [arm.label for arm in by_arm], methods)
+    for by_run, method, place in zip(by_arm.values(), methods, places, strict=True):
         colour, marker = style(method)
-        losses, nlls = [each.train_loss for each in values], [each.nll for each in values]
+        of_arm = list(by_run.values())
+        losses, nlls = [gap.train_loss for gap in of_arm], [gap.nll for gap in of_arm]
         row = [place, place]
         axes.plot([fmean(losses), fmean(nlls)], row, color=colour, linewidth=1.2, zorder=2)
         for seeds, face in ((losses, "white"), (nlls, colour)):
@@ -101,13 +94,14 @@ def _dumbbells(axes: Axes, known: Drawn) -> None:
             axes.plot(ends, row, color=colour, linewidth=3, alpha=0.3, zorder=1)
             look = {"color": colour, "markerfacecolor": face, "markersize": 5}
             axes.plot(fmean(seeds), place, marker, zorder=3, **look)
-        sizes = [each.size for each in values]
+        sizes = [gap.size for gap in of_arm]
         text = f"{fmean(sizes):+z.3f}"
         if len(sizes) > 1:
             text += f" [{min(sizes):+z.3f}, {max(sizes):+z.3f}]"
         beside(axes, place, text, SMALL - 1.5)
     tidy(axes, "nll per token")
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    ends = [end for values in known.values() for each in values for end in vars(each).values()]
+    all_gaps = [gap for by_run in by_arm.values() for gap in by_run.values()]
+    ends = [end for gap in all_gaps for end in (gap.train_loss, gap.nll)]
     room = 0.05 * (max(ends) - min(ends)) or 0.05
     axes.set_xlim(min(ends) - room, max(ends) + room)

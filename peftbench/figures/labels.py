@@ -9,16 +9,9 @@ from matplotlib.axes import Axes
 from peftbench.figures.style import SMALL
 
 DISTANCES = (5, 8, 12, 18, 26, 36, 48)  # of labels from their points, in typographic points
-DIRECTIONS = np.array(
-    [
-        (1, 0),
-        (-1, 0),
-        (0, 1),
-        (0, -1),
-        *itertools.product((0.7, -0.7), (0.7, -0.7)),
-        *itertools.product((0.9, -0.9), (0.4, -0.4)),
-    ]
-)
+DIAGONALS = itertools.product((0.7, -0.7), (0.7, -0.7))
+FLAT_DIAGONALS = itertools.product((0.9, -0.9), (0.4, -0.4))
+DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), *DIAGONALS, *FLAT_DIAGONALS])
 Ink = tuple[float, float, float]
 
 
@@ -44,9 +37,8 @@ def label(
     bars = np.c_[np.full(len(places), pixel), np.abs(tops - places)[:, 1]]
     obstacles = np.concatenate([_around(places, np.full((1, 2), 4 * pixel)), _around(places, bars)])
     lines = _line_boxes(places[list(front)], axes.bbox.x1, pixel)
-    room = np.array(
-        [[axes.bbox.x0 + 3 * pixel, axes.bbox.y0 + 3 * pixel, axes.bbox.x1, axes.bbox.y1]]
-    )
+    left, bottom, right, top = axes.bbox.extents
+    room = np.array([[left + 3 * pixel, bottom + 3 * pixel, right, top]])
     texts = {
         i: axes.text(0, 0, name, fontsize=SMALL, color=inks[i], in_layout=False)
         for i, name in names.items()
@@ -54,30 +46,20 @@ def label(
     sizes = {i: np.array(text.get_window_extent().size) for i, text in texts.items()}
     boxes: dict[int, np.ndarray] = {}
     for i in [*names] * 4:  # again and again: a label gives way to those placed after it
-        distances, found = _candidates(places[i], sizes[i], pixel)
+        distances, candidates = _candidates(places[i], sizes[i], pixel)
         others = np.concatenate([obstacles, *([box] for j, box in boxes.items() if j != i)])
-        hidden = (
-            overlaps(found, others).sum(1)
-            + 0.3 * overlaps(found, lines).sum(1)
-            - 3 * overlaps(found, room).sum(1)
-        )
-        boxes[i] = found[np.argmin(hidden + distances)]
+        hidden = overlaps(candidates, others).sum(1) + 0.3 * overlaps(candidates, lines).sum(1)
+        inside = overlaps(candidates, room).sum(1)
+        boxes[i] = candidates[np.argmin(hidden - 3 * inside + distances)]
+    to_data = axes.transData.inverted().transform
     for i, text in texts.items():
         low, high = boxes[i][:2], boxes[i][2:]
-        left, bottom = axes.transData.inverted().transform(low)
-        text.set_position((left, bottom))
+        text.set_position(tuple(to_data(low)))
         end = np.clip(places[i], low, high)  # the box's nearest point
         if np.hypot(*(end - places[i])) > 6 * pixel:
-            (a, b), (c, d) = points[i], axes.transData.inverted().transform(end)
-            axes.plot(
-                [a, c],
-                [b, d],
-                color=text.get_color(),
-                linewidth=0.5,
-                zorder=1.5,
-                scalex=False,
-                scaley=False,
-            )
+            xs, ys = np.array([points[i], to_data(end)]).T
+            look = {"color": text.get_color(), "linewidth": 0.5, "zorder": 1.5}
+            axes.plot(xs, ys, scalex=False, scaley=False, **look)
 
 
 # Boxes are rows of left, bottom, right, top, in pixels.
@@ -96,10 +78,8 @@ def _around(middles: np.ndarray, halves: np.ndarray) -> np.ndarray:
 
 def _candidates(place: np.ndarray, size: np.ndarray, point: float) -> tuple[np.ndarray, np.ndarray]:
     """Boxes of a size around a place, nearest first: their distances (n,) and the boxes (n, 4)."""
-    distances, directions = (
-        np.repeat(DISTANCES, len(DIRECTIONS)) * point,
-        np.tile(DIRECTIONS, (len(DISTANCES), 1)),
-    )
+    distances = np.repeat(DISTANCES, len(DIRECTIONS)) * point
+    directions = np.tile(DIRECTIONS, (len(DISTANCES), 1))
     middles = place + distances[:, None] * directions + size / 2 * np.sign(directions)
     return distances, _around(middles, size[None] / 2)
 

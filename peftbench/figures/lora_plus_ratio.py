@@ -78,9 +78,9 @@ def _heat(axes: Axes, grid: Grid, value: Value) -> None:
     means = [[grid.mean(lr, ratio, value) for ratio in grid.ratios] for lr in grid.lrs]
     numbers = np.array(means, float)  # (lrs, ratios), NaN where there is no run
     goodness = -numbers if value == "nll" else numbers
-    known = goodness[np.isfinite(goodness)]
+    finite = goodness[np.isfinite(goodness)]
     # The worst tenth may be far off.
-    low, high = np.quantile(known, [0.1, 1.0]) if known.size else (0.0, 1.0)
+    low, high = np.quantile(finite, [0.1, 1.0]) if finite.size else (0.0, 1.0)
     brightness = Normalize(low, high, clip=True)(np.where(np.isfinite(goodness), goodness, low))
     shades = colormaps["cividis"](brightness)
     shades[~np.isfinite(numbers)] = (1, 1, 1, 1)
@@ -120,25 +120,19 @@ def _frames(axes: Axes, grid: Grid, ratios: Iterable[BestRatio]) -> None:
 def _steps(axes: Axes, ratios: Sequence[TunedRatio]) -> list[str]:
     """Draw the steps to LoRA's final losses; returns notes."""
     notes: list[str] = []
-    runs = [run for each in ratios for run in each.runs]
+    runs = [run for tuned_ratio in ratios for run in tuned_ratio.runs]
     for loss, (name, dash, face) in FACES.items():
-        known = steps_to_lora(ratios, loss)
-        if not known:
-            taken = any(
-                getattr(point, loss) is not None for run in runs for point in run.record.curve
-            )
-            notes.append(
-                f"no {name} losses of LoRA to reach"
-                if loss == "train_loss" or taken
-                else "no valid losses were taken while training"
-            )
+        by_run = steps_to_lora(ratios, loss)
+        if not by_run:
+            notes.append(f"no {name} losses of LoRA to reach")
             continue
-        values = {run: reached.steps for run, reached in known.items()}
+        values = {run: reached.steps for run, reached in by_run.items()}
         _points(axes, ratios, values, linestyle=dash, face=face, label=f"{name} loss")
-        never, unknown = sum(each.never for each in known.values()), len(runs) - len(known)
+        never = sum(reached.never for reached in by_run.values())
+        unknown = len(runs) - len(by_run)
         if never:
             notes.append(
-                f"{never} of {len(known)} runs never reach LoRA's final {name} loss: "
+                f"{never} of {len(by_run)} runs never reach LoRA's final {name} loss: "
                 "drawn one step after the last"
             )
         if unknown:
@@ -154,14 +148,14 @@ def _steps(axes: Axes, ratios: Sequence[TunedRatio]) -> list[str]:
 
 
 def _final(axes: Axes, ratios: Sequence[TunedRatio], name: str) -> None:
-    runs = [run for each in ratios for run in each.runs]
+    runs = [run for tuned_ratio in ratios for run in tuned_ratio.runs]
     values = {run: value for run in runs if (value := run.value("metric")) is not None}
     _points(axes, ratios, values, linestyle="-", face=None)
     _ratio_axis(axes, ratios, name.replace(" (", "\n("))
 
 
 def _trials(ratios: Sequence[TunedRatio]) -> str:
-    trials = sorted({each.trials for each in ratios})
+    trials = sorted({tuned_ratio.trials for tuned_ratio in ratios})
     if not trials:
         return "no ratio has a learning rate at which all runs are done"
     if len(trials) > 1:
@@ -179,7 +173,7 @@ def _points(
 ) -> None:
     """Means over seeds with bars, and a dashed line at LoRA's; face: of the markers, None for the
     method's colour."""
-    ratio_of = {run: each.ratio for each in ratios for run in each.runs}
+    ratio_of = {run: tuned_ratio.ratio for tuned_ratio in ratios for run in tuned_ratio.runs}
     by_ratio = grouped(values, ratio_of.__getitem__)
     drawn = sorted(by_ratio)
     means, bars = means_and_bars([values[run] for run in by_ratio[ratio]] for ratio in drawn)
@@ -195,7 +189,7 @@ def _points(
 
 
 def _ratio_axis(axes: Axes, ratios: Sequence[TunedRatio], name: str) -> None:
-    places = [each.ratio for each in ratios]
+    places = [tuned_ratio.ratio for tuned_ratio in ratios]
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(places))
     axes.xaxis.set_minor_locator(NullLocator())

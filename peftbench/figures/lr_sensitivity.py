@@ -25,8 +25,8 @@ def lr_sensitivity(results: Results, tolerance: float = 0.02) -> Figure:
     single: list[str] = []
     for block in results.tuning:
         methods = by_learning_rate(block)
-        usable = {method: lrs for method, lrs in methods.items() if _several(lrs)}
-        single += [f"{each} ({block.question.task})" for each in methods if each not in usable]
+        usable = {method: rates for method, rates in methods.items() if _several(rates)}
+        single += [f"{name} ({block.question.task})" for name in methods if name not in usable]
         if usable:
             drawn[block] = usable
     if not drawn:
@@ -38,12 +38,12 @@ def lr_sensitivity(results: Results, tolerance: float = 0.02) -> Figure:
             _lines(axes, methods, value)
             tidy(axes, y=axis_name(value, block.primary).replace(" (", "\n("))
         _regions(panel[2], methods, tolerance)
-        lrs = [each.lr for of_method in methods.values() for each in of_method]
+        lrs = [rate.lr for rates in methods.values() for rate in rates]
         room = (max(lrs) / min(lrs)) ** 0.06
         for axes in panel:
             axes.set_xscale("log")
             axes.set_xlim(min(lrs) / room, max(lrs) * room)
-    every = [each for methods in drawn.values() for lrs in methods.values() for each in lrs]
+    all_rates = [rate for methods in drawn.values() for rates in methods.values() for rate in rates]
     others = [
         f"{run.record.status} ({block.question.task})"
         for block in results.tuning
@@ -54,8 +54,10 @@ def lr_sensitivity(results: Results, tolerance: float = 0.02) -> Figure:
         "medians over runs; bars: smallest to largest; "
         "other settings than the learning rate may differ between runs",
         "learning rates in quarters of a decade where many were tried",
-        "at the edge: x diverged, counted as worst" if any(each.diverged for each in every) else "",
-        "| ended early, in no median" if any(each.pruned for each in every) else "",
+        "at the edge: x diverged, counted as worst"
+        if any(rate.diverged for rate in all_rates)
+        else "",
+        "| ended early, in no median" if any(rate.pruned for rate in all_rates) else "",
         f"lowest panel, its width at the right: within {100 * tolerance:g} % of the method's "
         "lowest median nll",
         "arrows: no further learning rate was tried",
@@ -65,18 +67,18 @@ def lr_sensitivity(results: Results, tolerance: float = 0.02) -> Figure:
     return panels.annotate(notes)
 
 
-def _several(lrs: Sequence[LearningRate]) -> bool:
-    return sum(each.done > 0 for each in lrs) > 1
+def _several(rates: Sequence[LearningRate]) -> bool:
+    return sum(rate.done > 0 for rate in rates) > 1
 
 
 def _lines(axes: Axes, methods: Methods, value: Value) -> None:
     heights: list[float] = []
-    for place, (method, lrs) in enumerate(methods.items()):
+    for place, (method, rates) in enumerate(methods.items()):
         colour, marker = style(method)
         shown = [
-            (each.lr, middle.median, middle.low, middle.high)
-            for each in lrs
-            if (middle := each.values[value]).median is not None and math.isfinite(middle.median)
+            (rate.lr, middle.median, middle.low, middle.high)
+            for rate in rates
+            if (middle := rate.values[value]).median is not None and math.isfinite(middle.median)
         ]
         x, middles, lows, highs = np.array(shown, float).reshape(-1, 4).T
         bars = np.maximum([middles - lows, highs - middles], 0)
@@ -84,8 +86,8 @@ def _lines(axes: Axes, methods: Methods, value: Value) -> None:
         axes.errorbar(x, middles, bars, elinewidth=0.7, **look)
         heights += middles.tolist()
         edge = 1 - 0.03 * place if value == "nll" else 0.03 * place  # where it is worst
-        diverged = [each.lr for each in lrs if each.diverged]
-        pruned = [each.lr for each in lrs if each.pruned]
+        diverged = [rate.lr for rate in rates if rate.diverged]
+        pruned = [rate.lr for rate in rates if rate.pruned]
         look = {"color": colour, "markersize": 4, "clip_on": False}
         look["transform"] = axes.get_xaxis_transform()
         for ended, mark in ((diverged, "x"), (pruned, "|")):
@@ -99,9 +101,9 @@ def _lines(axes: Axes, methods: Methods, value: Value) -> None:
 
 def _regions(axes: Axes, methods: Methods, tolerance: float) -> None:
     places = row_axis(axes, list(methods), list(methods))
-    for place, (method, lrs) in zip(places, methods.items(), strict=True):
-        nll = [each.values["nll"].median for each in lrs]
-        region = good_region([each.lr for each in lrs], nll, tolerance)
+    for place, (method, rates) in zip(places, methods.items(), strict=True):
+        nll = [rate.values["nll"].median for rate in rates]
+        region = good_region([rate.lr for rate in rates], nll, tolerance)
         if region is None:
             continue
         colour, marker = style(method)

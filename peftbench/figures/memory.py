@@ -1,6 +1,6 @@
 """Where the memory of a training step goes: its parts at the peak, stacked per method."""
 
-from dataclasses import dataclass
+from collections import Counter
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,8 +14,7 @@ from peftbench.figures.panels import (
     NothingToDraw,
     Panels,
     legend,
-    named,
-    not_drawn,
+    missing,
     row_axis,
     rows_height,
     trials_note,
@@ -29,13 +28,7 @@ HATCHES = ("", "//////", "", "", "")  # gradients stand between two others that 
 UNITS = ((1024.0**3, "GiB"), (1024.0**2, "MiB"), (1024.0, "KiB"))
 
 
-@dataclass(frozen=True)
-class Bar:
-    """The bytes of each part, for the arms of a method that need the same."""
-
-    name: str
-    method: str
-    parts: tuple[float, ...]  # in the order of PARTS
+Bars = dict[tuple[str, tuple[float, ...]], list[Arm]]  # arms by method and bytes of each part
 
 
 def memory(results: Results) -> Figure:
@@ -50,59 +43,54 @@ def memory(results: Results) -> Figure:
         raise NothingToDraw(
             "no run that is done has the parts of its memory; trials of searches do not count"
         )
+    look = {"edgecolor": "white", "linewidth": 0}
     handles = [
-        Patch(facecolor=shade, hatch=hatch, edgecolor="white", linewidth=0, label=_part(name))
-        for shade, hatch, name in zip(SHADES, HATCHES, PARTS, strict=True)
+        Patch(facecolor=shade, hatch=hatch, label=part.removeprefix("peak."), **look)
+        for shade, hatch, part in zip(SHADES, HATCHES, PARTS, strict=True)
     ]
-    names = [[bar.name for bar in bars] for bars in drawn.values()]
-    panels = Panels.of(drawn, [rows_height(names, 0.75), 0.25])
+    panels = Panels.of(drawn, [rows_height([_names(bars) for bars in drawn.values()], 0.75), 0.25])
     for (axes, below), bars in zip(panels.axes, drawn.values(), strict=True):
         _draw(axes, bars)
         legend(below, handles)
-    missing = [
-        named(block, arm) for block in results.costs for arm in block.arms if _parts(arm) is None
-    ]
-    several = any(len(arm.done) > 1 for block in drawn for arm in block.arms)
+    shown = {arm for bars in drawn.values() for arms in bars.values() for arm in arms}
+    several = any(len(arm.done) > 1 for arm in shown)
     notes = [
         "live tensor bytes at the peak of one training step on the largest batch"
         + (", means over seeds" if several else ""),
         trials_note(results),
-        not_drawn(missing),
+        missing(results.costs, shown),
     ]
     return panels.annotate(notes)
 
 
-def _part(name: str) -> str:
-    return name.removeprefix("peak.")
+def _bars(block: Block) -> Bars:
+    arms = [arm for arm in block.arms if _parts(arm)]
+    return grouped(arms, lambda arm: (arm.method, _parts(arm)))
 
 
-def _parts(arm: Arm) -> tuple[float, ...] | None:
-    values = [value for name in PARTS if (value := mean(arm, name)) is not None]
-    return tuple(values) if len(values) == len(PARTS) else None
+def _parts(arm: Arm) -> tuple[float, ...]:
+    """In the order of PARTS; empty where one is not known."""
+    values = [value for part in PARTS if (value := mean(arm, part)) is not None]
+    return tuple(values) if len(values) == len(PARTS) else ()
 
 
-def _bars(block: Block) -> list[Bar]:
-    """A bar is named by its method where it stands for all arms of it, else by the first."""
-    alike = grouped(
-        [arm for arm in block.arms if _parts(arm) is not None],
-        lambda arm: (arm.method, _parts(arm) or ()),
-    )
-    of_method = grouped(alike, lambda key: key[0])
-    bars: list[Bar] = []
-    for (method, parts), arms in alike.items():
-        more = f" and {len(arms) - 1} more" if len(arms) > 1 else ""
-        name = f"{arms[0].label}{more}" if len(of_method[method]) > 1 else method
-        bars.append(Bar(name, method, parts))
-    return bars
+def _names(bars: Bars) -> list[str]:
+    """The method, where the bar stands for all arms of it."""
+    counts = Counter(method for method, _ in bars)
+    names: list[str] = []
+    for (method, _), (first, *others) in bars.items():
+        more = f" and {len(others)} more" if others else ""
+        names.append(f"{first.label}{more}" if counts[method] > 1 else method)
+    return names
 
 
-def _draw(axes: Axes, bars: list[Bar]) -> None:
-    parts = np.array([bar.parts for bar in bars])  # (bars, parts)
+def _draw(axes: Axes, bars: Bars) -> None:
+    parts = np.array([parts for _, parts in bars])  # (bars, parts)
     largest = parts.sum(1).max()
     unit, name = next(pair for pair in UNITS if largest >= pair[0] or pair == UNITS[-1])
     parts = parts / unit
     left = np.zeros(len(bars))
-    places = row_axis(axes, [bar.name for bar in bars], [bar.method for bar in bars])
+    places = row_axis(axes, _names(bars), [method for method, _ in bars])
     for widths, shade, hatch in zip(parts.T, SHADES, HATCHES, strict=True):
         look = {"color": shade, "hatch": hatch, "edgecolor": "white", "linewidth": 0.4}
         axes.barh(places, widths, left=left, height=0.7, **look)

@@ -4,7 +4,7 @@ named rows, and the notes below."""
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from peftbench.analysis.blocks import Arm, Block, differing, facts, grouped
+from peftbench.analysis.blocks import Arm, Block, Run, differing, facts, grouped
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import Array
 from peftbench.errors import InputError
@@ -70,8 +70,8 @@ class Panels:
             axes.remove()
         apart = differing(blocks) - {*omit}
         for panel, block in zip(grid, blocks, strict=False):
-            known = [text for name, text in facts(block).items() if name in apart]
-            title = textwrap.fill(", ".join([block.question.task, *known]), TITLE)
+            texts = [text for name, text in facts(block).items() if name in apart]
+            title = textwrap.fill(", ".join([block.question.task, *texts]), TITLE)
             panel[0].set_title(title, fontsize=8, loc="left")
         return cls(figure, blocks, tuple(map(list, grid[: len(blocks)])), frozenset(omit))
 
@@ -121,6 +121,17 @@ def trials_note(results: Results) -> str:
 
 def named(block: Block, arm: Arm) -> str:
     return f"{arm.label} ({block.question.task})"
+
+
+def missing(blocks: Iterable[Block], shown: Set[Arm | Run]) -> str:
+    """A note on the runs that are not drawn: neither they nor their arms are shown."""
+    return not_drawn(
+        named(block, arm)
+        for block in blocks
+        for arm in block.arms
+        for run in arm.runs
+        if arm not in shown and run not in shown
+    )
 
 
 def not_drawn(names: Iterable[str], why: str = "") -> str:
@@ -188,7 +199,7 @@ def _legend_columns(names: Sequence[str]) -> int:
 def legend_height(blocks: Iterable[Block]) -> float:
     """In inches, of legends that name all arms."""
     names = [[arm.label for arm in block.arms] for block in blocks]
-    return 0.15 * max(math.ceil(len(each) / _legend_columns(each)) for each in names) + 0.1
+    return 0.15 * max(math.ceil(len(labels) / _legend_columns(labels)) for labels in names) + 0.1
 
 
 def means_and_bars(groups: Iterable[Sequence[float]]) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from peftbench.analysis.blocks import Arm, Block, Value, grouped
 from peftbench.analysis.estimates import BETTER, Results
 from peftbench.analysis.measures import mean
 from peftbench.figures.labels import label
-from peftbench.figures.panels import NothingToDraw, Panels, named, not_drawn, trials_note
+from peftbench.figures.panels import NothingToDraw, Panels, missing, trials_note
 from peftbench.figures.style import POINT, axis_name, ink, style, tidy
 from peftbench.figures.ticks import round_ticks, short
 from peftbench.wording import count, size
@@ -72,10 +72,6 @@ def pareto(results: Results, cost: CostAxis, value: Value = "metric") -> Figure:
         _draw(axes, points, cost, value)
         tidy(axes, NAMES[cost], axis_name(value, block.primary))
     every = [point for points in drawn.values() for point in points]
-    arms = {point.arm for point in every}
-    missing = [
-        named(block, arm) for block in results.costs for arm in block.arms if arm not in arms
-    ]
     notes = [
         "line: the best that costs at most so much",
         "bars: standard deviation over seeds"
@@ -83,7 +79,7 @@ def pareto(results: Results, cost: CostAxis, value: Value = "metric") -> Figure:
         else "",
         "axis linear up to the mark after 0" if any(point.cost == 0 for point in every) else "",
         trials_note(results),
-        not_drawn(missing),
+        missing(results.costs, {point.arm for point in every}),
     ]
     panels.annotate(notes)
     panels.figure.draw_without_rendering()  # from here on every position is known
@@ -96,7 +92,7 @@ def _points(results: Results, block: Block, cost: CostAxis, value: Value) -> lis
     """The arms of a cost block that have both; what they reach is that of the same arm in the
     quality block of the same question."""
     quality = next(other for other in results.final if other.question == block.question)
-    estimates = {arm.label: each for arm, each in results.estimates(quality, value).items()}
+    estimates = {arm.label: estimate for arm, estimate in results.estimates(quality, value).items()}
     points: list[Point] = []
     for arm in block.arms:
         spent, reached = mean(arm, cost), estimates.get(arm.label)
@@ -107,7 +103,7 @@ def _points(results: Results, block: Block, cost: CostAxis, value: Value) -> lis
 
 def _front(points: Sequence[Point], value: Value) -> list[int]:
     sign = BETTER[value]
-    return pareto_front([each.cost for each in points], [sign * each.value for each in points])
+    return pareto_front([point.cost for point in points], [sign * point.value for point in points])
 
 
 def _draw(axes: Axes, points: Sequence[Point], cost: CostAxis, value: Value) -> None:

@@ -25,11 +25,11 @@ PARTS = {
 def singular_values(results: Results) -> Figure:
     """The part of the sum of squared singular values that the first k hold, over k, of weights and
     of what full fine-tuning changes in them. Raises NothingToDraw where no run has them."""
-    measured = [
-        block.only(arms)
+    arms = {
+        block: [arm for arm in block.arms if any(map(_directions, arm.done))]
         for block in results.final
-        if (arms := [arm for arm in block.arms if any(map(_directions, arm.done))])
-    ]
+    }
+    measured = [block.only(members) for block, members in arms.items() if members]
     if not measured:
         raise NothingToDraw("no run of full fine-tuning on test has singular values")
     drawn, few = few_arms(results, measured, most=1)
@@ -44,26 +44,22 @@ def singular_values(results: Results) -> Figure:
 
 
 def _directions(run: Run) -> set[int]:
-    """How many first directions the run has shares of, for weights and their changes."""
-    of_parts = [
-        {
-            int(match[1])
-            for name, value in run.record.metrics.items()
-            if value is not None and (match := re.fullmatch(rf"energy(\d+)\.{part}", name))
-        }
-        for part in PARTS
-    ]
-    return set.intersection(*of_parts)
+    """How many first directions the run has shares of."""
+    names = [name for name, value in run.record.metrics.items() if value is not None]
+    matches = [re.fullmatch(r"energy(\d+)\.change", name) for name in names]
+    return {int(match[1]) for match in matches if match}
 
 
 def _line(axes: Axes, runs: Sequence[Run], part: str, directions: list[int]) -> Line2D:
     name, dash, colour = PARTS[part]
     metrics = [run.record.metrics for run in runs]
-    shares = np.array([[each[f"energy{k}.{part}"] for k in directions] for each in metrics], float)
+    shares = np.array(
+        [[values[f"energy{k}.{part}"] for k in directions] for values in metrics], float
+    )
     axes.fill_between(
         directions, shares.min(0), shares.max(0), color=colour, alpha=0.2, linewidth=0
     )
-    ranks = [each.get(f"effective_rank.{part}") for each in metrics]
+    ranks = [values.get(f"effective_rank.{part}") for values in metrics]
     rank = fmean(rank for rank in ranks if rank is not None)
     look = {"color": colour, "marker": "o", "markersize": 3}
     label = f"{name}, effective rank {rank:.3g}"

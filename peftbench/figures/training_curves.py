@@ -17,8 +17,7 @@ from peftbench.figures.panels import (
     few_arms,
     legend,
     legend_height,
-    named,
-    not_drawn,
+    missing,
     trials_note,
 )
 from peftbench.figures.style import line_styles, tidy
@@ -31,9 +30,9 @@ def training_curves(results: Results, width: int | None = None) -> Figure:
     """The training loss, smoothed over `width` steps (odd; None: a tenth of a curve), and below it
     the loss on the valid split, a panel for each block. Raises NothingToDraw if no run that is done
     has any."""
-    chosen, few = few_arms(results, results.final)
+    blocks, few = few_arms(results, results.final)
     drawn: list[Block] = []
-    for block in chosen:
+    for block in blocks:
         arms = [Arm(arm.label, runs) for arm in block.arms if (runs := _with_losses(arm))]
         drawn += [block.only(arms)] if arms else []
     if not drawn:
@@ -44,13 +43,6 @@ def training_curves(results: Results, width: int | None = None) -> Figure:
     for panel, block in zip(panels.axes, drawn, strict=True):
         legend(panel[-1], _panel(panel[:-1], block, width))
     points = {len(curve(run, "train_loss").losses) for run in runs} - {0}
-    missing = [
-        named(block, arm)
-        for block in chosen
-        for arm in block.arms
-        for run in arm.runs
-        if run not in runs
-    ]
     several = len({run.seed for run in runs}) > 1
     notes = [
         f"training loss: running mean over {_widths({width or window(n) for n in points})}",
@@ -58,7 +50,7 @@ def training_curves(results: Results, width: int | None = None) -> Figure:
         "" if valid else "no loss on the valid split was taken while training",
         few,
         trials_note(results),
-        not_drawn(missing),
+        missing(blocks, runs),
     ]
     return panels.annotate(notes)
 
@@ -80,9 +72,9 @@ def _panel(panel: list[Axes], block: Block, width: int | None) -> list[Line2D]:
         handles.append(Line2D([], [], label=arm.label, **look))
         for axes, loss in zip(panel, LOSSES, strict=False):
             curves = [curve(run, loss) for run in arm.runs]
-            curves = [known for known in curves if len(known.losses)]
+            curves = [of_run for of_run in curves if len(of_run.losses)]
             if loss == "train_loss":
-                curves = [known.smoothed(width) for known in curves]
+                curves = [of_run.smoothed(width) for of_run in curves]
             if curves:
                 _line(axes, curves, place, look)
     for axes, name in zip(panel, LOSSES.values(), strict=False):
@@ -107,5 +99,5 @@ def _aligned(curves: list[Curve]) -> tuple[Array, Array]:
     steps = curves[0].steps
     for other in curves[1:]:
         steps = steps[np.isin(steps, other.steps)]
-    losses = [known.losses[np.isin(known.steps, steps)] for known in curves]
+    losses = [of_run.losses[np.isin(of_run.steps, steps)] for of_run in curves]
     return steps, np.stack(losses)
