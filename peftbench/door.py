@@ -4,8 +4,7 @@
 
 Experiments and stores are given by their paths or as objects. What the caller got wrong (a name, a
 key, a value, a path) raises `peftbench.errors.InputError`, which says in one line what would be
-right. A script calls `run` and `search` under `if __name__ == "__main__":`, because every run is a
-process of its own that imports the script again.
+right.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -334,3 +334,23 @@ def test_the_notebook_runs(
     assert list(names["comparison"]["label"]) == ["lora", "vera"]
     assert len(names["verdicts"]) == 17
     assert "undecided" in capsys.readouterr().out
+
+
+def test_a_script_needs_no_guard(small_encoder: str, tmp_path: Path) -> None:
+    """A run's process does not import the script that asked for it."""
+    (tmp_path / "experiment.toml").write_text(FILE.format(model=small_encoder))
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import peftbench\n"
+        "records = peftbench.run('experiment.toml', 'results', only={'method': 'frozen'})\n"
+        "print(*[record.status for record in records])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert ran.stdout.splitlines()[-1:] == ["done"], ran.stdout + ran.stderr

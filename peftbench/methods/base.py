@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from peftbench.errors import InputError
@@ -126,5 +126,8 @@ def _in_order(targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
     return targets if isinstance(targets, str) else tuple(sorted(set(targets)))
 
 
-# "all-linear", or the last parts of the layers' names
-Targets = Annotated[str | tuple[str, ...], AfterValidator(_in_order)]
+Targets = Annotated[
+    str | tuple[str, ...],
+    AfterValidator(_in_order),
+    Field(description='The linear layers: "all-linear", or the last parts of their names.'),
+]

@@ -116,7 +116,9 @@ class DeltaLoRA(AbstractAdapterMethod):
     rank: Rank = 8
     alpha: Alpha = 16.0
     ratio: NonNegativeFloat = Field(2.0, alias="lambda")
+    """The paper's lambda: how far W follows the change of (alpha / r) B A."""
     start_step: NonNegativeInt = 0
+    """The paper's K: W stays as it is in the first K steps."""
     targets: Targets = "all-linear"
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:

@@ -39,6 +39,7 @@ class LoRAFA(AbstractAdapterMethod):
     dropout: Dropout = 0.0
     targets: Targets = "all-linear"
     correction: bool = False
+    """Whether B's gradient is corrected for the frozen A, as in the paper's second version."""
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         adapt(

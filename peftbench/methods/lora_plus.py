@@ -34,6 +34,7 @@ class LoRAPlus(AbstractAdapterMethod):
     dropout: Dropout = 0.0
     targets: Targets = "all-linear"
     ratio: PositiveFloat = 16.0
+    """Learning rate of B relative to that of A, which is `train.lr`; 1: LoRA."""
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         adapt(

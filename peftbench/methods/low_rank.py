@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from peftbench.methods.adapter_file import AbstractSettings, AdapterFile
 from peftbench.methods.linear import AbstractAdapted, kaiming_uniform, linear_plus
 
-Rank = PositiveInt
-Alpha = PositiveFloat
-Dropout = Annotated[float, Field(ge=0, lt=1)]
+Rank = Annotated[PositiveInt, Field(description="r, the rank of B A.")]
+Alpha = Annotated[PositiveFloat, Field(description="B A is multiplied by alpha / r.")]
+Dropout = Annotated[float, Field(ge=0, lt=1, description="Part of the branch's input set to 0.")]
 
 
 class AbstractLowRank(AbstractAdapted):

@@ -150,6 +150,7 @@ class VeRA(AbstractAdapterMethod):
 
     rank: Rank = 256
     d_init: PositiveFloat = 0.1
+    """Initial value of every element of d."""
     dropout: Dropout = 0.0
     targets: Targets = "all-linear"
 

@@ -4,12 +4,16 @@ import multiprocessing
 import multiprocessing.process
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 from peftbench.record import Status
@@ -22,7 +26,8 @@ GRACE_SECONDS = 10  # what a run has to end after it was asked to
 # processes on the same cores stop each other; without any, small batches train no faster on two
 # cores than on one.
 SPINS = "1000"
-# the last three are slow to import, and imported where scores are made
+MAIN = threading.Lock()  # held by who has put another module in place of __main__
+# The last three are slow to import, and imported where scores are made.
 PRELOADED = ["peftbench.training.run", "evaluate", "sklearn.metrics", "scipy.stats"]
 
 
@@ -67,7 +72,8 @@ class LocalExecutor:
         process = self._context.Process(
             target=_work, args=(theirs, spec, self._adapter_folder, watch is not None), daemon=False
         )
-        process.start()
+        with _without_main():
+            process.start()
         self._process = process
         theirs.close()
         status: Status = "failed"
@@ -87,6 +93,18 @@ class LocalExecutor:
             _end(process)
             ours.close()
         return RunResult(ended(spec, status, error, started, time.perf_counter() - start), None)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """What starts in here does not import the caller's script again, as multiprocessing would have
+    it: a script that calls us without a guard would start itself for ever."""
+    with MAIN:
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _how_it_ended(exitcode: int | None) -> str:

@@ -325,7 +325,13 @@ def skeleton(name: str, kind: TaskKind, labels: int) -> Any:
 
 
 def load(
-    name: str, kind: TaskKind, labels: int, *, device: torch.device, dtype: torch.dtype, max_length: int
+    name: str,
+    kind: TaskKind,
+    labels: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    max_length: int,
 ) -> AbstractModel:
     """The model on its device. A classification head is new: torch's global generator gives its
     initial values."""
