@@ -20,7 +20,7 @@ Watch = Callable[[int, float], bool]  # (step, valid nll) -> whether to end ther
 
 
 class EndedError(Exception):
-    """Training has ended before its last step; `curve` is what there is."""
+    """Training has ended before its last step; `curve` holds the steps until then."""
 
     def __init__(self, message: str, curve: Sequence[Point]) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class DivergenceError(EndedError):
 
 
 class PrunedError(EndedError):
-    """Whoever watches the validation loss has seen enough."""
+    """The watch has ended the run."""
 
 
 class InvariantError(Exception):
