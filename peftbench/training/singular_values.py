@@ -30,7 +30,8 @@ def trained_weights(net: nn.Module) -> dict[str, Tensor]:
 def spectra(before: Mapping[str, Tensor], net: nn.Module) -> dict[str, float | None]:
     """Means over layers, of W (`.weight`) and of its change W' - W (`.change`): `energy8`, the
     share of the first eight in all squared singular values, likewise for the other DIRECTIONS, and
-    `effective_rank`. All None where a matrix is zero: it has no directions. Without weights: {}."""
+    `effective_rank`. All None where a matrix is zero: it has no directions. Empty without
+    weights."""
     if not before:
         return {}
     layers = linear_layers(net, "all-linear")
