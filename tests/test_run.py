@@ -241,7 +241,17 @@ def test_what_auto_comes_to_is_part_of_the_run(small_encoder: str) -> None:
         record, _ = done(run(wanted))
         assert record.dtypes is not None
         assert record.dtypes.weights == (wanted.train.dtype,)
-    assert auto_dtype(CPU) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("device", "supported", "dtype"),
+    [("cpu", True, "float32"), ("cuda", True, "bfloat16"), ("cuda", False, "float32")],
+)
+def test_auto_is_bfloat16_on_cuda_that_has_it(
+    device: str, supported: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    assert auto_dtype(torch.device(device)) == dtype
 
 
 def test_a_record_has_the_load_at_both_ends(

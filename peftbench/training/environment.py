@@ -53,7 +53,7 @@ def load_average() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def environment(device: torch.device, sandbox: str | None = None) -> Environment:
+def describe_environment(device: torch.device, sandbox: str | None = None) -> Environment:
     """Where this process runs, at the start of a run."""
     commit, dirty = _git_state()
     return Environment(

@@ -19,7 +19,7 @@ from typing import Protocol
 from peftbench.record import Status
 from peftbench.spec import RunSpec
 from peftbench.training.loop import Watch
-from peftbench.training.run import RunResult, ended, never, run
+from peftbench.training.run import RunResult, never, record_of_lost_process, run
 
 GRACE_SECONDS = 10  # what a run has to end after it was asked to
 # How long an idle thread of torch's spins before it sleeps. By default it is so long that two
@@ -92,7 +92,8 @@ class LocalExecutor:
         finally:
             _end(process)
             ours.close()
-        return RunResult(ended(spec, status, error, started, time.perf_counter() - start), None)
+        seconds = time.perf_counter() - start
+        return RunResult(record_of_lost_process(spec, status, error, started, seconds), None)
 
 
 @contextmanager

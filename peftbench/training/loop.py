@@ -20,7 +20,7 @@ Watch = Callable[[int, float], bool]  # (step, valid nll) -> whether to end ther
 
 
 class EndedError(Exception):
-    """Training has ended before its last step; `curve` is what there is."""
+    """Training has ended before its last step; `curve` holds the steps until then."""
 
     def __init__(self, message: str, curve: Sequence[Point]) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class DivergenceError(EndedError):
 
 
 class PrunedError(EndedError):
-    """Whoever watches the validation loss has seen enough."""
+    """The watch has ended the run."""
 
 
 class InvariantError(Exception):
@@ -120,27 +120,19 @@ def take_steps(
     log = TrainingLog()
     net.train()
     for step in range(1, spec.steps + 1):
-        scale = factor(spec, step)
+        place, scale = f"step {step} of {spec.steps}", factor(spec, step)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * scale
         if any(p.requires_grad != (id(p) in declared) for p in parameters):
-            raise InvariantError(
-                f"step {step}: the parameters that require a gradient "
-                "are not those that the optimizer holds"
-            )
+            raise InvariantError(f"{place}: what requires a gradient is not what is trained")
         synchronize(device)
         start = time.perf_counter()
         result = forward(step)
-        result.loss.backward()
-        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        if spec.clip is not None:
-            nn.utils.clip_grads_with_norm_(trained, spec.clip, norm)
+        norm = backward(result.loss, trained, spec.clip)
         loss = result.loss.item()
-        if not math.isfinite(loss) or not math.isfinite(norm.item()):
-            raise DivergenceError(
-                f"step {step} of {spec.steps}: loss {loss:.4g}, gradient norm {norm.item():.4g}",
-                log.curve,
-            )
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            message = f"{place}: loss {loss:.4g}, gradient norm {norm:.4g}"
+            raise DivergenceError(message, log.curve)
         update(step)
         optimizer.zero_grad(set_to_none=True)
         synchronize(device)
@@ -155,16 +147,20 @@ def take_steps(
             valid = evaluate()
             net.train()
             if not math.isfinite(valid):
-                raise DivergenceError(
-                    f"step {step} of {spec.steps}: valid nll {valid:.4g}", log.curve
-                )
-        log.curve.append(
-            Point(step=step, train_loss=loss, valid_loss=valid, lr=optimizer.param_groups[0]["lr"])
-        )
+                raise DivergenceError(f"{place}: valid nll {valid:.4g}", log.curve)
+        rate = optimizer.param_groups[0]["lr"]
+        log.curve.append(Point(step=step, train_loss=loss, valid_loss=valid, lr=rate))
         if valid is not None and watch(step, valid):
-            raise PrunedError(
-                f"ended after step {step} of {spec.steps}: valid nll {valid:.4g}", log.curve
-            )
+            raise PrunedError(f"ended after {place}: valid nll {valid:.4g}", log.curve)
     if {id(p) for p in optimizer.state} != declared:
         raise InvariantError("the optimizer's state is not that of the parameters it was given")
     return log
+
+
+def backward(loss: Tensor, trained: list[nn.Parameter], clip: float | None) -> float:
+    """Make the gradients of the trained parameters, and clip them; returns their norm before."""
+    loss.backward()
+    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    if clip is not None:
+        nn.utils.clip_grads_with_norm_(trained, clip, norm)
+    return norm.item()

@@ -18,7 +18,7 @@ from peftbench.spec import RunSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import fingerprint
 from peftbench.training.dtypes import dtypes
-from peftbench.training.environment import choose_device, environment, load_average
+from peftbench.training.environment import choose_device, describe_environment, load_average
 from peftbench.training.evaluation import Evaluation, evaluate
 from peftbench.training.fine_tuning import FineTuning, set_up
 from peftbench.training.footprint import footprint
@@ -42,24 +42,25 @@ def never(step: int, valid_nll: float) -> bool:
 
 
 def run(spec: RunSpec, adapter_folder: Path | None = None, watch: Watch = never) -> RunResult:
-    """Carry out `spec`; `watch` sees every step with a valid nll and says whether to end there.
-    What is trained is saved in a folder of the run's id below `adapter_folder`.
+    """Carry out `spec`.
 
-    That, divergence, lack of memory and failures are records with a status; nothing is raised but
+    adapter_folder: where the files of the trained model go, in a folder named by the run's id.
+    watch: sees every step with a valid nll and says whether to end there. A run that it ends,
+    divergence, lack of memory and failures are records with a status; nothing is raised but
     KeyboardInterrupt.
     """
     started, start, device = datetime.now(UTC), time.perf_counter(), choose_device()
     generates = TASKS[spec.task].kind == "generation"
-    place = environment(device, execute.confinement() if generates else None)
+    environment = describe_environment(device, execute.confinement() if generates else None)
     predictions: pd.DataFrame | None = None
     try:
         outcome, predictions = _stages(spec, device, adapter_folder, watch)
     # whatever a model, a task or a method can raise: the record says what it was
     except Exception as error:
         outcome = _failure(error)
-    place = place.model_copy(update={"load_at_end": load_average()})
+    environment = environment.model_copy(update={"load_at_end": load_average()})
     seconds = time.perf_counter() - start
-    return RunResult(_record(spec, started, seconds, device, place, **outcome), predictions)
+    return RunResult(_record(spec, started, seconds, device, environment, **outcome), predictions)
 
 
 def _stages(
@@ -100,11 +101,13 @@ def _stages(
     }, evaluation.predictions
 
 
-def ended(spec: RunSpec, status: Status, error: str, started: datetime, seconds: float) -> Record:
-    """The record of a run whose process ended before it could write one."""
+def record_of_lost_process(
+    spec: RunSpec, status: Status, error: str, started: datetime, seconds: float
+) -> Record:
+    """The record of a run whose process ended before it could make one."""
     device = choose_device()
-    place = environment(device)
-    return _record(spec, started, seconds, device, place, status=status, error=error)
+    environment = describe_environment(device)
+    return _record(spec, started, seconds, device, environment, status=status, error=error)
 
 
 def _failure(error: Exception) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def _record(
     started: datetime,
     seconds: float,
     device: torch.device,
-    place: Environment,
+    environment: Environment,
     **outcome: Any,
 ) -> Record:
     return Record(
@@ -138,7 +141,7 @@ def _record(
         device=device.type,
         spec=spec,
         primary=TASKS[spec.task].primary,
-        environment=place,
+        environment=environment,
         metrics=outcome.pop("metrics", {}),
         **outcome,
     )
