@@ -752,13 +752,13 @@ def test_gap_is_test_less_the_end_of_training() -> None:
 def test_steps_to_the_final_loss() -> None:
     """A curve that falls twice as fast is at exp(-4) halfway."""
     fast, slow = falling(8.0), falling(4.0)
-    steps = range(2, 40)  # of 40, those with a neighbour on both sides: a tenth of the curve, odd
-    smooth = {step: statistics.fmean(fast[step - 2 : step + 1]) for step in steps}
-    target = statistics.fmean(slow[-3:])
+    steps = range(3, 39)  # of 40, those with two neighbours on both sides: a tenth of the curve, odd
+    smooth = {step: statistics.fmean(fast[step - 3 : step + 2]) for step in steps}
+    target = statistics.fmean(slow[-5:])
     reached = next(step for step, loss in smooth.items() if loss <= target)
-    assert effect(judge("P1", speeds(8.0))).value == pytest.approx(39 / reached)
-    assert 1.7 < 39 / reached < 2
-    assert effect(judge("P1", speeds(1.0))).value == pytest.approx(39 / 40)  # never: one past
+    assert effect(judge("P1", speeds(8.0))).value == pytest.approx(38 / reached)
+    assert 1.7 < 38 / reached < 2
+    assert effect(judge("P1", speeds(1.0))).value == pytest.approx(38 / 39)  # never: one past
 
 
 @pytest.mark.parametrize("speed", [1.0, 3.0, 4.0, 6.0, 8.0])

@@ -21,6 +21,7 @@ from peftbench.store import Store
 
 ROOT = Path(__file__).parent.parent
 METRICS = {"matthews_correlation": matthews_corrcoef, "accuracy": accuracy_score}
+COUNTED = ("peak_bytes", "trained_params", "updatable_params", "adapter_file_bytes")
 Arms = dict[str, list[dict[str, Any]]]
 
 
@@ -143,17 +144,13 @@ def test_the_table_s_numbers_are_the_records_(
         }.items():
             assert row[name] == pytest.approx(fmean(values), abs=1e-12)
             assert row[f"{name}.std"] == pytest.approx(stdev(values), abs=1e-12)
-        for name in (
-            "peak_bytes",
-            "trained_params",
-            "updatable_params",
-            "tokens_per_second",
-            "adapter_file_bytes",
-        ):
-            assert row[name] == pytest.approx(fmean(run["cost"][name] for run in runs))
-        assert row["step_seconds"] == pytest.approx(
-            fmean(run["cost"]["step_seconds"]["median"] for run in runs)
-        )
+        for name in COUNTED:
+            assert row[name] == pytest.approx(fmean(run["footprint"][name] for run in runs))
+        timings = [run["timing"] for run in runs]
+        speed = fmean(timing["tokens_per_second"] for timing in timings)
+        assert row["tokens_per_second"] == pytest.approx(speed)
+        step = fmean(timing["step_seconds"]["median"] for timing in timings)
+        assert row["step_seconds"] == pytest.approx(step)
         assert row["trials"] == runs[0]["spec"]["study"]["trials"]
         assert (row["seeds"], row["runs"]) == (len(runs), len(runs))
 
