@@ -2,7 +2,7 @@
 
 import itertools
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
@@ -183,8 +183,19 @@ def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
         raise InputError(
             "--only leaves no task of the experiment: no task has both that name and that model"
         )
-    selected = {"arm": among(experiment.arm, arms), "task": task}
-    return experiment.model_copy(update=selected | {"seeds": among(experiment.seeds, seeds)})
+    left_out = {entry.name for entry in experiment.task} - {entry.name for entry in task}
+    selected = {
+        "arm": tuple(_without(arm, left_out) for arm in among(experiment.arm, arms)),
+        "task": task,
+        "seeds": among(experiment.seeds, seeds),
+    }
+    return experiment.model_copy(update=selected)
+
+
+def _without(arm: ArmEntry, tasks: Collection[str]) -> ArmEntry:
+    """The arm without what it changes on some tasks."""
+    on = {name: override for name, override in arm.on.items() if name not in tasks}
+    return arm.model_copy(update={"on": on})
 
 
 def expand(

@@ -178,6 +178,20 @@ def test_select_keeps_what_is_named(tmp_path: Path) -> None:
         select(read_experiment(file), {"methods": {"vera"}})
 
 
+def test_a_part_without_a_task_needs_not_what_an_arm_changes_on_that_task(tmp_path: Path) -> None:
+    file = tmp_path / "e.toml"
+    two = SMALL.replace('task = ["reviews"]', 'task = ["reviews", "rte"]')
+    file.write_text(two.replace('method = "vera"', 'method = "vera"\non.rte.train = { lr = 0.3 }'))
+    for task, lr in (("reviews", 0.5), ("rte", 0.3)):
+        part = select(read_experiment(file), {"task": {task}, "method": {"vera"}})
+        runs = expand(part, METHODS, TASKS, auto_dtype="float32")
+        assert {(spec.task, spec.train.lr) for spec in runs} == {(task, lr)}
+    file.write_text(two.replace('method = "vera"', 'method = "vera"\non.cola.train = { lr = 0.3 }'))
+    part = select(read_experiment(file), {"task": {"rte"}})
+    with pytest.raises(InputError, match="'cola'"):  # a task that the file does not have
+        expand(part, METHODS, TASKS, auto_dtype="float32")
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["rank", "alpha", "dropout"]),
