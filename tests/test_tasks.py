@@ -11,15 +11,13 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from peftbench.metrics.classification import Classification
-from peftbench.metrics.exact_number import ExactNumber
+from peftbench.metrics.modules import Classification, ExactNumber
 from peftbench.metrics.number import final_number, last_number, without_calculator
 from peftbench.tasks import TASKS, gsm_symbolic, stdlib_code
-from peftbench.tasks.base import Example, Split, fingerprint
+from peftbench.tasks.base import Example, Split, bare, fingerprint
 from peftbench.tasks.gsm_symbolic import GSMSymbolic
 from peftbench.tasks.humaneval import HumanEval, problems
 from peftbench.tasks.reviews import Reviews
-from peftbench.tasks.text import bare
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 # `make setup` installs their data; the tasks from the hub are tested with a mirror of it

@@ -42,7 +42,7 @@ class Scores:
     """Metrics of all answers, and the score of each."""
 
     metrics: dict[str, float | None]  # by name; None where undefined
-    per_example: list[float | None]  # in [0, 1]; None where the metric has no such part
+    per_example: Sequence[float | None]  # in [0, 1]; None where the metric has no such part
 
 
 class AbstractTask(abc.ABC):
@@ -64,6 +64,12 @@ class AbstractTask(abc.ABC):
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
         """Score one answer per example. An example that occurs several times, in a row or not, was
         answered several times."""
+
+
+def bare(text: str) -> str:
+    """A text without case, spaces and punctuation: texts that differ in nothing else are
+    duplicates."""
+    return "".join(character for character in text.casefold() if character.isalnum())
 
 
 def held_out(text: str, part: float) -> bool:

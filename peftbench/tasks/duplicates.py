@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from peftbench.errors import InputError
-from peftbench.tasks.base import AbstractTask, Example, Split, sample
-from peftbench.tasks.text import bare
+from peftbench.tasks.base import AbstractTask, Example, Split, bare, sample
 
 SCORED: tuple[Split, ...] = ("valid", "test")
 SIMILAR = 0.8  # Jaccard index of two texts' shingles from which they are near duplicates

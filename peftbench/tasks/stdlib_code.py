@@ -12,16 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.tasks.text import bare
+from peftbench.tasks.base import bare
 
 DOCSTRING = range(20, 601)  # characters
 BODY = range(1, 31)  # lines
-SKIPPED = frozenset(
-    (
-        *("antigravity", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data"),
-        *("test", "tests", "this", "turtledemo"),
-    )
-)
+SKIPPED = {"antigravity", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data"}
+SKIPPED |= {"test", "tests", "this", "turtledemo"}
 
 
 @dataclass(frozen=True)
