@@ -240,7 +240,7 @@ def check_command(store: StoreOption = Path("results")) -> None:
         print(problem, file=sys.stderr)
     if problems:
         raise typer.Exit(2)
-    print(f"{store}: {len(results.statuses())} runs, no problem")
+    print(f"{store}: {len({record.run_id for record in results.read_all()})} runs, no problem")
 
 
 @app.command("list", epilog="Example: peftbench list tasks --check")

@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,14 @@ from pydantic import ValidationError
 
 from peftbench.errors import InputError
 from peftbench.record import SCHEMA, Predictions, Record
+from peftbench.spec import digest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 NAME = re.compile(
     r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?"
-    r"\.(?P<kind>json|predictions\.parquet)"
+    r"\.(json|predictions\.parquet)"
 )
 TEMPORARY = ".tmp"
 
@@ -98,7 +99,7 @@ class Store:
                 f"record {record.run_id}: its spec is that of run {record.spec.run_id}"
             )
         # refuses NaN, which pydantic writes as null in a field of type Any
-        _canonical(record.spec.args)
+        digest(record.spec.args)
         table, reference = None, None
         if predictions is not None:
             table = predictions.to_parquet(None, index=False)
@@ -106,7 +107,7 @@ class Store:
             reference = Predictions(rows=len(predictions), sha256=sha256)
         content = record.model_copy(update={"predictions": reference}).model_dump(mode="json")
         stored = Record.model_validate(content)
-        content["digest"] = _digest(content)
+        content["digest"] = digest(content)
         text = json.dumps(content, sort_keys=True, allow_nan=False, indent=1) + "\n"
         folder = self.root / device_folder(record.device, record.environment.device_name)
         with _input_errors(self.root):
@@ -136,6 +137,12 @@ class Store:
         if there is none, or more than one."""
         return _load(self._find(run))
 
+    def find(self, key: str) -> Record | None:
+        """The latest record of the run with this `run_key`; None if there is none. No other record
+        is read."""
+        entries = self._exact(key)
+        return _load(entries[0]) if entries else None
+
     def predictions(self, run: str) -> "DataFrame":
         """The predictions of a run, given as in `read`. Raises InputError if the run has none or
         they were changed."""
@@ -148,15 +155,6 @@ class Store:
         if problem := _predictions_problem(entry, record.predictions):
             raise InputError(problem)
         return pandas.read_parquet(entry.predictions)
-
-    def statuses(self, folder: str | None = None) -> dict[str, str]:
-        """The latest status of every run by run_id: on the device with this folder; without one, on
-        any device, "done" first."""
-        statuses: dict[str, str] = {}
-        for entry in self._latest():
-            if folder in (None, entry.folder.name) and statuses.get(entry.run_id) != "done":
-                statuses[entry.run_id] = _raw(entry.path)["status"]
-        return statuses
 
     def check(self) -> list[str]:
         """Everything that is wrong with the store, a line for each problem: damaged, changed or
@@ -194,23 +192,26 @@ class Store:
         latest: dict[str, Entry] = {}
         for folder in self._folders():
             for path in folder.iterdir():
-                if path.name.endswith(".json"):
-                    entry = _entry(path)
-                    if entry is None:
-                        raise InputError(
-                            f"{path}: not named like a record: "
-                            "restore its name, or move it out of the store"
-                        )
-                    latest[entry.key] = max(entry, latest.get(entry.key, entry))
+                if path.suffix != ".json":
+                    continue
+                entry = _entry(path)
+                if entry is None:
+                    raise InputError(
+                        f"{path}: not named like a record: "
+                        "restore its name, or move it out of the store"
+                    )
+                latest[entry.key] = max(entry, latest.get(entry.key, entry))
         return sorted(latest.values())
 
     def _find(self, run: str) -> Entry:
         """The latest attempt of the only run whose id or key begins with `run`."""
-        entries = self._exact(run) or [
-            entry
-            for entry in self._latest()
-            if run and (entry.run_id.startswith(run) or entry.key.startswith(run))
-        ]
+        entries = self._exact(run)
+        if run and not entries:
+            entries = [
+                entry
+                for entry in self._latest()
+                if entry.run_id.startswith(run) or entry.key.startswith(run)
+            ]
         if not entries:
             raise InputError(f"no run in store {self.root} has an id that begins with {run!r}")
         if len(entries) > 1:
@@ -234,23 +235,12 @@ class Store:
         return entries
 
 
-def _canonical(content: dict[str, Any]) -> bytes:
-    """`content` as canonical JSON, which the digest is of. Raises ValueError on NaN."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(content)).hexdigest()
-
-
 def _entry(path: Path) -> Entry | None:
     """The record whose file `path` is; None if it is not named like one."""
     match = NAME.fullmatch(path.name)
-    return (
-        Entry(path.parent, match["run_id"], int(match["attempt"] or 1))
-        if match and match["kind"] == "json"
-        else None
-    )
+    if match is None or path.suffix != ".json":
+        return None
+    return Entry(path.parent, match["run_id"], int(match["attempt"] or 1))
 
 
 def _raw(path: Path) -> dict[str, Any]:
@@ -260,8 +250,7 @@ def _raw(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict):
             raise ValueError("not an object")
-        digest = content.pop("digest", None)
-        intact = digest == _digest(content)
+        intact = content.pop("digest", None) == digest(content)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -314,12 +303,7 @@ def _predictions_problem(entry: Entry, reference: Predictions) -> str | None:
 def _problems(entry: Entry, records: set[Entry]) -> list[str]:
     """What is wrong with one record, given all records of its device."""
     problems: list[str] = []
-    before = {
-        other.attempt
-        for other in records
-        if other.run_id == entry.run_id and other.attempt < entry.attempt
-    }
-    if len(before) < entry.attempt - 1:
+    if not {replace(entry, attempt=n) for n in range(1, entry.attempt)} <= records:
         problems.append(f"{entry.path}: an earlier attempt of this run is missing")
     try:
         record = _load(entry)

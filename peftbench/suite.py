@@ -27,8 +27,13 @@ def pending(
 ) -> list[RunSpec]:
     """The specs that the store has no record of from the device with this folder, or one with a
     status in `retry`, or that a search ended early."""
-    statuses = store.statuses(folder)
-    return [spec for spec in specs if statuses.get(spec.run_id, "pruned") in {*retry, "pruned"}]
+    records = [store.find(f"{folder}/{spec.run_id}") for spec in specs]
+    open_statuses = {None, "pruned", *retry}
+    return [
+        spec
+        for spec, record in zip(specs, records, strict=True)
+        if (record and record.status) in open_statuses
+    ]
 
 
 def run_all(

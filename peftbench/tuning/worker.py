@@ -108,9 +108,10 @@ class Worker:
 
     def _record(self, spec: RunSpec, watch: Watch | None) -> Record | None:
         """The run's record, from the store if it is there; None if this worker was stopped."""
-        store, folder = self.search.store, self.search.folder
-        if store.statuses(folder).get(spec.run_id, "failed") not in TRIED_AGAIN:
-            return store.read(f"{folder}/{spec.run_id}")
+        store = self.search.store
+        stored = store.find(f"{self.search.folder}/{spec.run_id}")
+        if stored is not None and stored.status not in TRIED_AGAIN:
+            return stored
         future = self.executor.submit(spec, watch)
         while not future.done():
             self.stop.wait(0.05)
