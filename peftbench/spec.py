@@ -195,9 +195,7 @@ def _inner(owner: type[BaseModel], part: str) -> type[BaseModel]:
     """The model class inside field `part` of `owner`; `owner` itself for an index or a dictionary's
     key."""
     field = owner.model_fields.get(part)
-    if field is None:
-        return owner
-    candidates = [field.annotation]
+    candidates = [field.annotation] if field else []
     while candidates:
         kind = candidates.pop()
         if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -3,6 +3,7 @@ unchanged."""
 
 import fcntl
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -38,7 +39,11 @@ def device_folder(device: str, device_name: str) -> str:
 
 def run_key(record: Record) -> str:
     """The one key of a run, "<device folder>/<run id>": equal specs on two devices are two runs."""
-    return f"{device_folder(record.device, record.environment.device_name)}/{record.run_id}"
+    return f"{_folder_of(record)}/{record.run_id}"
+
+
+def _folder_of(record: Record) -> str:
+    return device_folder(record.device, record.environment.device_name)
 
 
 @dataclass(frozen=True, order=True)
@@ -109,11 +114,13 @@ class Store:
         stored = Record.model_validate(content)
         content["digest"] = digest(content)
         text = json.dumps(content, sort_keys=True, allow_nan=False, indent=1) + "\n"
-        folder = self.root / device_folder(record.device, record.environment.device_name)
+        folder = self.root / _folder_of(record)
         with _input_errors(self.root):
             self.root.mkdir(exist_ok=True)
             folder.mkdir(exist_ok=True)
-            with _locked(folder):
+            with _opened(folder) as handle:
+                # keeps other writers out; the system releases it even if we are killed
+                fcntl.flock(handle, fcntl.LOCK_EX)
                 paths = list(folder.glob(f"{record.run_id}.*"))
                 last = max((entry for path in paths if (entry := _entry(path))), default=None)
                 if last and (latest := _load(last)).status == "done":
@@ -152,9 +159,7 @@ class Store:
         record = _load(entry)
         if record.predictions is None:
             raise InputError(f"run {record.run_id} ({record.status}) has no predictions")
-        if problem := _predictions_problem(entry, record.predictions):
-            raise InputError(problem)
-        return pandas.read_parquet(entry.predictions)
+        return pandas.read_parquet(io.BytesIO(_table(entry, record.predictions)))
 
     def check(self) -> list[str]:
         """Everything that is wrong with the store, a line for each problem: damaged, changed or
@@ -243,9 +248,10 @@ def _entry(path: Path) -> Entry | None:
     return Entry(path.parent, match["run_id"], int(match["attempt"] or 1))
 
 
-def _raw(path: Path) -> dict[str, Any]:
-    """A record's JSON without its digest. Raises InputError that names the file if it is damaged,
-    changed, or of another schema."""
+def _load(entry: Entry) -> Record:
+    """The record at `entry`. Raises InputError that names the file if it is damaged, changed, of
+    another schema, or in the wrong folder."""
+    path = entry.path
     try:
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict):
@@ -265,39 +271,31 @@ def _raw(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: changed after it was written, its digest does not fit: restore the original"
         )
-    return content
-
-
-def _load(entry: Entry) -> Record:
-    """The record at `entry`. Raises InputError that names the file if it is damaged, changed or in
-    the wrong folder."""
     try:
-        record = Record.model_validate(_raw(entry.path))
+        record = Record.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(
-            f"{entry.path}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from error
+        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if not record.run_id == record.spec.run_id == entry.run_id:
         raise InputError(
-            f"{entry.path}: changed: it holds run {record.run_id}, "
+            f"{path}: changed: it holds run {record.run_id}, "
             f"and its spec is that of run {record.spec.run_id}"
         )
-    folder = device_folder(record.device, record.environment.device_name)
-    if folder != entry.folder.name:
-        raise InputError(f"{entry.path}: moved: this device's records belong in {folder}/")
+    if (folder := _folder_of(record)) != entry.folder.name:
+        raise InputError(f"{path}: moved: this device's records belong in {folder}/")
     return record
 
 
-def _predictions_problem(entry: Entry, reference: Predictions) -> str | None:
-    """Why the predictions beside a record are not those of the record; None if they are."""
+def _table(entry: Entry, reference: Predictions) -> bytes:
+    """The predictions beside a record. Raises InputError if they are not those of the record."""
+    path = entry.predictions
     try:
-        table = entry.predictions.read_bytes()
+        table = path.read_bytes()
     except OSError as error:
-        return f"{entry.predictions}: predictions cannot be read: {error.strerror}"
+        raise InputError(f"{path}: predictions cannot be read: {error.strerror}") from error
     if hashlib.sha256(table).hexdigest() != reference.sha256:
-        return f"{entry.predictions}: predictions were changed after they were written"
-    return None
+        raise InputError(f"{path}: predictions were changed after they were written")
+    return table
 
 
 def _problems(entry: Entry, records: set[Entry]) -> list[str]:
@@ -307,13 +305,12 @@ def _problems(entry: Entry, records: set[Entry]) -> list[str]:
         problems.append(f"{entry.path}: an earlier attempt of this run is missing")
     try:
         record = _load(entry)
-    except InputError as error:
-        return [*problems, str(error)]
-    if record.predictions is None:
-        if entry.predictions.exists():
+        if record.predictions is not None:
+            _table(entry, record.predictions)
+        elif entry.predictions.exists():
             problems.append(f"{entry.predictions}: predictions that their record does not mention")
-    elif problem := _predictions_problem(entry, record.predictions):
-        problems.append(problem)
+    except InputError as error:
+        problems.append(str(error))
     return problems
 
 
@@ -334,20 +331,15 @@ def _publish(path: Path, content: bytes) -> None:
 
 def _sync(folder: Path) -> None:
     """Write the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened(folder) as handle:
         os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a folder; the system releases the lock even if we are killed."""
+def _opened(folder: Path) -> Iterator[int]:
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle
     finally:
         os.close(handle)
 

@@ -14,6 +14,7 @@ import records
 
 from peftbench import store as module
 from peftbench.errors import InputError
+from peftbench.spec import digest
 from peftbench.store import Store, device_folder, run_key
 
 PREDICTIONS = pd.DataFrame({"id": ["a", "b"], "answer": ["1", "2|\n"], "score": [1.0, None]})
@@ -243,7 +244,7 @@ def test_a_spec_that_is_not_the_runs_is_refused_even_with_a_fitting_digest(store
     content = json.loads(path.read_text())
     content["spec"]["seed"] += 1
     del content["digest"]
-    path.write_text(json.dumps(content | {"digest": module._digest(content)}))
+    path.write_text(json.dumps(content | {"digest": digest(content)}))
     with pytest.raises(InputError, match="its spec is that of run"):
         next(store.read_all())
 

@@ -1,5 +1,6 @@
 """Workers that died: a trial of theirs waits again; the second time it has failed."""
 
+import contextlib
 import functools
 import os
 import socket
@@ -77,20 +78,14 @@ def this_process() -> dict[str, Any]:
 
 def _born(pid: int) -> str | None:
     """What tells a process from a later one of the same number: the machine's boot and the
-    process's start in clock ticks; None if there is no such process."""
+    process's start in clock ticks, where there is a /proc; None if there is no such process."""
     try:
         ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {ticks}"
     except OSError:
-        return _alive(pid)
-
-
-def _alive(pid: int) -> str | None:
-    """Where there is no /proc: whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "alive"
+        with contextlib.suppress(PermissionError):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return None
+        return "alive"

@@ -103,24 +103,21 @@ class Study:
         return [_validating(spec) for spec in specs] if self.may_prune else specs
 
     def points(self) -> list[Values]:
-        """The points of a grid, in order."""
-        lists = {key: value for key, value in self.dimensions.items() if isinstance(value, tuple)}
-        return [
-            dict(zip(lists, point, strict=True)) for point in itertools.product(*lists.values())
-        ]
-
-    def starting_point(self) -> Values:
-        """The values that the arm has without a search, where its ranges hold them: the first
-        trial's."""
+        """What each trial is given before it begins, in order: a point of a grid; else the first
+        trial the values that the arm has without a search, where its ranges hold them."""
+        if self.sampler == "grid":
+            lists = {key: grid for key, grid in self.dimensions.items() if isinstance(grid, tuple)}
+            points = itertools.product(*lists.values())
+            return [dict(zip(lists, point, strict=True)) for point in points]
         spec = self.runs({})[0]
         tables = {"train": spec.train.model_dump(), "args": spec.args}
-        point: dict[str, float] = {}
+        start: dict[str, float] = {}
         for key, range in self.dimensions.items():
             table, _, name = key.partition(".")
             value = tables[table][name]
             if isinstance(range, Range) and value is not None and range.low <= value <= range.high:
-                point[key] = value
-        return point
+                start[key] = value
+        return [start, *[{}] * (self.search.trials - 1)]
 
 
 def _validating(spec: RunSpec) -> RunSpec:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import optuna
-from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from peftbench.record import Record
@@ -90,7 +89,8 @@ class Worker:
                 return
             state, error = _state(record), record.error or ""
             trial.set_user_attr("runs", [*trial.user_attrs.get("runs", []), record.run_id])
-            trial.set_user_attr("steps", trial.user_attrs.get("steps", 0) + _steps(record))
+            steps = sum(point.train_loss is not None for point in record.curve)
+            trial.set_user_attr("steps", trial.user_attrs.get("steps", 0) + steps)
             if state is not TrialState.COMPLETE:
                 trial.set_user_attr("status", record.status)
                 break
@@ -127,14 +127,9 @@ def _all_ended(trials: Sequence[FrozenTrial]) -> bool:
 
 def _draw(trial: Trial, dimensions: Dimensions) -> Values:
     """The trial's values: those it waited with, the others drawn by its sampler."""
-    values: dict[str, float] = {}
-    for key, dimension in dimensions.items():
-        ends = distribution(dimension)
-        if isinstance(ends, IntDistribution):
-            values[key] = trial.suggest_int(key, ends.low, ends.high, log=ends.log)
-        else:
-            values[key] = trial.suggest_float(key, ends.low, ends.high, log=ends.log)
-    return values
+    return {
+        key: trial._suggest(key, distribution(dimension)) for key, dimension in dimensions.items()
+    }
 
 
 def _watch(trial: Trial, before: int) -> Watch:
@@ -158,7 +153,3 @@ def _state(record: Record) -> TrialState:
         return TrialState.COMPLETE if record.metrics.get("nll") is not None else TrialState.PRUNED
     bad_settings = record.status in ("pruned", "diverged", "out-of-memory")
     return TrialState.PRUNED if bad_settings else TrialState.FAIL
-
-
-def _steps(record: Record) -> int:
-    return sum(point.train_loss is not None for point in record.curve)
