@@ -73,17 +73,13 @@ REVIEWS_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632
 CONVERSION = 1  # raise it when the files that `_convert` writes change
 
 
-def package_version(name: str) -> str:
-    """The installed version of a distribution. Raises InputError if it is missing."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        raise InputError(f"the package {name} is not installed: run `make setup`") from None
-
-
 def package_folder(name: str) -> Path:
     """The folder of one of PACKAGES. Raises InputError if it is missing or of another version."""
-    package, version = PACKAGES[name], package_version(name)
+    package = PACKAGES[name]
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(f"the package {name} is not installed: run `make setup`") from None
     if version != package.version:
         raise InputError(
             f"{name} {version} is installed, but {package.version} is needed: run `make setup`"

@@ -15,6 +15,8 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from peftbench.metrics.number import final_number, last_number
 
+Values = Sequence[Any]
+Scores = dict[str, float | None]
 KS = (1, 5, 10, 25, 50, 100)  # of pass@k
 
 
@@ -36,8 +38,8 @@ class AbstractMetric(Metric):
         )
 
     def _compute(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, predictions: Sequence[Any], references: Sequence[Any]
-    ) -> dict[str, float | None]:
+        self, predictions: Values, references: Values
+    ) -> Scores:
         raise NotImplementedError
 
 
@@ -47,9 +49,7 @@ class Classification(AbstractMetric):
 
     prediction = reference = "int64"
 
-    def _compute(
-        self, predictions: Sequence[int], references: Sequence[int]
-    ) -> dict[str, float | None]:
+    def _compute(self, predictions: Values, references: Values) -> Scores:
         return {
             "accuracy": float(accuracy_score(references, predictions)),
             "macro_f1": float(f1_score(references, predictions, average="macro")),
@@ -63,9 +63,7 @@ class Binary(AbstractMetric):
     prediction = reference = "int64"
     paper = "arXiv:1804.07461"
 
-    def _compute(
-        self, predictions: Sequence[int], references: Sequence[int]
-    ) -> dict[str, float | None]:
+    def _compute(self, predictions: Values, references: Values) -> Scores:
         f1 = float(f1_score(references, predictions, zero_division=math.nan))  # type: ignore[arg-type]
         constant = len({*predictions, *references}) == 1  # scikit-learn warns of it
         correlation = 0.0 if constant else float(matthews_corrcoef(references, predictions))
@@ -83,9 +81,7 @@ class Correlation(AbstractMetric):
     prediction = reference = "float64"
     paper = "arXiv:1804.07461"
 
-    def _compute(
-        self, predictions: Sequence[float], references: Sequence[float]
-    ) -> dict[str, float | None]:
+    def _compute(self, predictions: Values, references: Values) -> Scores:
         if len(predictions) < 2 or not all(map(math.isfinite, [*predictions, *references])):
             return {"pearson": None, "spearman": None}
         with warnings.catch_warnings():
@@ -104,9 +100,7 @@ class ExactNumber(AbstractMetric):
     prediction = reference = "string"
     paper = "arXiv:2110.14168"
 
-    def _compute(
-        self, predictions: Sequence[str], references: Sequence[str]
-    ) -> dict[str, float | None]:
+    def _compute(self, predictions: Values, references: Values) -> Scores:
         gold = [final_number(text) for text in references]
         if None in gold:
             raise ValueError(
@@ -119,20 +113,18 @@ class ExactNumber(AbstractMetric):
 
 
 class PassAtK(AbstractMetric):
-    """pass@k, how likely one of k answers to a problem passes its tests, averaged over the problems,
-    for every k of KS for which all have enough answers. predictions: whether an answer passed;
-    references: its problem."""
+    """pass@k for every k of KS for which all problems have enough answers: how likely one of k
+    answers to a problem passes its tests, averaged over the problems. predictions: whether an
+    answer passed; references: its problem."""
 
     prediction, reference = "bool", "string"
     paper = "arXiv:2107.03374"
 
-    def _compute(
-        self, predictions: Sequence[bool], references: Sequence[str]
-    ) -> dict[str, float | None]:
+    def _compute(self, predictions: Values, references: Values) -> Scores:
         samples, passed = Counter(references), Counter[str]()
         for problem, prediction in zip(references, predictions, strict=True):
             passed[problem] += prediction
-        means: dict[str, float | None] = {}
+        means: Scores = {}
         for k in KS:
             if k <= min(samples.values()):
                 chances = [estimate(n, passed[problem], k) for problem, n in samples.items()]

@@ -6,10 +6,11 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 Split = Literal["train", "valid", "test"]
 TaskKind = Literal["classification", "regression", "generation"]
+Item = TypeVar("Item")
 Answer = str | int | float  # generated text, the index of a label, or a number
 
 
@@ -78,7 +79,7 @@ def held_out(text: str, part: float) -> bool:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < part * 2**64
 
 
-def sample(examples: list[Example], n: int | None) -> list[Example]:
+def sample(examples: list[Item], n: int | None) -> list[Item]:
     """`n` of the examples, in their order, the same ones for every seed; a larger n includes those
     of a smaller one. None: all."""
     if n is None or n >= len(examples):

@@ -34,7 +34,7 @@ class AbstractGlue(AbstractTask):
     kind = "classification"
     primary = "accuracy"
     metric: ClassVar[MetricName] = "classification"
-    columns: ClassVar[tuple[str, ...]]  # one or two sentences
+    columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")  # or a single one
     part: ClassVar[float] = 0.1  # of the official train split that is valid
     tests: ClassVar[Mapping[str, str]] = {"validation": ""}  # official split: its subset
 
@@ -138,7 +138,6 @@ class MRPC(AbstractGlue):
     source = _source("mrpc")
     metric = "binary"
     labels = ("not_equivalent", "equivalent")
-    columns = ("sentence1", "sentence2")
 
 
 class STSB(AbstractGlue):
@@ -149,7 +148,6 @@ class STSB(AbstractGlue):
     kind = "regression"
     primary = "pearson"
     metric = "correlation"
-    columns = ("sentence1", "sentence2")
 
 
 class QQP(AbstractGlue):
@@ -190,7 +188,6 @@ class RTE(AbstractGlue):
 
     source = _source("rte")
     labels = ("entailment", "not_entailment")
-    columns = ("sentence1", "sentence2")
 
 
 class WNLI(AbstractGlue):
@@ -199,4 +196,3 @@ class WNLI(AbstractGlue):
 
     source = _source("wnli")
     labels = ("not_entailment", "entailment")
-    columns = ("sentence1", "sentence2")
