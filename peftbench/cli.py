@@ -61,7 +61,7 @@ def run_command(
     ] = False,
 ) -> None:
     """Run an experiment; runs that the store holds already are not run again."""
-    part, values = _only(only or []), dict(map(_setting, settings or []))
+    part, values = _only(only), dict(map(_setting, settings or []))
     if dry_run:
         plan = door.plan(file, store, only=part, settings=values, retry=retry or [])
         print(plan)
@@ -119,7 +119,7 @@ def search_command(
         results = door.search(
             file,
             store,
-            only=_only(only or []),
+            only=_only(only),
             storage=storage,
             workers=workers,
             out=out,
@@ -303,10 +303,10 @@ def _rows(what: str) -> list[dict[str, Any]]:
     return [{"name": name} for name in names]
 
 
-def _only(texts: list[str]) -> dict[str, set[str]]:
+def _only(texts: list[str] | None) -> dict[str, set[str]]:
     """{"task": {"cola", "rte"}} for ["task=cola,rte"]."""
     values: dict[str, set[str]] = {}
-    for text in texts:
+    for text in texts or ():
         key = ""
         for part in text.split(","):
             before, equals, after = part.partition("=")

@@ -44,15 +44,15 @@ class AbstractGlue(AbstractTask):
             test += self._official(official, subset)
         if split == "test":
             return test
-        tested = {(bare(example.text), bare(example.pair or "")) for example in test}
-        # compared before the pair, which spares `bare` of most pairs
-        tested_first = {text for text, _ in tested}
+        tested: dict[str, set[str]] = {}  # second sentences by their first
+        for example in test:
+            tested.setdefault(bare(example.text), set()).add(bare(example.pair or ""))
         examples: list[Example] = []
         for example in self._official("train"):
             text = bare(example.text)
             if held_out(text, self.part) != (split == "valid"):
                 continue
-            if text not in tested_first or (text, bare(example.pair or "")) not in tested:
+            if text not in tested or bare(example.pair or "") not in tested[text]:
                 examples.append(example)
         return examples
 

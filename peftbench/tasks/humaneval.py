@@ -44,9 +44,9 @@ class HumanEval(AbstractTask):
                 for name, entry in problems().items()
             ]
         return [
-            Example(id=function.name, text=function.head, target=function.body)
+            function
             for function in functions()
-            if held_out(function.module, 0.15) == (split == "valid")
+            if held_out(function.id.partition(".")[0], 0.15) == (split == "valid")
         ]
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:

@@ -53,8 +53,8 @@ def give_back(search: Search) -> None:
 def _wait_again(storage: BaseStorage, trial_id: int) -> None:
     """Give a trial back as if nobody had begun it. Its worker's name goes first: else the next one
     to claim it would be taken for that worker."""
-    for name, value in {"worker": None, "runs": [], "steps": 0}.items():
-        storage.set_trial_user_attr(trial_id, name, value)
+    storage.set_trial_user_attr(trial_id, "worker", None)
+    storage.set_trial_user_attr(trial_id, "steps", 0)
     storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 

@@ -40,7 +40,6 @@ class Study:
     experiment: Experiment
     arm: ArmEntry
     task: TaskEntry
-    dimensions: Dimensions  # empty: nothing to tune
     auto_dtype: Dtype
 
     def __str__(self) -> str:
@@ -66,6 +65,11 @@ class Study:
     @property
     def sampler(self) -> Sampler:
         return self.arm.sampler or self.search.sampler
+
+    @cached_property
+    def dimensions(self) -> Dimensions:
+        """Empty: nothing to tune. Raises InputError that names the arm and the key."""
+        return dimensions_of(self.arm, self.task.name, self.sampler)
 
     @property
     def first_trials(self) -> int:
@@ -149,11 +153,10 @@ def studies(experiment: Experiment, stem: str, auto_dtype: Dtype) -> list[Study]
     check_names(experiment, METHODS, TASKS)
     result: list[Study] = []
     for task, arm in itertools.product(experiment.task, experiment.arm):
-        sampler = arm.sampler or search.sampler
-        dimensions = dimensions_of(arm, task.name, sampler)
-        study = Study(stem, experiment, arm, task, dimensions, auto_dtype)
-        points = study.points() if sampler == "grid" else corners(dimensions)
-        if sampler == "grid" and dimensions and len(points) != search.trials:
+        study = Study(stem, experiment, arm, task, auto_dtype)
+        grid = study.sampler == "grid"
+        points = study.points() if grid else corners(study.dimensions)
+        if grid and study.dimensions and len(points) != search.trials:
             raise InputError(
                 f"arm {arm.method!r}: its grid has {len(points)} points, and search.trials gives "
                 f"every arm {search.trials}: make them equal"

@@ -80,7 +80,7 @@ class Worker:
         )
         trial = Trial(stored, claimed._trial_id)
         values = _draw(trial, search.dimensions(study, number))
-        state, nll, error = TrialState.COMPLETE, 0.0, ""
+        state, nll, steps, error = TrialState.COMPLETE, 0.0, 0, ""
         specs = study.runs(values, study.reference(number))
         for place, spec in enumerate(specs):
             before = place * spec.train.steps  # a validation's place among all of the trial's
@@ -88,9 +88,8 @@ class Worker:
             if record is None:
                 return
             state, error = _state(record), record.error or ""
-            trial.set_user_attr("runs", [*trial.user_attrs.get("runs", []), record.run_id])
-            steps = sum(point.train_loss is not None for point in record.curve)
-            trial.set_user_attr("steps", trial.user_attrs.get("steps", 0) + steps)
+            steps += sum(point.train_loss is not None for point in record.curve)
+            trial.set_user_attr("steps", steps)
             if state is not TrialState.COMPLETE:
                 trial.set_user_attr("status", record.status)
                 break
