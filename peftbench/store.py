@@ -197,26 +197,22 @@ class Store:
         latest: dict[str, Entry] = {}
         for folder in self._folders():
             for path in folder.iterdir():
-                if path.suffix != ".json":
-                    continue
-                entry = _entry(path)
-                if entry is None:
+                if entry := _entry(path):
+                    latest[entry.key] = max(entry, latest.get(entry.key, entry))
+                elif path.suffix == ".json":
                     raise InputError(
                         f"{path}: not named like a record: "
                         "restore its name, or move it out of the store"
                     )
-                latest[entry.key] = max(entry, latest.get(entry.key, entry))
         return sorted(latest.values())
 
     def _find(self, run: str) -> Entry:
         """The latest attempt of the only run whose id or key begins with `run`."""
-        entries = self._exact(run)
-        if run and not entries:
-            entries = [
-                entry
-                for entry in self._latest()
-                if entry.run_id.startswith(run) or entry.key.startswith(run)
-            ]
+        entries = self._exact(run) or [
+            entry
+            for entry in self._latest()
+            if run and (entry.run_id.startswith(run) or entry.key.startswith(run))
+        ]
         if not entries:
             raise InputError(f"no run in store {self.root} has an id that begins with {run!r}")
         if len(entries) > 1:

@@ -27,13 +27,12 @@ def pending(
 ) -> list[RunSpec]:
     """The specs that the store has no record of from the device with this folder, or one with a
     status in `retry`, or that a search ended early."""
-    records = [store.find(f"{folder}/{spec.run_id}") for spec in specs]
-    open_statuses = {None, "pruned", *retry}
-    return [
-        spec
-        for spec, record in zip(specs, records, strict=True)
-        if (record and record.status) in open_statuses
-    ]
+
+    def wanted(spec: RunSpec) -> bool:
+        record = store.find(f"{folder}/{spec.run_id}")
+        return record is None or record.status in {"pruned", *retry}
+
+    return [*filter(wanted, specs)]
 
 
 def run_all(

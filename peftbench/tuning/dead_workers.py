@@ -1,6 +1,5 @@
 """Workers that died: a trial of theirs waits again; the second time it has failed."""
 
-import contextlib
 import functools
 import os
 import socket
@@ -83,9 +82,10 @@ def _born(pid: int) -> str | None:
         ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {ticks}"
     except OSError:
-        with contextlib.suppress(PermissionError):
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                return None
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
         return "alive"
