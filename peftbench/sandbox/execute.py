@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent  # what `peftbench` is imported from
-CONFINED = ROOT / "peftbench" / "sandbox"
+CONFINED = Path(__file__).parent
+ROOT = CONFINED.parent.parent  # what `peftbench` is imported from
 START = (
     "import sys; sys.path.insert(0, {root!r}); from peftbench.sandbox.{role} import main; "
     "sys.path.pop(0); main({incoming}, {outgoing})"

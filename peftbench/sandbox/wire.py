@@ -18,11 +18,6 @@ def refuse(value: Any) -> int:
     raise TypeError(f"a value of type {type(value).__name__} cannot be passed on")
 
 
-def missing(number: int) -> Any:
-    """The `find` of a side that keeps no objects. Raises ValueError."""
-    raise ValueError("no such type: 'object'")
-
-
 def send(descriptor: int, message: Any, keep: Callable[[Any], int] = refuse) -> None:
     """Write a message of plain values; an object that is not plain is sent as the number that
     `keep` gives it. Raises ValueError if the message is too long."""
@@ -34,7 +29,7 @@ def send(descriptor: int, message: Any, keep: Callable[[Any], int] = refuse) -> 
         data = data[os.write(descriptor, data) :]
 
 
-def receive(descriptor: int, find: Callable[[int], Any] = missing) -> Any:
+def receive(descriptor: int, find: Callable[[int], Any] | None = None) -> Any:
     """Read a message; `find` gives the object with a number. Raises EOFError if the other side has
     ended, ValueError if what it sent is no message."""
     size = int.from_bytes(_read(descriptor, 4), "big")
@@ -65,7 +60,7 @@ def encoded(value: Any, keep: Callable[[Any], int] = refuse) -> Any:
     return ["object", keep(value)]
 
 
-def decoded(value: Any, find: Callable[[int], Any] = missing) -> Any:
+def decoded(value: Any, find: Callable[[int], Any] | None = None) -> Any:
     """The value that `encoded` made JSON of."""
     if not isinstance(value, list):
         return value
@@ -81,7 +76,7 @@ def decoded(value: Any, find: Callable[[int], Any] = missing) -> Any:
             return complex(*content)
         case "type":
             return TYPES[content]
-        case "object":
+        case "object" if find:
             return find(content)
         case _:
             raise ValueError(f"no such type: {kind!r}")
