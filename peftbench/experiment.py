@@ -2,7 +2,7 @@
 
 import itertools
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -180,12 +180,20 @@ def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
         raise InputError(
             "--only leaves no task of the experiment: no task has both that name and that model"
         )
+    left_out = {entry.name for entry in experiment.task} - {entry.name for entry in entries}
+    arms = [arm for arm in experiment.arm if wanted(method=arm.method)]
     selected = {
-        "arm": tuple(arm for arm in experiment.arm if wanted(method=arm.method)),
+        "arm": tuple(_without(arm, left_out) for arm in arms),
         "task": tuple(entries),
         "seeds": tuple(seed for seed in experiment.seeds if wanted(seed=str(seed))),
     }
     return experiment.model_copy(update=selected)
+
+
+def _without(arm: ArmEntry, tasks: Collection[str]) -> ArmEntry:
+    """The arm without what it changes on some tasks."""
+    on = {name: override for name, override in arm.on.items() if name not in tasks}
+    return arm.model_copy(update={"on": on})
 
 
 def expand(
