@@ -16,7 +16,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -131,6 +130,7 @@ SUFFIXES = {
     "bytes": "bytes",
     "params": "parameters",
 }
+SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 WORDS: dict[object, str] = {
     int: "whole number",
     float: "number",
@@ -176,17 +176,11 @@ def in_words(kind: Any, metadata: Iterable[Any] = ()) -> str:
 def _bounds(metadata: Iterable[Any]) -> list[str]:
     bounds: list[str] = []
     for entry in metadata:
-        match entry:
-            case Gt(gt=end):
-                bounds.append(f"> {end}")
-            case Ge(ge=end):
-                bounds.append(f"≥ {end}")
-            case Lt(lt=end):
-                bounds.append(f"< {end}")
-            case Le(le=end):
-                bounds.append(f"≤ {end}")
-            case FieldInfo():
-                bounds += _bounds(entry.metadata)
+        bounds += [
+            f"{sign} {getattr(entry, key)}" for key, sign in SIGNS.items() if hasattr(entry, key)
+        ]
+        if isinstance(entry, FieldInfo):
+            bounds += _bounds(entry.metadata)
     return bounds
 
 
@@ -204,7 +198,8 @@ def _fields(kind: type) -> str:
                 words = in_words(TABLES[name])
             words = TYPES.get(place, words)
             default = DEFAULTS.get(place) or _default(field.default)
-            unit = UNITS.get(place) or _unit_of_suffix(name)
+            of_suffix = (unit for end, unit in SUFFIXES.items() if name.endswith(end))
+            unit = UNITS.get(place) or next(of_suffix, "")
             rows.append([f"`{field.alias or name}`", words, default, unit, field.description or ""])
     else:
         hints = typing.get_type_hints(kind)
@@ -212,10 +207,6 @@ def _fields(kind: type) -> str:
             row = [f"`{item.name}`", in_words(hints[item.name]), _default(item.default), "", ""]
             rows.append(row)
     return _grid(["key", "type", "default", "unit", "meaning"], rows)
-
-
-def _unit_of_suffix(name: str) -> str:
-    return next((unit for end, unit in SUFFIXES.items() if name.endswith(end)), "")
 
 
 def _default(value: Any) -> str:

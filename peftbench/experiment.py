@@ -2,9 +2,9 @@
 
 import itertools
 import tomllib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -22,7 +22,6 @@ from peftbench.spec import (
 )
 
 Sampler = Literal["tpe", "random", "grid"]
-Item = TypeVar("Item")
 
 
 class TaskEntry(FrozenModel):
@@ -156,38 +155,37 @@ def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
     only: any of the keys method, task, model and seed, each with the values that are kept.
     Raises InputError on an unknown key or value, and if no task is left.
     """
-    arms = [{"method": arm.method} for arm in experiment.arm]
-    entries = [
-        {"task": entry.name, "model": entry.model or experiment.model or ""}
-        for entry in experiment.task
-    ]
-    seeds = [{"seed": str(seed)} for seed in experiment.seeds]
-    there: dict[str, set[str]] = {}
-    for facts in [*arms, *entries, *seeds]:
-        for key, value in facts.items():
-            there.setdefault(key, set()).add(value)
+    models = [entry.model or experiment.model or "" for entry in experiment.task]
+    there = {
+        "method": {arm.method for arm in experiment.arm},
+        "task": {entry.name for entry in experiment.task},
+        "model": {*models},
+        "seed": {*map(str, experiment.seeds)},
+    }
     for key, values in only.items():
         if key not in there:
             raise unknown("key in --only", key, there)
         for value in values - there[key]:
             raise unknown(f"{key} in --only", value, there[key])
 
-    def wanted(facts: Mapping[str, str]) -> bool:
+    def wanted(**facts: str) -> bool:
         return all(value in only.get(key, {value}) for key, value in facts.items())
 
-    def among(values: Sequence[Item], facts: Sequence[Mapping[str, str]]) -> tuple[Item, ...]:
-        return tuple(value for value, fact in zip(values, facts, strict=True) if wanted(fact))
-
-    task = among(experiment.task, entries)
-    if not task:
+    entries = [
+        entry
+        for entry, model in zip(experiment.task, models, strict=True)
+        if wanted(task=entry.name, model=model)
+    ]
+    if not entries:
         raise InputError(
             "--only leaves no task of the experiment: no task has both that name and that model"
         )
-    left_out = {entry.name for entry in experiment.task} - {entry.name for entry in task}
+    left_out = {entry.name for entry in experiment.task} - {entry.name for entry in entries}
+    arms = [arm for arm in experiment.arm if wanted(method=arm.method)]
     selected = {
-        "arm": tuple(_without(arm, left_out) for arm in among(experiment.arm, arms)),
-        "task": task,
-        "seeds": among(experiment.seeds, seeds),
+        "arm": tuple(_without(arm, left_out) for arm in arms),
+        "task": tuple(entries),
+        "seeds": tuple(seed for seed in experiment.seeds if wanted(seed=str(seed))),
     }
     return experiment.model_copy(update=selected)
 
@@ -213,7 +211,14 @@ def expand(
     auto_dtype: what the dtype "auto" comes to on the device the runs are for.
     Raises InputError on a name, key or value that does not exist.
     """
-    forced = _by_table(settings)
+    forced: dict[str, dict[str, Any]] = {"train": {}, "data": {}, "limits": {}, "args": {}}
+    for key, value in settings:
+        table, _, name = key.partition(".")
+        if table not in forced or not name:
+            raise InputError(
+                f"--set {key}: the key must be one of train.KEY, data.KEY, limits.KEY, args.KEY"
+            )
+        forced[table][name] = value
     check_names(experiment, methods, tasks)
     specs: dict[str, RunSpec] = {}
     for seed, entry in itertools.product(experiment.seeds, experiment.task):
@@ -249,19 +254,6 @@ def expand(
                 )
             specs[spec.run_id] = spec
     return list(specs.values())
-
-
-def _by_table(settings: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The settings of the command line by the table that they belong to."""
-    tables: dict[str, dict[str, Any]] = {"train": {}, "data": {}, "limits": {}, "args": {}}
-    for key, value in settings:
-        table, _, name = key.partition(".")
-        if table not in tables or not name:
-            raise InputError(
-                f"--set {key}: the key must be one of train.KEY, data.KEY, limits.KEY, args.KEY"
-            )
-        tables[table][name] = value
-    return tables
 
 
 def check_names(

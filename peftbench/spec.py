@@ -155,13 +155,13 @@ class RunSpec(FrozenModel):
     @property
     def run_id(self) -> str:
         """16 hexadecimal digits: SHA-256 of the canonical JSON of all fields but `study`."""
-        text = json.dumps(
-            self.model_dump(mode="json", exclude={"study"}),
-            sort_keys=True,
-            separators=(",", ":"),
-            allow_nan=False,
-        )
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest(self.model_dump(mode="json", exclude={"study"}))[:16]
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the content's canonical JSON. Raises ValueError on NaN."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def validated(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
@@ -195,9 +195,7 @@ def _inner(owner: type[BaseModel], part: str) -> type[BaseModel]:
     """The model class inside field `part` of `owner`; `owner` itself for an index or a dictionary's
     key."""
     field = owner.model_fields.get(part)
-    if field is None:
-        return owner
-    candidates = [field.annotation]
+    candidates = [field.annotation] if field else []
     while candidates:
         kind = candidates.pop()
         if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -3,6 +3,7 @@ unchanged."""
 
 import fcntl
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -10,21 +11,22 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from peftbench.errors import InputError
 from peftbench.record import SCHEMA, Predictions, Record
+from peftbench.spec import digest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 NAME = re.compile(
     r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?"
-    r"\.(?P<kind>json|predictions\.parquet)"
+    r"\.(json|predictions\.parquet)"
 )
 TEMPORARY = ".tmp"
 
@@ -37,7 +39,11 @@ def device_folder(device: str, device_name: str) -> str:
 
 def run_key(record: Record) -> str:
     """The one key of a run, "<device folder>/<run id>": equal specs on two devices are two runs."""
-    return f"{device_folder(record.device, record.environment.device_name)}/{record.run_id}"
+    return f"{_folder_of(record)}/{record.run_id}"
+
+
+def _folder_of(record: Record) -> str:
+    return device_folder(record.device, record.environment.device_name)
 
 
 @dataclass(frozen=True, order=True)
@@ -98,7 +104,7 @@ class Store:
                 f"record {record.run_id}: its spec is that of run {record.spec.run_id}"
             )
         # refuses NaN, which pydantic writes as null in a field of type Any
-        _canonical(record.spec.args)
+        digest(record.spec.args)
         table, reference = None, None
         if predictions is not None:
             table = predictions.to_parquet(None, index=False)
@@ -106,13 +112,15 @@ class Store:
             reference = Predictions(rows=len(predictions), sha256=sha256)
         content = record.model_copy(update={"predictions": reference}).model_dump(mode="json")
         stored = Record.model_validate(content)
-        content["digest"] = _digest(content)
+        content["digest"] = digest(content)
         text = json.dumps(content, sort_keys=True, allow_nan=False, indent=1) + "\n"
-        folder = self.root / device_folder(record.device, record.environment.device_name)
+        folder = self.root / _folder_of(record)
         with _input_errors(self.root):
             self.root.mkdir(exist_ok=True)
             folder.mkdir(exist_ok=True)
-            with _locked(folder):
+            with _opened(folder) as handle:
+                # keeps other writers out; the system releases it even if we are killed
+                fcntl.flock(handle, fcntl.LOCK_EX)
                 paths = list(folder.glob(f"{record.run_id}.*"))
                 last = max((entry for path in paths if (entry := _entry(path))), default=None)
                 if last and (latest := _load(last)).status == "done":
@@ -136,6 +144,12 @@ class Store:
         if there is none, or more than one."""
         return _load(self._find(run))
 
+    def find(self, key: str) -> Record | None:
+        """The latest record of the run with this `run_key`; None if there is none. No other record
+        is read."""
+        entries = self._exact(key)
+        return _load(entries[0]) if entries else None
+
     def predictions(self, run: str) -> "DataFrame":
         """The predictions of a run, given as in `read`. Raises InputError if the run has none or
         they were changed."""
@@ -145,18 +159,7 @@ class Store:
         record = _load(entry)
         if record.predictions is None:
             raise InputError(f"run {record.run_id} ({record.status}) has no predictions")
-        if problem := _predictions_problem(entry, record.predictions):
-            raise InputError(problem)
-        return pandas.read_parquet(entry.predictions)
-
-    def statuses(self, folder: str | None = None) -> dict[str, str]:
-        """The latest status of every run by run_id: on the device with this folder; without one, on
-        any device, "done" first."""
-        statuses: dict[str, str] = {}
-        for entry in self._latest():
-            if folder in (None, entry.folder.name) and statuses.get(entry.run_id) != "done":
-                statuses[entry.run_id] = _raw(entry.path)["status"]
-        return statuses
+        return pandas.read_parquet(io.BytesIO(_table(entry, record.predictions)))
 
     def check(self) -> list[str]:
         """Everything that is wrong with the store, a line for each problem: damaged, changed or
@@ -194,14 +197,13 @@ class Store:
         latest: dict[str, Entry] = {}
         for folder in self._folders():
             for path in folder.iterdir():
-                if path.name.endswith(".json"):
-                    entry = _entry(path)
-                    if entry is None:
-                        raise InputError(
-                            f"{path}: not named like a record: "
-                            "restore its name, or move it out of the store"
-                        )
+                if entry := _entry(path):
                     latest[entry.key] = max(entry, latest.get(entry.key, entry))
+                elif path.suffix == ".json":
+                    raise InputError(
+                        f"{path}: not named like a record: "
+                        "restore its name, or move it out of the store"
+                    )
         return sorted(latest.values())
 
     def _find(self, run: str) -> Entry:
@@ -234,34 +236,23 @@ class Store:
         return entries
 
 
-def _canonical(content: dict[str, Any]) -> bytes:
-    """`content` as canonical JSON, which the digest is of. Raises ValueError on NaN."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(content)).hexdigest()
-
-
 def _entry(path: Path) -> Entry | None:
     """The record whose file `path` is; None if it is not named like one."""
     match = NAME.fullmatch(path.name)
-    return (
-        Entry(path.parent, match["run_id"], int(match["attempt"] or 1))
-        if match and match["kind"] == "json"
-        else None
-    )
+    if match is None or path.suffix != ".json":
+        return None
+    return Entry(path.parent, match["run_id"], int(match["attempt"] or 1))
 
 
-def _raw(path: Path) -> dict[str, Any]:
-    """A record's JSON without its digest. Raises InputError that names the file if it is damaged,
-    changed, or of another schema."""
+def _load(entry: Entry) -> Record:
+    """The record at `entry`. Raises InputError that names the file if it is damaged, changed, of
+    another schema, or in the wrong folder."""
+    path = entry.path
     try:
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict):
             raise ValueError("not an object")
-        digest = content.pop("digest", None)
-        intact = digest == _digest(content)
+        intact = content.pop("digest", None) == digest(content)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -276,60 +267,46 @@ def _raw(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: changed after it was written, its digest does not fit: restore the original"
         )
-    return content
-
-
-def _load(entry: Entry) -> Record:
-    """The record at `entry`. Raises InputError that names the file if it is damaged, changed or in
-    the wrong folder."""
     try:
-        record = Record.model_validate(_raw(entry.path))
+        record = Record.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(
-            f"{entry.path}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from error
+        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if not record.run_id == record.spec.run_id == entry.run_id:
         raise InputError(
-            f"{entry.path}: changed: it holds run {record.run_id}, "
+            f"{path}: changed: it holds run {record.run_id}, "
             f"and its spec is that of run {record.spec.run_id}"
         )
-    folder = device_folder(record.device, record.environment.device_name)
-    if folder != entry.folder.name:
-        raise InputError(f"{entry.path}: moved: this device's records belong in {folder}/")
+    if (folder := _folder_of(record)) != entry.folder.name:
+        raise InputError(f"{path}: moved: this device's records belong in {folder}/")
     return record
 
 
-def _predictions_problem(entry: Entry, reference: Predictions) -> str | None:
-    """Why the predictions beside a record are not those of the record; None if they are."""
+def _table(entry: Entry, reference: Predictions) -> bytes:
+    """The predictions beside a record. Raises InputError if they are not those of the record."""
+    path = entry.predictions
     try:
-        table = entry.predictions.read_bytes()
+        table = path.read_bytes()
     except OSError as error:
-        return f"{entry.predictions}: predictions cannot be read: {error.strerror}"
+        raise InputError(f"{path}: predictions cannot be read: {error.strerror}") from error
     if hashlib.sha256(table).hexdigest() != reference.sha256:
-        return f"{entry.predictions}: predictions were changed after they were written"
-    return None
+        raise InputError(f"{path}: predictions were changed after they were written")
+    return table
 
 
 def _problems(entry: Entry, records: set[Entry]) -> list[str]:
     """What is wrong with one record, given all records of its device."""
     problems: list[str] = []
-    before = {
-        other.attempt
-        for other in records
-        if other.run_id == entry.run_id and other.attempt < entry.attempt
-    }
-    if len(before) < entry.attempt - 1:
+    if not {replace(entry, attempt=n) for n in range(1, entry.attempt)} <= records:
         problems.append(f"{entry.path}: an earlier attempt of this run is missing")
     try:
         record = _load(entry)
-    except InputError as error:
-        return [*problems, str(error)]
-    if record.predictions is None:
-        if entry.predictions.exists():
+        if record.predictions is not None:
+            _table(entry, record.predictions)
+        elif entry.predictions.exists():
             problems.append(f"{entry.predictions}: predictions that their record does not mention")
-    elif problem := _predictions_problem(entry, record.predictions):
-        problems.append(problem)
+    except InputError as error:
+        problems.append(str(error))
     return problems
 
 
@@ -350,20 +327,15 @@ def _publish(path: Path, content: bytes) -> None:
 
 def _sync(folder: Path) -> None:
     """Write the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened(folder) as handle:
         os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a folder; the system releases the lock even if we are killed."""
+def _opened(folder: Path) -> Iterator[int]:
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle
     finally:
         os.close(handle)
 

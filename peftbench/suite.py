@@ -2,10 +2,10 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from peftbench.record import Record, Status
+from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.store import Store
 from peftbench.training.executor import Executor
@@ -23,20 +23,24 @@ class Progress:
 
 
 def pending(
-    specs: Sequence[RunSpec], store: Store, folder: str, retry: frozenset[Status] = frozenset()
+    specs: Sequence[RunSpec], store: Store, folder: str, retry: Collection[str] = ()
 ) -> list[RunSpec]:
     """The specs that the store has no record of from the device with this folder, or one with a
     status in `retry`, or that a search ended early."""
-    statuses = store.statuses(folder)
-    return [spec for spec in specs if statuses.get(spec.run_id, "pruned") in {*retry, "pruned"}]
+
+    def wanted(spec: RunSpec) -> bool:
+        record = store.find(f"{folder}/{spec.run_id}")
+        return record is None or record.status in {"pruned", *retry}
+
+    return [*filter(wanted, specs)]
 
 
 def run_all(
     specs: Sequence[RunSpec],
     store: Store,
     executor: Executor,
-    begin: Callable[[RunSpec], None],
-    end: Callable[[Progress], None],
+    begin: Callable[[RunSpec], object],
+    end: Callable[[Progress], object],
 ) -> list[Record]:
     """Carry out the specs in order and store what comes out. KeyboardInterrupt ends the run in
     progress, which leaves no record."""

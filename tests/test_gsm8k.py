@@ -5,11 +5,10 @@ import itertools
 import re
 from pathlib import Path
 
-from peftbench.metrics.exact_number import ExactNumber
+from peftbench.metrics.modules import ExactNumber
 from peftbench.metrics.number import final_number, last_number
-from peftbench.tasks.base import Split
+from peftbench.tasks.base import Split, bare
 from peftbench.tasks.gsm8k import GSM8K
-from peftbench.tasks.text import bare
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 

@@ -10,10 +10,9 @@ import pytest
 
 from peftbench.sandbox.execute import Execution, execute
 from peftbench.tasks import mbpp
-from peftbench.tasks.base import Split
+from peftbench.tasks.base import Split, bare
 from peftbench.tasks.hub import rows
 from peftbench.tasks.mbpp import COLUMNS, MBPP, example, passes
-from peftbench.tasks.text import bare
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 CANNOT_PASS: dict[int, str] = {}  # task_id of a reference -> why it cannot pass here; all 974 can

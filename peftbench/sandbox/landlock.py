@@ -23,25 +23,20 @@ def only_read(files: Iterable[str], listed: Iterable[str]) -> bool:
         return False
     every = (1 << ACCESS.get(version, 16)) - 1
     ruleset = libc.syscall(CREATE_RULESET, struct.pack("Q", every), 8, 0)
-    for file in files:
-        _allow(libc, ruleset, file, READ_FILE | READ_DIR)
-    for folder in listed:
-        _allow(libc, ruleset, folder, READ_DIR)
-    _allow(libc, ruleset, os.devnull, READ_FILE | WRITE_FILE)
+    allowed = [(os.devnull, READ_FILE | WRITE_FILE), *((folder, READ_DIR) for folder in listed)]
+    for file, access in (*allowed, *((file, READ_FILE | READ_DIR) for file in files)):
+        try:
+            descriptor = os.open(file, os.O_PATH)
+        except OSError:  # what does not exist need not be allowed
+            continue
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            access &= ~READ_DIR
+        rule = struct.pack("=Qi", access, descriptor)
+        libc.syscall(ADD_RULE, ruleset, PATH_BENEATH, rule, 0)
+        os.close(descriptor)
     done = (
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
         and libc.syscall(RESTRICT_SELF, ruleset, 0) == 0
     )
     os.close(ruleset)
     return done
-
-
-def _allow(libc: ctypes.CDLL, ruleset: int, file: str, access: int) -> None:
-    try:
-        descriptor = os.open(file, os.O_PATH)
-    except OSError:  # what does not exist need not be allowed
-        return
-    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        access &= ~READ_DIR
-    libc.syscall(ADD_RULE, ruleset, PATH_BENEATH, struct.pack("=Qi", access, descriptor), 0)
-    os.close(descriptor)

@@ -7,23 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 LIMIT = 16_000_000  # bytes of a message
-TYPES: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        *(bool, int, float, complex, str, bytes, bytearray),
-        *(list, tuple, set, frozenset, dict),
-    )
-}
+SCALARS = (bool, int, float, str)  # the types that JSON has too, but for None
+CONTAINERS = (list, tuple, set, frozenset)
+PLAIN = (*SCALARS, *CONTAINERS, dict, complex, bytes, bytearray)
+TYPES: dict[str, Any] = {kind.__name__: kind for kind in PLAIN}
 
 
 def refuse(value: Any) -> int:
     """The `keep` of a side that sends plain values only. Raises TypeError."""
     raise TypeError(f"a value of type {type(value).__name__} cannot be passed on")
-
-
-def missing(number: int) -> Any:
-    """The `find` of a side that keeps no objects. Raises ValueError."""
-    raise ValueError("no such type: 'object'")
 
 
 def send(descriptor: int, message: Any, keep: Callable[[Any], int] = refuse) -> None:
@@ -37,7 +29,7 @@ def send(descriptor: int, message: Any, keep: Callable[[Any], int] = refuse) -> 
         data = data[os.write(descriptor, data) :]
 
 
-def receive(descriptor: int, find: Callable[[int], Any] = missing) -> Any:
+def receive(descriptor: int, find: Callable[[int], Any] | None = None) -> Any:
     """Read a message; `find` gives the object with a number. Raises EOFError if the other side has
     ended, ValueError if what it sent is no message."""
     size = int.from_bytes(_read(descriptor, 4), "big")
@@ -49,14 +41,14 @@ def receive(descriptor: int, find: Callable[[int], Any] = missing) -> Any:
 def encoded(value: Any, keep: Callable[[Any], int] = refuse) -> Any:
     """A value as JSON: a container becomes [name of its type, content]. An instance of a subclass
     of a plain type is sent as that type."""
-    for kind in (bool, int, float, str):
+    for kind in SCALARS:
         if isinstance(value, kind):
             return kind(value)
     if value is None:
         return None
     if isinstance(value, dict):
         return ["dict", [[encoded(key, keep), encoded(item, keep)] for key, item in value.items()]]
-    for kind in (list, tuple, set, frozenset):
+    for kind in CONTAINERS:
         if isinstance(value, kind):
             return [kind.__name__, [encoded(item, keep) for item in value]]
     if isinstance(value, bytes | bytearray):
@@ -68,7 +60,7 @@ def encoded(value: Any, keep: Callable[[Any], int] = refuse) -> Any:
     return ["object", keep(value)]
 
 
-def decoded(value: Any, find: Callable[[int], Any] = missing) -> Any:
+def decoded(value: Any, find: Callable[[int], Any] | None = None) -> Any:
     """The value that `encoded` made JSON of."""
     if not isinstance(value, list):
         return value
@@ -79,23 +71,22 @@ def decoded(value: Any, find: Callable[[int], Any] = missing) -> Any:
         case "list" | "tuple" | "set" | "frozenset":
             return TYPES[kind](decoded(item, find) for item in content)
         case "bytes" | "bytearray":
-            return {"bytes": bytes, "bytearray": bytearray}[kind].fromhex(content)
+            return TYPES[kind].fromhex(content)
         case "complex":
             return complex(*content)
         case "type":
             return TYPES[content]
-        case "object":
+        case "object" if find:
             return find(content)
         case _:
             raise ValueError(f"no such type: {kind!r}")
 
 
 def _read(descriptor: int, size: int) -> bytes:
-    parts = []
-    while size:
-        part = os.read(descriptor, min(size, 1 << 20))
+    data = bytearray()
+    while len(data) < size:
+        part = os.read(descriptor, min(size - len(data), 1 << 20))
         if not part:
             raise EOFError("the other side has gone")
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+        data += part
+    return bytes(data)

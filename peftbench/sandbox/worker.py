@@ -21,14 +21,23 @@ def main(incoming: int, outgoing: int) -> None:
     except BaseException as error:
         reply = failure(error)
     send(outgoing, reply)
-    objects = Objects()
+    objects: list[Any] = []  # that are not plain values, which the judge knows by number only
+
+    def keep(value: Any) -> int:
+        """The number of an object, the same each time."""
+        for number, other in enumerate(objects):
+            if other is value:
+                return number
+        objects.append(value)
+        return len(objects) - 1
+
     while True:
         try:
-            message = receive(incoming, objects.find)
+            message = receive(incoming, objects.__getitem__)
         except EOFError:
             os._exit(0)  # runs nothing that the solution registered to run at exit
         try:
-            send(outgoing, {"value": _answer(namespace, *message)}, objects.keep)
+            send(outgoing, {"value": _answer(namespace, *message)}, keep)
         except BaseException as error:
             send(outgoing, failure(error))
 
@@ -44,25 +53,6 @@ def _answer(namespace: dict[str, Any], act: str, target: Any, *rest: Any) -> Any
             return setattr(target, *rest)
         case "items":
             return list(target)
-
-
-class Objects:
-    """The objects that are not plain values, which the judge knows by number only."""
-
-    def __init__(self) -> None:
-        self.kept: list[Any] = []
-
-    def keep(self, value: Any) -> int:
-        """The number of an object, the same each time."""
-        for number, other in enumerate(self.kept):
-            if other is value:
-                return number
-        self.kept.append(value)
-        return len(self.kept) - 1
-
-    def find(self, number: int) -> Any:
-        """The object with a number."""
-        return self.kept[number]
 
 
 def failure(error: BaseException) -> dict[str, str]:

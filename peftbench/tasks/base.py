@@ -6,10 +6,11 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 Split = Literal["train", "valid", "test"]
 TaskKind = Literal["classification", "regression", "generation"]
+Item = TypeVar("Item")
 Answer = str | int | float  # generated text, the index of a label, or a number
 
 
@@ -42,7 +43,7 @@ class Scores:
     """Metrics of all answers, and the score of each."""
 
     metrics: dict[str, float | None]  # by name; None where undefined
-    per_example: list[float | None]  # in [0, 1]; None where the metric has no such part
+    per_example: Sequence[float | None]  # in [0, 1]; None where the metric has no such part
 
 
 class AbstractTask(abc.ABC):
@@ -66,13 +67,19 @@ class AbstractTask(abc.ABC):
         answered several times."""
 
 
+def bare(text: str) -> str:
+    """A text without case, spaces and punctuation: texts that differ in nothing else are
+    duplicates."""
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
 def held_out(text: str, part: float) -> bool:
     """Whether an example of the official train split belongs to `valid`: a fixed hash of its text,
     true for `part` of them."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < part * 2**64
 
 
-def sample(examples: list[Example], n: int | None) -> list[Example]:
+def sample(examples: list[Item], n: int | None) -> list[Item]:
     """`n` of the examples, in their order, the same ones for every seed; a larger n includes those
     of a smaller one. None: all."""
     if n is None or n >= len(examples):

@@ -3,12 +3,11 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from peftbench.errors import InputError
-from peftbench.tasks.base import AbstractTask, Example, Split, sample
-from peftbench.tasks.text import bare
+from peftbench.tasks.base import AbstractTask, Example, Split, bare, sample
 
 SCORED: tuple[Split, ...] = ("valid", "test")
 SIMILAR = 0.8  # Jaccard index of two texts' shingles from which they are near duplicates
@@ -51,20 +50,21 @@ def duplicates_of(tasks: Mapping[str, type[AbstractTask]]) -> Iterator[Leaks | S
 def count(name: str, splits: Mapping[Split, list[Example]]) -> Leaks:
     """Exact and near duplicates between the splits of one task."""
     frame = _frame([example.text for examples in splits.values() for example in examples])
-    train = Counter(_text(example, frame) for example in splits["train"])
-    exact: dict[Split, int] = {}
-    for split in SCORED:
-        exact[split] = sum(_text(example, frame) in train for example in splits[split])
-    samples = {split: sample(splits[split], SEARCHED) for split in SCORED}
-    texts = [(split, _text(example, frame)) for split in SCORED for example in samples[split]]
-    new = [(split, "".join(text)) for split, text in texts if text not in train]
+    texts = {
+        split: [_text(example, frame) for example in examples] for split, examples in splits.items()
+    }
+    train = Counter(texts["train"])
+    samples = {split: sample(texts[split], SEARCHED) for split in SCORED}
+    new = [
+        (split, "".join(text)) for split in SCORED for text in samples[split] if text not in train
+    ]
     hits = similar([text for _, text in new], ("".join(text) for text in train))
     near = Counter(new[i][0] for i in hits)
     return Leaks(
         task=name,
         examples={split: len(examples) for split, examples in splits.items()},
         train_duplicates=train.total() - len(train),
-        exact=exact,
+        exact={split: sum(text in train for text in texts[split]) for split in SCORED},
         near={split: near[split] for split in SCORED},
         searched={split: len(samples[split]) for split in SCORED},
     )
@@ -99,10 +99,9 @@ def shingles(text: str) -> set[str]:
     return {text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1))}
 
 
-def jaccard(one: Collection[str], other: Collection[str]) -> float:
+def jaccard(one: set[str], other: set[str]) -> float:
     """Jaccard index: shared pieces as a part of all pieces."""
-    shared = len(set(one) & set(other))
-    return shared / (len(one) + len(other) - shared)
+    return len(one & other) / len(one | other)
 
 
 def table(results: Iterable[Leaks | Skipped]) -> str:

@@ -1,7 +1,7 @@
 """GLUE: the nine tasks of Wang et al., 2019 (arXiv:1804.07461), from the hub's nyu-mll/glue."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from peftbench.errors import InputError
 from peftbench.tasks.base import (
@@ -11,13 +11,12 @@ from peftbench.tasks.base import (
     Scores,
     Source,
     Split,
-    TaskKind,
+    bare,
     held_out,
 )
 from peftbench.tasks.hub import rows
-from peftbench.tasks.text import bare
+from peftbench.tasks.scoring import MetricName, computed, right_labels
 
-MetricName = Literal["classification", "binary", "correlation"]
 RATING = (0.0, 5.0)  # STS-B: from no shared meaning to the same meaning
 
 
@@ -31,31 +30,29 @@ class AbstractGlue(AbstractTask):
     a decoder could derive the answer from a space.
     """
 
-    version: ClassVar[int] = 1
-    kind: ClassVar[TaskKind] = "classification"
-    primary: ClassVar[str] = "accuracy"
+    version = 1
+    kind = "classification"
+    primary = "accuracy"
     metric: ClassVar[MetricName] = "classification"
-    columns: ClassVar[tuple[str, ...]]  # one or two sentences
+    columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")  # or a single one
     part: ClassVar[float] = 0.1  # of the official train split that is valid
     tests: ClassVar[Mapping[str, str]] = {"validation": ""}  # official split: its subset
 
     def examples(self, split: Split) -> list[Example]:
-        test = [
-            example
-            for official, subset in self.tests.items()
-            for example in self._official(official, subset)
-        ]
+        test: list[Example] = []
+        for official, subset in self.tests.items():
+            test += self._official(official, subset)
         if split == "test":
             return test
-        tested = {(bare(example.text), bare(example.pair or "")) for example in test}
-        # compared before the pair, which spares `bare` of most pairs
-        tested_first = {text for text, _ in tested}
+        tested: dict[str, set[str]] = {}  # second sentences by their first
+        for example in test:
+            tested.setdefault(bare(example.text), set()).add(bare(example.pair or ""))
         examples: list[Example] = []
         for example in self._official("train"):
             text = bare(example.text)
             if held_out(text, self.part) != (split == "valid"):
                 continue
-            if text not in tested_first or (text, bare(example.pair or "")) not in tested:
+            if text not in tested or bare(example.pair or "") not in tested[text]:
                 examples.append(example)
         return examples
 
@@ -63,18 +60,17 @@ class AbstractGlue(AbstractTask):
         if not examples:
             return Scores({self.primary: None}, [])
         targets = [example.target for example in examples]
-        metrics = _computed(self.metric, answers, targets)
+        metrics = computed(self.metric, answers, targets)
         for subset in filter(None, self.tests.values()):
-            indices = [i for i, example in enumerate(examples) if example.subset == subset]
+            places = [i for i, example in enumerate(examples) if example.subset == subset]
             value = None
-            if indices:
-                part = [answers[i] for i in indices], [targets[i] for i in indices]
-                value = _computed(self.metric, *part)[self.primary]
+            if places:
+                part = [answers[i] for i in places], [targets[i] for i in places]
+                value = computed(self.metric, *part)[self.primary]
             metrics[f"{self.primary}_{subset}"] = value
         if self.kind == "regression":  # one example has no correlation
             return Scores(metrics, [None] * len(examples))
-        right = [float(answer == target) for answer, target in zip(answers, targets, strict=True)]
-        return Scores(metrics, [*right])
+        return Scores(metrics, right_labels(examples, answers))
 
     def _official(self, split: str, subset: str = "") -> list[Example]:
         """The examples of an official split, checked."""
@@ -84,46 +80,26 @@ class AbstractGlue(AbstractTask):
             for column in self.columns:
                 if not isinstance(row[column], str):
                     raise InputError(f"{where}: {column} is {row[column]!r}; it must be a text")
-            sentences = [row[column].strip() for column in self.columns]
+            text, pair = [*(row[column].strip() for column in self.columns), None][:2]
+            label = self._checked(row["label"], where)
             examples.append(
-                Example(
-                    id=f"{split}/{i}",
-                    text=sentences[0],
-                    pair=sentences[1] if len(sentences) == 2 else None,
-                    target=self._target(row["label"], where),
-                    subset=subset,
-                )
+                Example(id=f"{split}/{i}", text=text, pair=pair, target=label, subset=subset)
             )
         return examples
 
-    def _target(self, label: Any, where: str) -> int | float:
+    def _checked(self, label: Any, where: str) -> int | float:
         """The label, if it is a valid one."""
         if self.kind == "regression":
             low, high = RATING
-            is_number = isinstance(label, int | float) and not isinstance(label, bool)
-            if is_number and low <= label <= high:
+            if type(label) in (int, float) and low <= label <= high:
                 return float(label)
-            raise InputError(
-                f"{where}: label is {label!r}; it must be a number from {low:g} to {high:g}"
-            )
-        is_index = isinstance(label, int) and not isinstance(label, bool)
-        if is_index and label in range(len(self.labels)):
-            return label
-        allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(self.labels))
-        raise InputError(f"{where}: label is {label!r}; it must be one of {allowed}")
-
-
-def _computed(
-    metric: MetricName, answers: Sequence[Answer], targets: Sequence[Answer]
-) -> dict[str, float | None]:
-    """The values of one of our metrics, imported late, since importing torch takes seconds."""
-    if metric == "correlation":
-        from peftbench.metrics.correlation import Correlation as Module
-    elif metric == "binary":
-        from peftbench.metrics.binary import Binary as Module
-    else:
-        from peftbench.metrics.classification import Classification as Module
-    return dict(Module(keep_in_memory=True).compute(predictions=answers, references=targets) or {})
+            allowed = f"a number from {low:g} to {high:g}"
+        else:
+            if type(label) is int and label in range(len(self.labels)):
+                return label
+            names = (f"{index} ({name})" for index, name in enumerate(self.labels))
+            allowed = f"one of {', '.join(names)}"
+        raise InputError(f"{where}: label is {label!r}; it must be {allowed}")
 
 
 def _source(config: str, licence: str = "none stated") -> Source:
@@ -138,62 +114,60 @@ def _source(config: str, licence: str = "none stated") -> Source:
 class CoLA(AbstractGlue):
     """Is a sentence grammatical? Scored by Matthews correlation, since 70 % are."""
 
-    source: ClassVar[Source] = _source("cola", "none; research use")
-    primary: ClassVar[str] = "matthews_correlation"
-    metric: ClassVar[MetricName] = "binary"
-    labels: ClassVar[tuple[str, ...]] = ("unacceptable", "acceptable")
-    columns: ClassVar[tuple[str, ...]] = ("sentence",)
+    source = _source("cola", "none; research use")
+    primary = "matthews_correlation"
+    metric = "binary"
+    labels = ("unacceptable", "acceptable")
+    columns = ("sentence",)
 
 
 class SST2(AbstractGlue):
     """Is a phrase of a movie review positive? The phrases are parts of sentences, so that those of
     valid overlap with those of train."""
 
-    source: ClassVar[Source] = _source("sst2")
-    labels: ClassVar[tuple[str, ...]] = ("negative", "positive")
-    columns: ClassVar[tuple[str, ...]] = ("sentence",)
-    part: ClassVar[float] = 0.02
+    source = _source("sst2")
+    labels = ("negative", "positive")
+    columns = ("sentence",)
+    part = 0.02
 
 
 class MRPC(AbstractGlue):
     """Do two sentences of the news say the same? GLUE asks for F1 and accuracy; accuracy leads, as
     in the tables of LoRA and VeRA."""
 
-    source: ClassVar[Source] = _source("mrpc")
-    metric: ClassVar[MetricName] = "binary"
-    labels: ClassVar[tuple[str, ...]] = ("not_equivalent", "equivalent")
-    columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")
+    source = _source("mrpc")
+    metric = "binary"
+    labels = ("not_equivalent", "equivalent")
 
 
 class STSB(AbstractGlue):
     """How alike in meaning are two sentences, from 0 to 5? Pearson correlation leads, as in the
     tables of LoRA and VeRA."""
 
-    source: ClassVar[Source] = _source("stsb")
-    kind: ClassVar[TaskKind] = "regression"
-    primary: ClassVar[str] = "pearson"
-    metric: ClassVar[MetricName] = "correlation"
-    columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")
+    source = _source("stsb")
+    kind = "regression"
+    primary = "pearson"
+    metric = "correlation"
 
 
 class QQP(AbstractGlue):
     """Do two questions of Quora ask the same? F1 and accuracy, as for MRPC."""
 
-    source: ClassVar[Source] = _source("qqp")
-    metric: ClassVar[MetricName] = "binary"
-    labels: ClassVar[tuple[str, ...]] = ("not_duplicate", "duplicate")
-    columns: ClassVar[tuple[str, ...]] = ("question1", "question2")
-    part: ClassVar[float] = 0.005
+    source = _source("qqp")
+    metric = "binary"
+    labels = ("not_duplicate", "duplicate")
+    columns = ("question1", "question2")
+    part = 0.005
 
 
 class MNLI(AbstractGlue):
     """Does a premise entail a hypothesis, contradict it, or neither? Accuracy over both test sets,
     of train's genres and of others."""
 
-    source: ClassVar[Source] = _source("mnli", "OANC, CC BY-SA 3.0, CC BY 3.0")
-    labels: ClassVar[tuple[str, ...]] = ("entailment", "neutral", "contradiction")
-    columns: ClassVar[tuple[str, ...]] = ("premise", "hypothesis")
-    part: ClassVar[float] = 0.004
+    source = _source("mnli", "OANC, CC BY-SA 3.0, CC BY 3.0")
+    labels = ("entailment", "neutral", "contradiction")
+    columns = ("premise", "hypothesis")
+    part = 0.004
     tests: ClassVar[Mapping[str, str]] = {
         "validation_matched": "matched",
         "validation_mismatched": "mismatched",
@@ -203,24 +177,22 @@ class MNLI(AbstractGlue):
 class QNLI(AbstractGlue):
     """Does a sentence hold the answer to a question?"""
 
-    source: ClassVar[Source] = _source("qnli", "CC BY-SA 4.0")
-    labels: ClassVar[tuple[str, ...]] = ("entailment", "not_entailment")
-    columns: ClassVar[tuple[str, ...]] = ("question", "sentence")
-    part: ClassVar[float] = 0.015
+    source = _source("qnli", "CC BY-SA 4.0")
+    labels = ("entailment", "not_entailment")
+    columns = ("question", "sentence")
+    part = 0.015
 
 
 class RTE(AbstractGlue):
     """Does a text entail a sentence?"""
 
-    source: ClassVar[Source] = _source("rte")
-    labels: ClassVar[tuple[str, ...]] = ("entailment", "not_entailment")
-    columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")
+    source = _source("rte")
+    labels = ("entailment", "not_entailment")
 
 
 class WNLI(AbstractGlue):
     """Does a sentence entail another that says who its pronoun is? Test holds hypotheses of train
     with other labels."""
 
-    source: ClassVar[Source] = _source("wnli")
-    labels: ClassVar[tuple[str, ...]] = ("not_entailment", "entailment")
-    columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")
+    source = _source("wnli")
+    labels = ("not_entailment", "entailment")

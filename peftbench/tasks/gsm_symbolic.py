@@ -6,15 +6,15 @@ import importlib.util
 import itertools
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 from peftbench.assets import PACKAGES, package_folder
 from peftbench.metrics.number import final_number
-from peftbench.tasks.base import AbstractTask, Answer, Example, Scores, Source, Split, TaskKind
-from peftbench.tasks.worked_answers import score_worked
+from peftbench.tasks.base import Example, Source, Split
+from peftbench.tasks.scoring import AbstractWorked, worked_example
 
 # reasoning-gym 0.1.25, arithmetic/gsm_symbolic/gsm_symbolic.py, tasks_need_fix
 DECLARED_UNSOUND = {32, 35, 37, 61, 63, 65, 74, 76, 77, 79, 86, 87, 90, 97, 98}
@@ -28,7 +28,7 @@ COUNTS = {"train": 2000, "valid": 200, "test": 300}  # examples of a split
 Generator = Callable[[random.Random, float], dict[str, Any]]
 
 
-class GSMSymbolic(AbstractTask):
+class GSMSymbolic(AbstractWorked):
     """Problems in the manner of GSM8K whose names and numbers are drawn anew for each example
     (GSM-Symbolic, arXiv:2410.05229).
 
@@ -37,24 +37,22 @@ class GSMSymbolic(AbstractTask):
     answers that end in another number than `answer` are left out.
     """
 
-    version: ClassVar[int] = 1
-    source: ClassVar[Source] = Source(
+    version = 1
+    source = Source(
         name="reasoning-gym",
         revision=PACKAGES["reasoning-gym"].version,
         licence=PACKAGES["reasoning-gym"].licence,
         config="gsm_symbolic",
     )
-    kind: ClassVar[TaskKind] = "generation"
-    primary: ClassVar[str] = "exact_match"
-    stops: ClassVar[tuple[str, ...]] = ("\nQuestion:",)
 
     def examples(self, split: Split) -> list[Example]:
-        generate = generators()
+        generate, numbers = generators(), templates(split)
         examples: list[Example] = []
         seen: set[str] = set()
-        for k, template in (
-            (k, template) for k in itertools.count() for template in templates(split)
-        ):
+        drawn = itertools.count()
+        while len(examples) < COUNTS[split]:
+            k, place = divmod(next(drawn), len(numbers))
+            template = numbers[place]
             problem = generate[template](random.Random(f"{template}/{k}"), 1.0)
             question = problem["question"].strip()
             worked = problem["metadata"]["answer_cot"].strip()
@@ -62,17 +60,8 @@ class GSMSymbolic(AbstractTask):
             if question in seen or answer is None or answer < 0 or final_number(worked) != answer:
                 continue
             seen.add(question)
-            examples.append(
-                Example(
-                    id=f"{template}/{k}", text=f"Question: {question}\nAnswer:", target=f" {worked}"
-                )
-            )
-            if len(examples) == COUNTS[split]:
-                break
+            examples.append(worked_example(f"{template}/{k}", question, worked))
         return examples
-
-    def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        return score_worked(examples, answers)
 
 
 def templates(split: Split) -> list[int]:
@@ -106,12 +95,7 @@ def generators() -> dict[int, Generator]:
         for name in stand_in:
             del sys.modules[name]
         sys.modules.update(before)
-    return {
-        t: getattr(half, f"generate_{t}")
-        for half in halves
-        for t in range(100)
-        if hasattr(half, f"generate_{t}")
-    }
+    return {t: getattr(halves[t // 50], f"generate_{t}") for t in range(100)}
 
 
 def _load(name: str, path: Path) -> ModuleType:

@@ -25,14 +25,9 @@ def rows(source: Source, split: str, columns: Sequence[str]) -> list[dict[str, A
     that it held. Raises InputError if the source, the configuration, the split, a column or every
     row is missing.
     """
-    return _rows(source, _mirror(source), split, tuple(columns))
-
-
-def _mirror(source: Source) -> Path | None:
-    """The folder that replaces the hub for the source, if there is one."""
-    mirror = os.environ.get(MIRROR)
-    folder = Path(mirror or "", source.name)
-    return folder if mirror and folder.is_dir() else None
+    given = os.environ.get(MIRROR)
+    folder = Path(given, source.name) if given else None
+    return _rows(source, folder if folder and folder.is_dir() else None, split, tuple(columns))
 
 
 @functools.lru_cache(maxsize=4)  # the largest splits take hundreds of megabytes

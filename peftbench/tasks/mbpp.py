@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from peftbench.sandbox.execute import execute
 from peftbench.tasks.base import (
@@ -12,12 +12,11 @@ from peftbench.tasks.base import (
     Scores,
     Source,
     Split,
-    TaskKind,
+    bare,
     held_out,
 )
-from peftbench.tasks.code_answers import check_all, pass_rates
 from peftbench.tasks.hub import rows
-from peftbench.tasks.text import bare
+from peftbench.tasks.scoring import check_all, pass_rates
 
 COLUMNS = ("task_id", "text", "code", "test_list", "test_setup_code")
 SECONDS = 10.0  # of processor time: the slowest reference, of problem 123, takes 3 to 5
@@ -34,16 +33,16 @@ class MBPP(AbstractTask):
     (342) has a class after its first line.
     """
 
-    version: ClassVar[int] = 1
-    source: ClassVar[Source] = Source(
+    version = 1
+    source = Source(
         name="google-research-datasets/mbpp",
         revision="4bb6404fdc6cacfda99d4ac4205087b89d32030c",
         licence="CC-BY-4.0",
         config="full",
     )
-    kind: ClassVar[TaskKind] = "generation"
-    primary: ClassVar[str] = "pass@1"
-    stops: ClassVar[tuple[str, ...]] = ("\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
+    kind = "generation"
+    primary = "pass@1"
+    stops = ("\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
 
     def examples(self, split: Split) -> list[Example]:
         test = self._rows("test")
@@ -58,12 +57,11 @@ class MBPP(AbstractTask):
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
         if not examples:
             return Scores(pass_rates([], []), [])
-        both = [*self._rows("train"), *self._rows("test")]
-        problems = {str(row["task_id"]): row for row in both}
+        problems = {str(row["task_id"]): row for row in (*self._rows("train"), *self._rows("test"))}
         passed = check_all(
             lambda example, answer: float(passes(problems[example.id], answer)), examples, answers
         )
-        return Scores(pass_rates(examples, passed), [*passed])
+        return Scores(pass_rates(examples, passed), passed)
 
     def _rows(self, official: str) -> list[dict[str, Any]]:
         return rows(self.source, official, COLUMNS)

@@ -3,7 +3,6 @@
 import io
 import tarfile
 from collections.abc import Sequence
-from typing import ClassVar
 
 from peftbench.assets import REVIEWS_VERSION, reviews_archive
 from peftbench.tasks.base import (
@@ -13,10 +12,10 @@ from peftbench.tasks.base import (
     Scores,
     Source,
     Split,
-    TaskKind,
+    bare,
     held_out,
 )
-from peftbench.tasks.text import bare
+from peftbench.tasks.scoring import computed, right_labels
 
 INNER = f"vaderSentiment-{REVIEWS_VERSION}/additional_resources/hutto_ICWSM_2014.tar.gz"
 MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
@@ -32,13 +31,13 @@ class Reviews(AbstractTask):
     punctuation count once. A hash of the text puts 15 % into test and 10 % into valid.
     """
 
-    version: ClassVar[int] = 1
-    source: ClassVar[Source] = Source(
+    version = 1
+    source = Source(
         name="vaderSentiment", revision=REVIEWS_VERSION, licence="MIT", config="movieReviewSnippets"
     )
-    kind: ClassVar[TaskKind] = "classification"
-    primary: ClassVar[str] = "accuracy"
-    labels: ClassVar[tuple[str, ...]] = ("negative", "positive")
+    kind = "classification"
+    primary = "accuracy"
+    labels = ("negative", "positive")
 
     def examples(self, split: Split) -> list[Example]:
         examples: list[Example] = []
@@ -55,27 +54,18 @@ class Reviews(AbstractTask):
         return examples
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        # imports torch, which takes seconds
-        from peftbench.metrics.classification import Classification
-
         if not examples:
             return Scores({"accuracy": None, "macro_f1": None}, [])
-        targets = [example.target for example in examples]
-        metrics = Classification(keep_in_memory=True).compute(
-            predictions=answers, references=targets
-        )
-        right = [float(answer == target) for answer, target in zip(answers, targets, strict=True)]
-        return Scores(metrics or {}, [*right])
+        metrics = computed("classification", answers, [example.target for example in examples])
+        return Scores(metrics, right_labels(examples, answers))
 
 
 def _table() -> str:
     """One line per snippet: id, mean rating, text."""
-    return _member(_member(reviews_archive().read_bytes(), INNER), MEMBER).decode("utf-8")
-
-
-def _member(archive: bytes, name: str) -> bytes:
-    """A file of a tar archive, read in memory."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        file = tar.extractfile(name)
-        assert file is not None  # the archive is verified: this member is a regular file
-        return file.read()
+    content = reviews_archive().read_bytes()
+    for name in (INNER, MEMBER):  # an archive in an archive, read in memory
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            file = tar.extractfile(name)
+            assert file is not None  # the archive is verified: this member is a regular file
+            content = file.read()
+    return content.decode("utf-8")

@@ -9,42 +9,28 @@ import sysconfig
 import tokenize
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.tasks.text import bare
+from peftbench.tasks.base import Example, bare
 
 DOCSTRING = range(20, 601)  # characters
 BODY = range(1, 31)  # lines
-SKIPPED = frozenset(
-    (
-        *("antigravity", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data"),
-        *("test", "tests", "this", "turtledemo"),
-    )
-)
-
-
-@dataclass(frozen=True)
-class Function:
-    """A top-level function of a module."""
-
-    module: str  # top-level module or package, the unit that is held out
-    name: str  # with the dotted path of its file
-    head: str  # signature and docstring
-    body: str
+SKIPPED = {"antigravity", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data"}
+SKIPPED |= {"test", "tests", "this", "turtledemo"}
 
 
 @functools.cache
-def functions() -> tuple[Function, ...]:
-    """The running Python's functions in a fixed order; of two with the same head or the same
-    arguments and body, the first."""
-    unique: list[Function] = []
+def functions() -> tuple[Example, ...]:
+    """The running Python's functions in a fixed order, by their dotted names, with signature and
+    docstring as text and the body as target; of two with the same text or the same arguments and
+    body, the first."""
+    unique: list[Example] = []
     seen: set[str] = set()
     for function in itertools.chain.from_iterable(map(_functions, _files())):
-        tree = parsed(function.head + function.body)
+        tree = parsed(f"{function.text}{function.target}")
         assert tree is not None  # both halves come from a file that Python reads
         tree.body.pop(0)  # the docstring
-        keys = {bare(function.head), ast.dump(tree.args) + ast.dump(ast.Module(tree.body, []))}
+        keys = {bare(function.text), ast.dump(tree.args) + ast.dump(ast.Module(tree.body, []))}
         if keys.isdisjoint(seen):
             unique.append(function)
         seen |= keys
@@ -73,7 +59,7 @@ def _files() -> Iterator[Path]:
                 yield path
 
 
-def _functions(path: Path) -> Iterator[Function]:
+def _functions(path: Path) -> Iterator[Example]:
     """The undecorated top-level functions whose docstring and body are on lines of their own, and
     of a usual size."""
     parts = path.relative_to(sysconfig.get_path("stdlib")).with_suffix("").parts
@@ -99,9 +85,8 @@ def _functions(path: Path) -> Iterator[Function]:
             and all(line.startswith("    ") or not line.strip() for line in body)
             and not all(isinstance(statement, ast.Pass | ast.Raise) for statement in statements)
         ):
-            yield Function(
-                module=parts[0],
-                name=".".join([*parts, node.name]),
-                head="\n".join([*head, ""]),
-                body="\n".join([*body, ""]),
+            yield Example(
+                id=".".join([*parts, node.name]),
+                text="\n".join([*head, ""]),
+                target="\n".join([*body, ""]),
             )

@@ -52,8 +52,8 @@ def give_back(search: Search) -> None:
 def _wait_again(storage: BaseStorage, trial_id: int) -> None:
     """Give a trial back as if nobody had begun it. Its worker's name goes first: else the next one
     to claim it would be taken for that worker."""
-    for name, value in {"worker": None, "runs": [], "steps": 0}.items():
-        storage.set_trial_user_attr(trial_id, name, value)
+    storage.set_trial_user_attr(trial_id, "worker", None)
+    storage.set_trial_user_attr(trial_id, "steps", 0)
     storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
@@ -77,20 +77,15 @@ def this_process() -> dict[str, Any]:
 
 def _born(pid: int) -> str | None:
     """What tells a process from a later one of the same number: the machine's boot and the
-    process's start in clock ticks; None if there is no such process."""
+    process's start in clock ticks, where there is a /proc; None if there is no such process."""
     try:
         ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {ticks}"
     except OSError:
-        return _alive(pid)
-
-
-def _alive(pid: int) -> str | None:
-    """Where there is no /proc: whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "alive"
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+        return "alive"

@@ -9,6 +9,7 @@ sampler is seeded with its number: one that was interrupted gets the same values
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
@@ -45,31 +46,21 @@ def carry_out(search: Search, executors: Sequence[Executor]) -> list[StudyResult
     """
     stop = threading.Event()
     requeue_dead(search)
-    errors: list[BaseException] = []
-
-    def work(executor: Executor) -> None:
-        try:
-            Worker(search, executor, stop).work()
-        except BaseException as error:
-            errors.append(error)
-            stop.set()
-
-    threads = [threading.Thread(target=work, args=(executor,)) for executor in executors]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.2)
+        with ThreadPoolExecutor(len(executors)) as threads:
+            workers = [
+                threads.submit(Worker(search, executor, stop).work) for executor in executors
+            ]
+            try:
+                wait(workers, return_when=FIRST_EXCEPTION)
+            finally:
+                stop.set()
+                for executor in executors:
+                    executor.close()
     finally:
-        stop.set()
-        for executor in executors:
-            executor.close()
-        for thread in threads:
-            thread.join()
         give_back(search)
-    if errors:
-        raise errors[0]
+    for worker in workers:
+        worker.result()  # raises what it raised
     return [_result(search, study) for study in search.studies]
 
 

@@ -101,27 +101,19 @@ def corners(dimensions: Dimensions) -> list[Values]:
 def edges(dimensions: Dimensions, best: Values) -> set[Side]:
     """The dimensions whose best value lies on an edge, and which; an end that widening may not pass
     is no edge. A grid's edges are its ends, where there is a value between them."""
-    return {
-        (key, high)
-        for key, dimension in dimensions.items()
-        if key in best
-        for high, on_edge in zip((False, True), _on_edges(dimension, best[key]), strict=True)
-        if on_edge
-    }
+    sides = ((key, high) for key in dimensions if key in best for high in (False, True))
+    return {(key, high) for key, high in sides if _on_edge(dimensions[key], best[key], high)}
 
 
-def _on_edges(dimension: Range | Grid, value: float) -> tuple[bool, bool]:
-    """Whether a value lies on the low edge, and on the high one."""
+def _on_edge(dimension: Range | Grid, value: float, high: bool) -> bool:
     if isinstance(dimension, tuple):
-        between = len(dimension) > 2
-        return between and value == min(dimension), between and value == max(dimension)
+        return len(dimension) > 2 and value == (max if high else min)(dimension)
     scale = math.log if dimension.log else float
-    low, high = scale(dimension.low), scale(dimension.high)
-    place = (scale(value) - low) / (high - low)
-    return (
-        place <= EDGE and dimension.low != dimension.least,
-        place >= 1 - EDGE and dimension.high != dimension.most,
-    )
+    low, end = scale(dimension.low), scale(dimension.high)
+    place = (scale(value) - low) / (end - low)
+    if high:
+        return place >= 1 - EDGE and dimension.high != dimension.most
+    return place <= EDGE and dimension.low != dimension.least
 
 
 def widened(dimensions: Dimensions, sides: set[Side]) -> Dimensions:

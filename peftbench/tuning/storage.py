@@ -103,22 +103,14 @@ def create_studies(studies: Iterable[Study], storage: BaseStorage) -> list[Study
             )
         except optuna.exceptions.DuplicatedStudyError:
             stored = optuna.load_study(study_name=study.name, storage=storage)
-            _await_creator(stored)
-        points = [study.starting_point(), *[{}] * (study.search.trials - 1)]
-        if study.sampler == "grid":
-            points = study.points()
-        for point in points[len(stored.get_trials(deepcopy=False)) :]:
+            # the process that created it fills it, unless it was killed
+            deadline = time.monotonic() + CREATOR_SECONDS
+            while not stored.user_attrs.get("ready") and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+        for point in study.points()[len(stored.get_trials(deepcopy=False)) :]:
             stored.enqueue_trial(dict(point))
         stored.set_user_attr("ready", True)
     return tunable
-
-
-def _await_creator(stored: optuna.Study) -> None:
-    """Wait until the process that created the study has filled it; not for ever, since it may have
-    been killed."""
-    deadline = time.monotonic() + CREATOR_SECONDS
-    while not stored.user_attrs.get("ready") and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
 
 
 def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
@@ -148,11 +140,8 @@ def make_sampler(study: Study, number: int) -> BaseSampler:
 
 def make_pruner(study: Study) -> BasePruner:
     """Asynchronous successive halving on valid nll (Li et al., arXiv:1810.05934), or none."""
-    if not study.may_prune:
-        return NopPruner()
-    every = study.runs({})[0].train.eval_every
-    assert every is not None
-    return halving(every)
+    first_rung = study.runs({})[0].train.eval_every
+    return halving(first_rung) if study.may_prune and first_rung else NopPruner()
 
 
 def halving(first_rung: int) -> BasePruner:

@@ -40,7 +40,6 @@ class Study:
     experiment: Experiment
     arm: ArmEntry
     task: TaskEntry
-    dimensions: Dimensions  # empty: nothing to tune
     auto_dtype: Dtype
 
     def __str__(self) -> str:
@@ -66,6 +65,11 @@ class Study:
     @property
     def sampler(self) -> Sampler:
         return self.arm.sampler or self.search.sampler
+
+    @cached_property
+    def dimensions(self) -> Dimensions:
+        """Empty: nothing to tune. Raises InputError that names the arm and the key."""
+        return dimensions_of(self.arm, self.task.name, self.sampler)
 
     @property
     def first_trials(self) -> int:
@@ -103,24 +107,21 @@ class Study:
         return [_validating(spec) for spec in specs] if self.may_prune else specs
 
     def points(self) -> list[Values]:
-        """The points of a grid, in order."""
-        lists = {key: value for key, value in self.dimensions.items() if isinstance(value, tuple)}
-        return [
-            dict(zip(lists, point, strict=True)) for point in itertools.product(*lists.values())
-        ]
-
-    def starting_point(self) -> Values:
-        """The values that the arm has without a search, where its ranges hold them: the first
-        trial's."""
+        """What each trial is given before it begins, in order: a point of a grid; else the first
+        trial the values that the arm has without a search, where its ranges hold them."""
+        if self.sampler == "grid":
+            lists = {key: grid for key, grid in self.dimensions.items() if isinstance(grid, tuple)}
+            points = itertools.product(*lists.values())
+            return [dict(zip(lists, point, strict=True)) for point in points]
         spec = self.runs({})[0]
         tables = {"train": spec.train.model_dump(), "args": spec.args}
-        point: dict[str, float] = {}
+        start: dict[str, float] = {}
         for key, range in self.dimensions.items():
             table, _, name = key.partition(".")
             value = tables[table][name]
             if isinstance(range, Range) and value is not None and range.low <= value <= range.high:
-                point[key] = value
-        return point
+                start[key] = value
+        return [start, *[{}] * (self.search.trials - 1)]
 
 
 def _validating(spec: RunSpec) -> RunSpec:
@@ -152,11 +153,10 @@ def studies(experiment: Experiment, stem: str, auto_dtype: Dtype) -> list[Study]
     check_names(experiment, METHODS, TASKS)
     result: list[Study] = []
     for task, arm in itertools.product(experiment.task, experiment.arm):
-        sampler = arm.sampler or search.sampler
-        dimensions = dimensions_of(arm, task.name, sampler)
-        study = Study(stem, experiment, arm, task, dimensions, auto_dtype)
-        points = study.points() if sampler == "grid" else corners(dimensions)
-        if sampler == "grid" and dimensions and len(points) != search.trials:
+        study = Study(stem, experiment, arm, task, auto_dtype)
+        grid = study.sampler == "grid"
+        points = study.points() if grid else corners(study.dimensions)
+        if grid and study.dimensions and len(points) != search.trials:
             raise InputError(
                 f"arm {arm.method!r}: its grid has {len(points)} points, and search.trials gives "
                 f"every arm {search.trials}: make them equal"

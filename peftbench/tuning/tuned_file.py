@@ -52,7 +52,7 @@ def experiment_file(experiment: Experiment, file: str, results: Sequence[StudyRe
             document[key] = dict(values)
     tasks = tomlkit.aot()
     for task in experiment.task:
-        tasks.append(_table(task.model_dump()))
+        tasks.append(_filled(tomlkit.table(), task.model_dump()))
     document["task"] = tasks
     document["arm"] = _arms(experiment, results)
     return tomlkit.dumps(document)
@@ -74,47 +74,29 @@ def _arms(experiment: Experiment, results: Sequence[StudyResult]) -> Any:
             )
         on = dict(arm.on)
         for result in own:
-            if result.best is not None:
-                study = result.study
-                on[study.task.name] = study.override(result.best.params, study.reference())
-        settings = (
-            arm.method,
-            arm.args,
-            arm.train,
-            {task: (override.train, override.args) for task, override in on.items()},
-        )
-        if settings in written:
+            study, best = result.study, result.best
+            if best is not None:
+                on[study.task.name] = study.override(best.params, study.reference())
+        settings = arm.model_dump(include={"method", "args", "train"})
+        values = {task: (override.train, override.args) for task, override in on.items()}
+        if (settings, values) in written:
             continue  # two searches of one arm that found the same
-        written.append(settings)
-        table = _table({"method": arm.method, "args": arm.args, "train": arm.train})
+        written.append((settings, values))
+        table = _filled(tomlkit.table(), settings)
         for comment in comments:
             table.add(tomlkit.comment(comment))
-        if on:
-            overrides = {task: override.model_dump() for task, override in on.items()}
-            table["on"] = _inline(overrides)
-        arms.append(table)
+        overrides = {task: override.model_dump() for task, override in on.items()}
+        arms.append(_filled(table, {"on": overrides}))
     return arms
 
 
-def _table(values: Mapping[str, Any]) -> Any:
-    table = tomlkit.table()
-    table.update(_without_empty(values))
+def _filled(table: Any, values: Mapping[str, Any]) -> Any:
+    """`table` with the values that say something, those that are tables on one line."""
+    for key, value in values.items():
+        if value not in (None, {}):
+            inline = isinstance(value, dict)
+            table[key] = _filled(tomlkit.inline_table(), value) if inline else value
     return table
-
-
-def _inline(values: Mapping[str, Any]) -> Any:
-    table = tomlkit.inline_table()
-    table.update(_without_empty(values))
-    return table
-
-
-def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that say something, those that are tables on one line."""
-    return {
-        key: _inline(value) if isinstance(value, dict) else value
-        for key, value in values.items()
-        if value not in (None, {})
-    }
 
 
 def write(path: Path, text: str) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import optuna
-from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from peftbench.record import Record
@@ -81,7 +80,7 @@ class Worker:
         )
         trial = Trial(stored, claimed._trial_id)
         values = _draw(trial, search.dimensions(study, number))
-        state, nll, error = TrialState.COMPLETE, 0.0, ""
+        state, nll, steps, error = TrialState.COMPLETE, 0.0, 0, ""
         specs = study.runs(values, study.reference(number))
         for place, spec in enumerate(specs):
             before = place * spec.train.steps  # a validation's place among all of the trial's
@@ -89,8 +88,8 @@ class Worker:
             if record is None:
                 return
             state, error = _state(record), record.error or ""
-            trial.set_user_attr("runs", [*trial.user_attrs.get("runs", []), record.run_id])
-            trial.set_user_attr("steps", trial.user_attrs.get("steps", 0) + _steps(record))
+            steps += sum(point.train_loss is not None for point in record.curve)
+            trial.set_user_attr("steps", steps)
             if state is not TrialState.COMPLETE:
                 trial.set_user_attr("status", record.status)
                 break
@@ -108,9 +107,10 @@ class Worker:
 
     def _record(self, spec: RunSpec, watch: Watch | None) -> Record | None:
         """The run's record, from the store if it is there; None if this worker was stopped."""
-        store, folder = self.search.store, self.search.folder
-        if store.statuses(folder).get(spec.run_id, "failed") not in TRIED_AGAIN:
-            return store.read(f"{folder}/{spec.run_id}")
+        store = self.search.store
+        stored = store.find(f"{self.search.folder}/{spec.run_id}")
+        if stored is not None and stored.status not in TRIED_AGAIN:
+            return stored
         future = self.executor.submit(spec, watch)
         while not future.done():
             self.stop.wait(0.05)
@@ -126,14 +126,9 @@ def _all_ended(trials: Sequence[FrozenTrial]) -> bool:
 
 def _draw(trial: Trial, dimensions: Dimensions) -> Values:
     """The trial's values: those it waited with, the others drawn by its sampler."""
-    values: dict[str, float] = {}
-    for key, dimension in dimensions.items():
-        ends = distribution(dimension)
-        if isinstance(ends, IntDistribution):
-            values[key] = trial.suggest_int(key, ends.low, ends.high, log=ends.log)
-        else:
-            values[key] = trial.suggest_float(key, ends.low, ends.high, log=ends.log)
-    return values
+    return {
+        key: trial._suggest(key, distribution(dimension)) for key, dimension in dimensions.items()
+    }
 
 
 def _watch(trial: Trial, before: int) -> Watch:
@@ -157,7 +152,3 @@ def _state(record: Record) -> TrialState:
         return TrialState.COMPLETE if record.metrics.get("nll") is not None else TrialState.PRUNED
     bad_settings = record.status in ("pruned", "diverged", "out-of-memory")
     return TrialState.PRUNED if bad_settings else TrialState.FAIL
-
-
-def _steps(record: Record) -> int:
-    return sum(point.train_loss is not None for point in record.curve)
