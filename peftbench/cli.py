@@ -162,7 +162,7 @@ def claims_command(
     from peftbench.article.verdicts import Verdicts
     from peftbench.markup import as_text
 
-    print(as_text(Verdicts.of(Results.read(Store(store))), format, lang))
+    print(as_text(Verdicts(Results.read(Store(store))), format, lang))
 
 
 @app.command(

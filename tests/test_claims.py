@@ -24,7 +24,6 @@ from peftbench.article.claim import (
     FASTER_TIMES,
     GAIN_POINTS,
     MIN_SEEDS,
-    Comparison,
     Decision,
     Effect,
     Verdict,
@@ -36,7 +35,7 @@ from peftbench.article.claim import (
 )
 from peftbench.article.llama_shapes import LLAMA_7B, LLAMA_70B, Shape
 from peftbench.article.pairs import VARIANTS, mean
-from peftbench.article.verdicts import CLAIMS, Verdicts, verdicts
+from peftbench.article.verdicts import JUDGES, Verdicts, verdicts
 from peftbench.markup import as_text
 from peftbench.record import Footprint, Latency, Parts, Point, Record, Spread, Timing
 from peftbench.record import Predictions as PredictionsFile
@@ -44,7 +43,7 @@ from peftbench.spec import DataSpec, StudyReference
 
 FAMILIES = {"F": 3, "L": 4, "FA": 3, "V": 3, "D": 2, "P": 2}
 IDS = [f"{family}{i + 1}" for family, count in FAMILIES.items() for i in range(count)]
-JUDGES = {claim.id: claim.judge for claim in CLAIMS}
+JUDGE = dict(zip(IDS, JUDGES, strict=True))
 NOISE = (0.3, 1.0, -1.0, 0.6, -0.9)
 TUNED = StudyReference(name="tuned", trials=16)
 
@@ -111,7 +110,7 @@ def floor(**changed: Any) -> list[Record]:
 
 
 def judge(claim: str, stored: Iterable[Record], predictions: Predictions | None = None) -> Verdict:
-    return JUDGES[claim](Results(tuple(stored), predictions))
+    return JUDGE[claim](Results(tuple(stored), predictions))
 
 
 def effect(verdict: Verdict) -> Effect:
@@ -904,16 +903,13 @@ def test_an_interval_decides_only_on_one_side_of_the_margin() -> None:
 )
 def test_comparisons_add_up_to_a_majority_without_dissent(outcomes: str, expected: str) -> None:
     names: dict[str, Decision] = {"s": "supported", "r": "refuted", "u": "undecided"}
-    assert together([Comparison(names[outcome], None, ()) for outcome in outcomes]) == expected
+    assert together([names[outcome] for outcome in outcomes]) == expected
 
 
 def test_pooled_interval_is_the_range_of_what_is_exact() -> None:
-    def supported(*limits: float) -> Comparison:
-        return Comparison("supported", Effect(*limits), ())
-
-    assert pooled([supported(1, 1, 1), supported(2, 2, 2)]) == (1.5, 1, 2)
-    assert pooled([supported(1, 0, 2), supported(2, 0, 4)]) == (1.5, 0, 3)
-    assert pooled([Comparison("supported", None, ())]) is None
+    assert pooled([Effect(1, 1, 1), Effect(2, 2, 2)]) == (1.5, 1, 2)
+    assert pooled([Effect(1, 0, 2), Effect(2, 0, 4)]) == (1.5, 0, 3)
+    assert pooled([]) is None
 
 
 def test_rules_name_their_margins() -> None:
@@ -930,7 +926,8 @@ def test_rules_name_their_margins() -> None:
         "P1": FASTER_TIMES,
         "P2": GAIN_POINTS,
     }
-    rules = {claim.id: claim.rule for claim in CLAIMS}
+    claims = [verdict.claim for verdict in verdicts(Results(()))]
+    rules = {claim.id: claim.rule for claim in claims}
     assert list(rules) == IDS
     for claim, margin in margins.items():
         assert str(margin) in rules[claim].en
@@ -942,7 +939,7 @@ def test_rules_name_their_margins() -> None:
 
 @pytest.fixture(scope="module")
 def study() -> Verdicts:
-    return Verdicts.of(Results(tuple(records.study(seeds=5))))
+    return Verdicts(Results(tuple(records.study(seeds=5))))
 
 
 def decided(stored: Iterable[Record]) -> set[str]:
@@ -984,10 +981,10 @@ def test_json_and_csv_hold_every_field(study: Verdicts) -> None:
 
 def test_a_run_id_that_several_devices_have_is_told_with_its_device() -> None:
     stored = supporting("FA1")
-    keys = {row["claim"]: row["run_ids"] for row in Verdicts.of(Results(tuple(stored))).rows()}
+    keys = {row["claim"]: row["run_ids"] for row in Verdicts(Results(tuple(stored))).rows()}
     assert set(keys["FA1"]) == {record.run_id for record in stored}
     both = [*stored, *moved(stored, device_name="another")]
-    keys = {row["claim"]: row["run_ids"] for row in Verdicts.of(Results(tuple(both))).rows()}
+    keys = {row["claim"]: row["run_ids"] for row in Verdicts(Results(tuple(both))).rows()}
     assert set(keys["FA1"]) == {Run(record).key for record in both}
 
 
@@ -1032,6 +1029,6 @@ def test_latex_is_balanced(study: Verdicts, lang: Any) -> None:
 def test_equal_stores_give_equal_verdicts(study: Verdicts) -> None:
     stored = list(records.study(seeds=5))
     random.Random(0).shuffle(stored)
-    again = Verdicts.of(Results(tuple(stored)))
+    again = Verdicts(Results(tuple(stored)))
     assert again.rows() == study.rows()
     assert again.sheet("zh") == study.sheet("zh")

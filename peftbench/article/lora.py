@@ -25,11 +25,13 @@ from peftbench.article.llama_shapes import LLAMA_70B, Shape
 from peftbench.article.pairs import (
     VARIANTS,
     Pair,
-    both_learned,
+    arms_of,
+    done,
     exact,
     lack,
+    learners,
+    less,
     mean_ratio,
-    metric,
     on_test,
     pairs,
 )
@@ -42,27 +44,6 @@ FEW_MB = 10  # the most that "a few MB" can mean
 LLAMA_RANK = 8  # of the adapter whose size is computed
 
 
-def trains_few_parameters(results: Results) -> Verdict:
-    blocks = on_test(results.final)
-    lora = [run for block in blocks for run in _lora(block.arms) if run.record.footprint]
-    arms = grouped(lora, lambda run: (run.record.spec.model, canonical(run.record.spec.args)))
-    comparisons: list[Comparison] = []
-    for runs in arms.values():
-        shares = (share for run in runs if (share := run_trained_share(run)) is not None)
-        if untrained := exact(1 - share for share in shares):
-            decision = above(untrained, REDUCTION_SHARE)
-            comparisons.append(Comparison(decision, untrained, tuple(runs)))
-    missing = Words("no run of LoRA on a test split is done", "没有在测试集上完成的 LoRA 运行")
-    return L1.verdict(comparisons, missing)
-
-
-def _lora(arms: Sequence[Arm], *, timed: bool = False) -> list[Run]:
-    """LoRA's runs that are done, or those whose seconds count."""
-    return [
-        run for arm in arms if arm.method == "lora" for run in (arm.timed if timed else arm.done)
-    ]
-
-
 L1 = Claim(
     id="L1",
     text=Words("LoRA trains at least 90 % fewer parameters", "LoRA 可训练参数减少 90 % 以上"),
@@ -72,7 +53,31 @@ L1 = Claim(
         " is in neither.",
         "各 LoRA 设置的训练参数比模型参数少至少 {0:.0%}(均不计分类头)。",
     ).format(REDUCTION_SHARE),
-    judge=trains_few_parameters,
+)
+
+
+def trains_few_parameters(results: Results) -> Verdict:
+    blocks = on_test(results.final)
+    lora = [run for block in blocks for run in done(block, "lora") if run.record.footprint]
+    arms = grouped(lora, lambda run: (run.record.spec.model, canonical(run.record.spec.args)))
+    comparisons: list[Comparison] = []
+    for runs in arms.values():
+        if untrained := exact(less(1, run_trained_share(run)) for run in runs):
+            decision = above(untrained, REDUCTION_SHARE)
+            comparisons.append(Comparison(decision, untrained, tuple(runs)))
+    missing = Words("no run of LoRA on a test split is done", "没有在测试集上完成的 LoRA 运行")
+    return L1.verdict(comparisons, missing)
+
+
+L2 = Claim(
+    id="L2",
+    text=Words("Merged, LoRA has no extra latency", "LoRA 合并后推理零额外延迟"),
+    unit=Words("latency, merged / base", "延迟之比,合并后 / 原模型"),
+    rule=Words(
+        "Latency merged at most {0} times the plain model's, over at least {1} timed runs of a"
+        " block.",
+        "合并后延迟至多为原模型的 {0} 倍,同组至少 {1} 次有效计时的运行。",
+    ).format(LATENCY_TIMES, MIN_TIMED_RUNS),
 )
 
 
@@ -80,8 +85,8 @@ def merged_has_no_latency(results: Results) -> Verdict:
     comparisons: list[Comparison] = []
     most = 0
     for block in on_test(results.costs):
-        latencies = {run: _latency(run) for run in _lora(block.arms, timed=True)}
-        known = {run: spreads for run, spreads in latencies.items() if spreads}
+        timed = [run for arm in arms_of(block, "lora") for run in arm.timed]
+        known = {run: latency for run in timed if (latency := _latency(run))}
         most = max(most, len(known))
         if effect := _latency_ratio(list(known.values())):
             comparisons.append(Comparison(below(effect, LATENCY_TIMES), effect, tuple(known)))
@@ -120,16 +125,20 @@ def _relative_error(seconds: Spread) -> float:
     return 1.2533 * seconds.iqr / 1.349 / seconds.median / math.sqrt(seconds.n)
 
 
-L2 = Claim(
-    id="L2",
-    text=Words("Merged, LoRA has no extra latency", "LoRA 合并后推理零额外延迟"),
-    unit=Words("latency, merged / base", "延迟之比,合并后 / 原模型"),
+L3 = Claim(
+    id="L3",
+    text=Words(
+        "LoRA's adapter takes a few MB, even for a 70B model",
+        "即使 70B 模型,LoRA 适配器也只有几 MB",
+    ),
+    unit=Words("MB, Llama-2-70B", "MB,Llama-2-70B"),
     rule=Words(
-        "Latency merged at most {0} times the plain model's, over at least {1} timed runs of a"
-        " block.",
-        "合并后延迟至多为原模型的 {0} 倍,同组至少 {1} 次有效计时的运行。",
-    ).format(LATENCY_TIMES, MIN_TIMED_RUNS),
-    judge=merged_has_no_latency,
+        "Adapter of rank {0} for Llama-2-70B, computed: from q and v at 2 bytes to all linear"
+        " layers at 4, or at the bytes a parameter that files in the store take. Supported if the"
+        " largest is at most {1} MB, refuted if the smallest is more.",
+        "Llama-2-70B、秩 {0} 的适配器大小(计算值):从 q、v 每参数 2 字节到全部线性层 4 字节"
+        "(或库中文件的每参数字节数)。最大者不超过 {1} MB 则支持;最小者超过则反驳。",
+    ).format(LLAMA_RANK, FEW_MB),
 )
 
 
@@ -138,7 +147,7 @@ def adapter_takes_a_few_megabytes(results: Results, shape: Shape = LLAMA_70B) ->
     file_bytes = {
         run: footprint.adapter_file_bytes / (footprint.trained_params + footprint.head_params)
         for block in on_test(results.final)
-        for run in _lora(block.arms)
+        for run in done(block, "lora")
         if (footprint := run.record.footprint)
         and footprint.adapter_file_bytes is not None
         and footprint.trained_params
@@ -161,21 +170,19 @@ def adapter_takes_a_few_megabytes(results: Results, shape: Shape = LLAMA_70B) ->
     return L3.decided(below(megabytes, FEW_MB), megabytes, reason, tuple(file_bytes))
 
 
-L3 = Claim(
-    id="L3",
-    text=Words(
-        "LoRA's adapter takes a few MB, even for a 70B model",
-        "即使 70B 模型,LoRA 适配器也只有几 MB",
+L4 = Claim(
+    id="L4",
+    text=Words("LoRA is the most stable", "LoRA 最稳定"),
+    unit=Words(
+        "standard deviation over seeds, the other's / LoRA's", "种子间标准差之比,其他方法 / LoRA"
     ),
-    unit=Words("MB, Llama-2-70B", "MB,Llama-2-70B"),
     rule=Words(
-        "Adapter of rank {0} for Llama-2-70B, computed: from q and v at 2 bytes to all linear"
-        " layers at 4, or at the bytes a parameter that files in the store take. Supported if the"
-        " largest is at most {1} MB, refuted if the smallest is more.",
-        "Llama-2-70B、秩 {0} 的适配器大小(计算值):从 q、v 每参数 2 字节到全部线性层 4 字节"
-        "(或库中文件的每参数字节数)。最大者不超过 {1} MB 则支持;最小者超过则反驳。",
-    ).format(LLAMA_RANK, FEW_MB),
-    judge=adapter_takes_a_few_megabytes,
+        "Each other PEFT method against LoRA, {0}: diverged runs by Fisher's exact test where it is"
+        " significant, else the ratio of standard deviations of the metric (F interval) is above 1;"
+        " both must score above the frozen model.",
+        "其他各 PEFT 方法对比 LoRA,{0}:发散次数若经 Fisher 精确检验显著则以此为准,"
+        "否则主指标标准差之比(F 区间)大于 1;二者都须胜过冻结模型。",
+    ).format(OVER_SEEDS),
 )
 
 
@@ -188,7 +195,7 @@ def is_most_stable(results: Results) -> Verdict:
     enough = [pair for pair in candidates if pair.seeds >= MIN_SEEDS]
     comparisons = [one for pair in enough if (one := _stability(pair))]
     another = Words("another method", "其他方法")
-    return L4.verdict(comparisons, lack(candidates, another, "lora", MIN_SEEDS))
+    return L4.verdict(comparisons, lack(candidates, another, "lora"))
 
 
 def _done_or_diverged(arm: Arm) -> list[Run]:
@@ -208,33 +215,16 @@ def _stability(pair: Pair) -> Comparison | None:
 def _spread(pair: Pair) -> Effect | None:
     """Our standard deviation over seeds by theirs, with the F interval; None where one has too few
     seeds, does not vary, or has learned nothing."""
-    ours, theirs = (
-        [value for run in arm.done if (value := metric(run)) is not None]
+    scores = [
+        [value for run in arm.done if (value := run.value("metric")) is not None]
         for arm in (pair.ours, pair.theirs)
-    )
-    if min(len(ours), len(theirs)) < MIN_SEEDS or not both_learned(pair):
+    ]
+    if min(map(len, scores)) < MIN_SEEDS or learners(pair) < 2:
         return None
-    deviations = stats.tstd(ours), stats.tstd(theirs)
-    if min(deviations) <= 0:
+    ours, theirs = map(stats.tstd, scores)
+    if min(ours, theirs) <= 0:
         return None
-    ratio = float(deviations[0] / deviations[1])
+    ratio = float(ours / theirs)
     ends = [(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2]
-    low, high = stats.f.ppf(ends, len(ours) - 1, len(theirs) - 1)
+    low, high = stats.f.ppf(ends, *(len(values) - 1 for values in scores))
     return Effect(ratio, ratio / math.sqrt(low), ratio / math.sqrt(high))
-
-
-L4 = Claim(
-    id="L4",
-    text=Words("LoRA is the most stable", "LoRA 最稳定"),
-    unit=Words(
-        "standard deviation over seeds, the other's / LoRA's", "种子间标准差之比,其他方法 / LoRA"
-    ),
-    rule=Words(
-        "Each other PEFT method against LoRA, {0}: diverged runs by Fisher's exact test where it is"
-        " significant, else the ratio of standard deviations of the metric (F interval) is above 1;"
-        " both must score above the frozen model.",
-        "其他各 PEFT 方法对比 LoRA,{0}:发散次数若经 Fisher 精确检验显著则以此为准,"
-        "否则主指标标准差之比(F 区间)大于 1;二者都须胜过冻结模型。",
-    ).format(OVER_SEEDS),
-    judge=is_most_stable,
-)
