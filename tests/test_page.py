@@ -134,10 +134,7 @@ def verdict(**changed: Any) -> Verdict:
         "runs": (),
     }
 
-    def judge(results: Results) -> Verdict:
-        raise AssertionError("the page judges nothing")
-
-    claim = Claim(id=changed.pop("id", "L1"), judge=judge, **words)
+    claim = Claim(id=changed.pop("id", "L1"), **words)
     return Verdict(claim, **values | changed)
 
 

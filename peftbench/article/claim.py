@@ -1,6 +1,6 @@
 """A claim of the article, the comparisons that are made for it, and the verdict they add up to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -41,7 +41,7 @@ class Claim:
 
     id: str
     text: Words
-    unit: Words  # of the effect
+    unit: Words = POINTS_UNIT  # of the effect
     rule: Words
 
     def verdict(
@@ -87,6 +87,19 @@ class Verdict:
     effect: Effect | None  # in the claim's unit; None where nothing was measured
     reason: Words
     runs: tuple[Run, ...]  # that it rests on
+
+
+def compare(
+    effects: Iterable[tuple[Sequence[Run], Effect | None]],
+    decide: Callable[[Effect, float], Decision],
+    margin: float,
+) -> list[Comparison]:
+    """A comparison for each effect that is known, with the runs that it rests on."""
+    return [
+        Comparison(decide(effect, margin), effect, tuple(runs))
+        for runs, effect in effects
+        if effect
+    ]
 
 
 def above(effect: Effect, margin: float) -> Decision:

@@ -9,20 +9,18 @@ from peftbench.analysis.measures import measure
 from peftbench.article.claim import (
     GAIN_POINTS,
     OVER_SEEDS,
-    POINTS_UNIT,
     Claim,
-    Comparison,
     Decision,
     Effect,
     Verdict,
     above,
     below,
     both,
+    compare,
 )
 from peftbench.article.pairs import (
     SHAPE,
     Settings,
-    compare,
     exact,
     gain,
     lack,
@@ -40,7 +38,6 @@ GROWTH_SHARE = 0.05  # of the plain model's bytes: the most that is called a lit
 D1 = Claim(
     id="D1",
     text=Words("Delta-LoRA is better on maths and code", "Delta-LoRA 在数学、代码任务上更好"),
-    unit=POINTS_UNIT,
     rule=Words(
         "On {0}: metric at least {2} above LoRA's and above that of LoRA with alpha x (1 + lambda),"
         " {3}; the effect is the smaller of the two.",
@@ -59,20 +56,18 @@ def is_better_on_maths_and_code(results: Results) -> Verdict:
     )
     controlled = pairs(blocks, "delta-lora", "lora", SHAPE, usable=_control)
     controls = {pair.block: pair for pair in sound(controlled)}
-    comparisons: list[Comparison] = []
+    gains: list[tuple[tuple[Run, ...], Effect]] = []
     for pair in sound(plain):
         control = controls.get(pair.block)
         if control and (ours := gain(results, pair)) and (other := gain(results, control)):
-            smaller = Effect(*map(min, ours, other))
-            runs = (*pair.runs, *control.runs)
-            comparisons.append(Comparison(above(smaller, GAIN_POINTS), smaller, runs))
+            gains.append(((*pair.runs, *control.runs), Effect(*map(min, ours, other))))
     missing = Words(
         "there is no LoRA with alpha x (1 + lambda) beside Delta-LoRA",
         "没有 alpha × (1 + lambda) 的 LoRA 作对照",
     )
     if controlled or not plain:
         missing = lack(min(plain, controlled, key=most_seeds), "delta-lora", "lora")
-    return D1.verdict(comparisons, missing)
+    return D1.verdict(compare(gains, above, GAIN_POINTS), missing)
 
 
 def _control(ours: Settings, theirs: Settings) -> bool:
@@ -93,12 +88,7 @@ D2 = Claim(
 
 def grows_the_model_a_little(results: Results) -> Verdict:
     candidates = pairs(results.costs, "delta-lora", "lora", SHAPE)
-    comparisons = compare(
-        candidates,
-        lambda pair: exact(_growth(*runs) for runs in pair.by_seed),
-        _a_little,
-        GROWTH_SHARE,
-    )
+    growths = ((pair.runs, exact(_growth(*runs) for runs in pair.by_seed)) for pair in candidates)
     files, updated = (
         [ratio for pair in candidates for ratio in pair.ratios(name)]
         for name in ("adapter_file_bytes", "updatable_params")
@@ -110,7 +100,7 @@ def grows_the_model_a_little(results: Results) -> Verdict:
         "合并后两者都不使模型变大",
     )
     return D2.verdict(
-        comparisons,
+        compare(growths, _a_little, GROWTH_SHARE),
         lack(candidates, "delta-lora", "lora", 1),
         note.format(fmean(files), fmean(updated)) if files and updated else None,
     )

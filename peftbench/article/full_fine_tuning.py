@@ -7,7 +7,6 @@ from peftbench.analysis.estimates import Results
 from peftbench.analysis.measures import run_trained_share
 from peftbench.article.claim import (
     OVER_SEEDS,
-    POINTS_UNIT,
     Claim,
     Comparison,
     Effect,
@@ -15,9 +14,10 @@ from peftbench.article.claim import (
     above,
     below,
     both,
+    compare,
 )
 from peftbench.article.llama_shapes import LLAMA_7B, Shape
-from peftbench.article.pairs import VARIANTS, done, exact, gain, lack, on_test, pairs, sound
+from peftbench.article.pairs import VARIANTS, exact, gain, lack, pairs, runs_of, sound
 from peftbench.wording import Words
 
 FILE_GB, TRAINING_GB = 100, 200  # the article's "100+" and "hundreds"
@@ -69,7 +69,6 @@ F2 = Claim(
         "PEFT trains a tiny part of the parameters and comes close to full fine-tuning",
         "PEFT 只训练极小部分参数,效果接近全量微调",
     ),
-    unit=POINTS_UNIT,
     rule=Words(
         "Each PEFT method against full fine-tuning: trained share at most {0:.0%}, and metric at"
         " most {1} lower, {2}.",
@@ -112,21 +111,24 @@ F3 = Claim(
 
 
 def weights_are_low_dimensional(results: Results) -> Verdict:
-    comparisons: list[Comparison] = []
-    changes: list[float] = []
-    for block in on_test(results.final):
-        full = [run for run in done(block, "full") if _energy(run, "weight") is not None]
-        if share := exact(_energy(run, "weight") for run in full):
-            decision = above(share, ENERGY_SHARE)
-            comparisons.append(Comparison(decision, share, tuple(full)))
-        if change := exact(_energy(run, "change") for run in full):
-            changes.append(change.value)
+    full = [
+        [run for run in runs if _energy(run, "weight") is not None]
+        for runs in runs_of(results.final, "full")
+    ]
+    shares = ((runs, exact(_energy(run, "weight") for run in runs)) for runs in full)
+    changes = [
+        change.value for runs in full if (change := exact(_energy(run, "change") for run in runs))
+    ]
     missing = Words(
         "no record holds singular values of W and of its change",
         "尚无记录包含 W 及其变化量的奇异值",
     )
     note = Words("of the change dW they hold {0:.1%}", "变化量 dW 的相应占比为 {0:.1%}")
-    return F3.verdict(comparisons, missing, note.format(fmean(changes)) if changes else None)
+    return F3.verdict(
+        compare(shares, above, ENERGY_SHARE),
+        missing,
+        note.format(fmean(changes)) if changes else None,
+    )
 
 
 def _energy(run: Run, part: str) -> float | None:

@@ -1,7 +1,7 @@
 """LoRA: few trained parameters (L1), no latency (L2), small files (L3), stability (L4)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from statistics import median
 
 from scipy import stats
@@ -20,20 +20,19 @@ from peftbench.article.claim import (
     Verdict,
     above,
     below,
+    compare,
 )
 from peftbench.article.llama_shapes import LLAMA_70B, Shape
 from peftbench.article.pairs import (
     VARIANTS,
     Pair,
-    arms_of,
-    done,
     exact,
     lack,
     learners,
     less,
     mean_ratio,
-    on_test,
     pairs,
+    runs_of,
 )
 from peftbench.record import Spread
 from peftbench.wording import Words
@@ -57,16 +56,14 @@ L1 = Claim(
 
 
 def trains_few_parameters(results: Results) -> Verdict:
-    blocks = on_test(results.final)
-    lora = [run for block in blocks for run in done(block, "lora") if run.record.footprint]
+    blocks = runs_of(results.final, "lora")
+    lora = [run for runs in blocks for run in runs if run.record.footprint]
     arms = grouped(lora, lambda run: (run.record.spec.model, canonical(run.record.spec.args)))
-    comparisons: list[Comparison] = []
-    for runs in arms.values():
-        if untrained := exact(less(1, run_trained_share(run)) for run in runs):
-            decision = above(untrained, REDUCTION_SHARE)
-            comparisons.append(Comparison(decision, untrained, tuple(runs)))
+    untrained = (
+        (runs, exact(less(1, run_trained_share(run)) for run in runs)) for runs in arms.values()
+    )
     missing = Words("no run of LoRA on a test split is done", "没有在测试集上完成的 LoRA 运行")
-    return L1.verdict(comparisons, missing)
+    return L1.verdict(compare(untrained, above, REDUCTION_SHARE), missing)
 
 
 L2 = Claim(
@@ -82,18 +79,17 @@ L2 = Claim(
 
 
 def merged_has_no_latency(results: Results) -> Verdict:
-    comparisons: list[Comparison] = []
-    most = 0
-    for block in on_test(results.costs):
-        timed = [run for arm in arms_of(block, "lora") for run in arm.timed]
-        known = {run: latency for run in timed if (latency := _latency(run))}
-        most = max(most, len(known))
-        if effect := _latency_ratio(list(known.values())):
-            comparisons.append(Comparison(below(effect, LATENCY_TIMES), effect, tuple(known)))
+    blocks = [
+        {run: latency for run in timed if (latency := _latency(run))}
+        for timed in runs_of(results.costs, "lora", lambda arm: arm.timed)
+    ]
+    ratios = ((tuple(known), _latency_ratio(known.values())) for known in blocks)
     missing = Words(
         "it takes {0} timed runs of LoRA in a block, and there are at most {1}",
         "同组需要 {0} 次有效计时的 LoRA 运行,目前最多 {1} 次",
     )
+    most = max(map(len, blocks), default=0)
+    comparisons = compare(ratios, below, LATENCY_TIMES)
     return L2.verdict(comparisons, missing.format(MIN_TIMED_RUNS, most))
 
 
@@ -105,7 +101,7 @@ def _latency(run: Run) -> tuple[Spread, Spread] | None:
     return latency.merged, latency.base
 
 
-def _latency_ratio(latencies: Sequence[tuple[Spread, Spread]]) -> Effect | None:
+def _latency_ratio(latencies: Collection[tuple[Spread, Spread]]) -> Effect | None:
     """Merged by base over runs, with the wider of two intervals: from the spread between runs, and
     from that within them."""
     between = mean_ratio(
@@ -146,8 +142,8 @@ def adapter_takes_a_few_megabytes(results: Results, shape: Shape = LLAMA_70B) ->
     """Arithmetic on a model's shape, with the bytes that a parameter takes in the store's files."""
     file_bytes = {
         run: footprint.adapter_file_bytes / (footprint.trained_params + footprint.head_params)
-        for block in on_test(results.final)
-        for run in done(block, "lora")
+        for runs in runs_of(results.final, "lora")
+        for run in runs
         if (footprint := run.record.footprint)
         and footprint.adapter_file_bytes is not None
         and footprint.trained_params

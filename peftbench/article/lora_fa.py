@@ -8,17 +8,16 @@ from peftbench.article.claim import (
     FASTER_TIMES,
     MIN_TIMED_RUNS,
     OVER_SEEDS,
-    POINTS_UNIT,
     Claim,
     Verdict,
     above,
     below,
+    compare,
 )
 from peftbench.article.llama_shapes import LLAMA_7B
 from peftbench.article.pairs import (
     SHAPE,
     Pair,
-    compare,
     compare_quality,
     exact,
     lack,
@@ -49,9 +48,7 @@ FA1 = Claim(
 
 def needs_less_memory(results: Results) -> Verdict:
     candidates = pairs(results.costs, "lora-fa", "lora", EQUAL_COSTS)
-    comparisons = compare(
-        candidates, lambda pair: exact(pair.ratios("peak_bytes")), below, MEMORY_TIMES
-    )
+    peaks = ((pair.runs, exact(pair.ratios("peak_bytes"))) for pair in candidates)
     method, cast = LLAMA_7B.kept(), LLAMA_7B.kept_cast()
     closed_form = Words(
         "records hold neither the layers' sizes nor the tokens at the peak, so that the closed form"
@@ -67,6 +64,7 @@ def needs_less_memory(results: Results) -> Verdict:
     shares = [share for pair in candidates if (share := _activations_share(pair)) is not None]
     measured = [activations.format(fmean(shares))] if shares else []
     note = Words.joined([*measured, closed_form])
+    comparisons = compare(peaks, below, MEMORY_TIMES)
     return FA1.verdict(comparisons, lack(candidates, "lora-fa", "lora", 1), note)
 
 
@@ -93,11 +91,9 @@ FA2 = Claim(
 
 def trains_faster(results: Results) -> Verdict:
     candidates = pairs(results.costs, "lora-fa", "lora", EQUAL_COSTS, runs=lambda arm: arm.timed)
-    comparisons = compare(
-        candidates,
-        lambda pair: mean_ratio(pair.ratios("tokens_per_second"), MIN_TIMED_RUNS),
-        above,
-        FASTER_TIMES,
+    speeds = (
+        (pair.runs, mean_ratio(pair.ratios("tokens_per_second"), MIN_TIMED_RUNS))
+        for pair in candidates
     )
     missing = Words(
         "it takes {0} seeds of which both lora-fa and lora have a timed run on one device, and"
@@ -105,13 +101,12 @@ def trains_faster(results: Results) -> Verdict:
         "需要 lora-fa 与 lora 在同一设备上共有 {0} 个有效计时的种子,目前最多 {1} 个",
     )
     lacking = missing.format(MIN_TIMED_RUNS, most_seeds(candidates))
-    return FA2.verdict(comparisons, lacking)
+    return FA2.verdict(compare(speeds, above, FASTER_TIMES), lacking)
 
 
 FA3 = Claim(
     id="FA3",
     text=Words("LoRA-FA loses almost no quality", "LoRA-FA 几乎不损失效果"),
-    unit=POINTS_UNIT,
     rule=Words(
         "Metric at most {0} below LoRA's, at equal rank and targets, {1}.",
         "秩与目标层相同时,主指标至多比 LoRA 低 {0},{1}。",

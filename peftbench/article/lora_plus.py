@@ -1,7 +1,5 @@
 """LoRA+ against LoRA: convergence (P1), final metrics (P2)."""
 
-from collections.abc import Sequence
-
 from peftbench.analysis.blocks import Run
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.loss_curves import TAIL, curve, steps_to_reach
@@ -9,21 +7,12 @@ from peftbench.article.claim import (
     FASTER_TIMES,
     GAIN_POINTS,
     OVER_SEEDS,
-    POINTS_UNIT,
     Claim,
     Verdict,
     above,
-)
-from peftbench.article.pairs import (
-    Pair,
     compare,
-    compare_quality,
-    lack,
-    mean_ratio,
-    pairs,
-    sound,
-    trials,
 )
+from peftbench.article.pairs import Pair, compare_quality, lack, mean_ratio, pairs, sound, trials
 from peftbench.wording import Words
 
 SEVERAL_TASKS = 2  # the least that are called several benchmarks
@@ -46,15 +35,12 @@ P1 = Claim(
 
 
 def converges_faster(results: Results) -> Verdict:
-    candidates = pairs(results.final, "lora+", "lora")
-    tuned = _equally_tuned(candidates)
-    comparisons = compare(
-        sound(tuned),
-        lambda pair: mean_ratio(_speed(*runs) for runs in pair.by_seed),
-        above,
-        FASTER_TIMES,
+    tuned, missing = _equally_tuned(results)
+    speeds = (
+        (pair.runs, mean_ratio(_speed(*runs) for runs in pair.by_seed)) for pair in sound(tuned)
     )
-    return P1.verdict(comparisons, _lack(candidates, tuned))
+    comparisons = compare(speeds, above, FASTER_TIMES)
+    return P1.verdict(comparisons, missing)
 
 
 def _speed(ours: Run, theirs: Run) -> float | None:
@@ -64,22 +50,21 @@ def _speed(ours: Run, theirs: Run) -> float | None:
     return own.steps / reached.steps if own and reached else None
 
 
-def _equally_tuned(candidates: Sequence[Pair]) -> list[Pair]:
-    """The pairs whose arms were both tuned, with equally many trials."""
-    return [
+def _equally_tuned(results: Results) -> tuple[list[Pair], Words]:
+    """The pairs whose arms were both tuned, with equally many trials; and what is missing where
+    none of them can be judged."""
+    candidates = pairs(results.final, "lora+", "lora")
+    tuned = [
         pair
         for pair in candidates
-        if (count := trials(pair.ours)) is not None and count == trials(pair.theirs)
+        if trials(pair.ours) and trials(pair.ours) == trials(pair.theirs)
     ]
-
-
-def _lack(candidates: Sequence[Pair], tuned: Sequence[Pair]) -> Words:
-    if candidates and not tuned:
-        return Words(
-            "no block has both methods tuned with equally many trials",
-            "没有两种方法以相同试验次数调参的分组",
-        )
-    return lack(tuned, "lora+", "lora")
+    if tuned or not candidates:
+        return tuned, lack(tuned, "lora+", "lora")
+    return tuned, Words(
+        "no block has both methods tuned with equally many trials",
+        "没有两种方法以相同试验次数调参的分组",
+    )
 
 
 P2 = Claim(
@@ -87,7 +72,6 @@ P2 = Claim(
     text=Words(
         "LoRA+ ends with higher metrics on several benchmarks", "LoRA+ 在多个基准上最终指标更高"
     ),
-    unit=POINTS_UNIT,
     rule=Words(
         "Metric at least {0} above LoRA's, both tuned with equally many trials, on at least {1}"
         " tasks, {2}.",
@@ -97,15 +81,14 @@ P2 = Claim(
 
 
 def ends_higher_on_several_benchmarks(results: Results) -> Verdict:
-    candidates = pairs(results.final, "lora+", "lora")
-    tuned = _equally_tuned(candidates)
+    tuned, missing = _equally_tuned(results)
     comparisons = compare_quality(results, tuned, GAIN_POINTS)
     tasks = {run.record.spec.task for one in comparisons for run in one.runs}
     enough = len(tasks) >= SEVERAL_TASKS
     few = Words("it takes {0} tasks, and there is {1}", "需要 {0} 个任务,目前 {1} 个")
     return P2.verdict(
         comparisons,
-        _lack(candidates, tuned),
+        missing,
         None if enough else few.format(SEVERAL_TASKS, len(tasks)),
         enough=enough,
     )

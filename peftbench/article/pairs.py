@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,7 @@ from peftbench.analysis.blocks import Arm, Block, Run
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import student_interval
 from peftbench.analysis.measures import measure, seed_ratios
-from peftbench.article.claim import (
-    MIN_SEEDS,
-    Comparison,
-    Decision,
-    Effect,
-    above,
-    bounded,
-    pooled,
-)
+from peftbench.article.claim import MIN_SEEDS, Comparison, Effect, above, bounded, compare, pooled
 from peftbench.wording import Words
 
 VARIANTS = ("lora-fa", "vera", "delta-lora", "lora+")
@@ -58,13 +49,16 @@ def on_test(blocks: Iterable[Block]) -> list[Block]:
     return [block for block in blocks if block.question.split == "test"]
 
 
-def arms_of(block: Block, method: str) -> list[Arm]:
-    return [arm for arm in block.arms if arm.method == method]
-
-
-def done(block: Block, method: str) -> list[Run]:
-    """The runs of a method that are done."""
-    return [run for arm in arms_of(block, method) for run in arm.done]
+def runs_of(
+    blocks: Iterable[Block],
+    method: str,
+    runs: Callable[[Arm], Iterable[Run]] = lambda arm: arm.done,
+) -> list[list[Run]]:
+    """A method's runs on test, by block. runs: those of an arm that count."""
+    return [
+        [run for arm in block.arms if arm.method == method for run in runs(arm)]
+        for block in on_test(blocks)
+    ]
 
 
 def pairs(
@@ -86,9 +80,10 @@ def pairs(
     for block in on_test(blocks):
         candidates = [
             pair
-            for ours in arms_of(block, method)
-            for theirs in arms_of(block, reference)
-            if all(ours.settings.get(name) == theirs.settings.get(name) for name in same)
+            for ours in block.arms
+            for theirs in block.arms
+            if (ours.method, theirs.method) == (method, reference)
+            and all(ours.settings.get(name) == theirs.settings.get(name) for name in same)
             and usable(ours.settings, theirs.settings)
             and (pair := _shared(block, ours, theirs, runs)).seeds
         ]
@@ -100,7 +95,7 @@ def pairs(
 def _rank(pair: Pair) -> tuple[int, int, int]:
     ours, theirs = pair.ours.settings, pair.theirs.settings
     tuned = sum(trials(arm) is not None for arm in (pair.ours, pair.theirs))
-    equal = sum(name in theirs and ours[name] == theirs[name] for name in ours)
+    equal = sum(name in theirs and theirs[name] == value for name, value in ours.items())
     return tuned, equal, pair.seeds
 
 
@@ -154,25 +149,12 @@ def sound(candidates: Iterable[Pair], least: int = 1) -> list[Pair]:
 # -- comparisons -------------------------------------------------------------------------------
 
 
-def compare(
-    candidates: Iterable[Pair],
-    effect_of: Callable[[Pair], Effect | None],
-    decide: Callable[[Effect, float], Decision],
-    margin: float,
-) -> list[Comparison]:
-    """A comparison for each pair whose effect is known."""
-    return [
-        Comparison(decide(effect, margin), effect, pair.runs)
-        for pair in candidates
-        if (effect := effect_of(pair))
-    ]
-
-
 def compare_quality(
     results: Results, candidates: Iterable[Pair], margin: float
 ) -> list[Comparison]:
     """Whether the primary metric is at least `margin` above the other's, for sound pairs."""
-    return compare(sound(candidates), partial(gain, results), above, margin)
+    gains = ((pair.runs, gain(results, pair)) for pair in sound(candidates))
+    return compare(gains, above, margin)
 
 
 def gain(results: Results, pair: Pair) -> Effect | None:

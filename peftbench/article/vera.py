@@ -9,16 +9,14 @@ from peftbench.analysis.loss_curves import TAIL, curve
 from peftbench.article.claim import (
     GAIN_POINTS,
     OVER_SEEDS,
-    POINTS_UNIT,
     Claim,
-    Comparison,
     Verdict,
     above,
     below,
+    compare,
 )
 from peftbench.article.pairs import (
     Pair,
-    compare,
     compare_quality,
     exact,
     lack,
@@ -47,9 +45,8 @@ V1 = Claim(
 
 def trains_very_few_parameters(results: Results) -> Verdict:
     candidates = pairs(results.final, "vera", "lora", ("targets",))
-    comparisons = compare(
-        candidates, lambda pair: exact(pair.ratios("trained_params")), below, VERY_FEW_SHARE
-    )
+    shares = ((pair.runs, exact(pair.ratios("trained_params"))) for pair in candidates)
+    comparisons = compare(shares, below, VERY_FEW_SHARE)
     return V1.verdict(comparisons, lack(candidates, "vera", "lora", 1))
 
 
@@ -68,21 +65,23 @@ V2 = Claim(
 
 def overfits_less(results: Results) -> Verdict:
     candidates = pairs(results.final, "vera", "lora", ("targets",))
-    comparisons: list[Comparison] = []
-    behind: list[float] = []
-    for pair in sound(candidates, 2):
-        gap = mean(less(_gap(lora), _gap(vera)) for vera, lora in pair.by_seed)
-        end = mean(less(_end(vera), _end(lora)) for vera, lora in pair.by_seed)
-        if gap and end:
-            comparisons.append(Comparison(above(gap, GAP_NATS_PER_TOKEN), gap, pair.runs))
-            behind.append(end.value)
+    learned = sound(candidates, 2)
+    gaps = (
+        (pair.runs, mean(less(_gap(lora), _gap(vera)) for vera, lora in pair.by_seed))
+        for pair in learned
+    )
+    ends = (mean(less(_end(vera), _end(lora)) for vera, lora in pair.by_seed) for pair in learned)
+    behind = [end.value for end in ends if end]
     note = Words(
         "VeRA's training nll ends {0:+.3f} from LoRA's, and what was not learned cannot be"
         " overfitted",
         "VeRA 的训练 nll 末值与 LoRA 相差 {0:+.3f},没学到的也谈不上过拟合",
     )
-    missing = lack(candidates, "vera", "lora")
-    return V2.verdict(comparisons, missing, note.format(fmean(behind)) if behind else None)
+    return V2.verdict(
+        compare(gaps, above, GAP_NATS_PER_TOKEN),
+        lack(candidates, "vera", "lora"),
+        note.format(fmean(behind)) if behind else None,
+    )
 
 
 def _end(run: Run) -> float | None:
@@ -99,7 +98,6 @@ def _gap(run: Run) -> float | None:
 V3 = Claim(
     id="V3",
     text=Words("VeRA excels with few samples", "VeRA 在小样本下表现突出"),
-    unit=POINTS_UNIT,
     rule=Words(
         "Where a task was trained on several numbers of examples: at the least of them, {0} or"
         " fewer, metric at least {1} above LoRA's, {2}.",

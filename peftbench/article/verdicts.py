@@ -59,11 +59,7 @@ HEADER = (
     Words("unit", "单位"),
     Words("runs", "运行数"),
 )
-DECISIONS: dict[Decision, Words] = {
-    "supported": Words("supported", "成立"),
-    "refuted": Words("refuted", "被反驳"),
-    "undecided": Words("undecided", "未定"),
-}
+CHINESE: dict[Decision, str] = {"supported": "成立", "refuted": "被反驳", "undecided": "未定"}
 NOTE = Words("{0}: {1} Rule: {2}", "{0}: {1}规则:{2}")
 
 
@@ -87,10 +83,10 @@ class Verdicts(AbstractTable):
             [
                 verdict.claim.id,
                 verdict.claim.text[lang],
-                DECISIONS[verdict.decision][lang],
+                Words(verdict.decision, CHINESE[verdict.decision])[lang],
                 _effect(verdict.effect),
                 verdict.claim.unit[lang],
-                str(len(verdict.runs)) if verdict.runs else NONE,
+                str(len(verdict.runs) or NONE),
             ]
             for verdict in self.verdicts
         ]
