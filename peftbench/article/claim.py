@@ -26,8 +26,7 @@ class Effect(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """What a pair of arms, or one arm, says of a claim. effect: None where only counts speak."""
 
     decision: Decision
@@ -56,7 +55,7 @@ class Claim:
         is to be said of them; enough: whether they are as many as the rule asks for."""
         decisions: list[Decision] = [one.decision for one in comparisons]
         counts = Words(
-            "supported in {0} and refuted in {1} of {2} comparison{3}",
+            "Supported in {0} and refuted in {1} of {2} comparison{3}",
             "{2} 组比较中 {0} 组支持、{1} 组反驳",
         ).format(
             decisions.count("supported"),
@@ -74,8 +73,7 @@ class Claim:
     def decided(
         self, decision: Decision, effect: Effect | None, reason: Words, runs: tuple[Run, ...] = ()
     ) -> "Verdict":
-        sentence = Words(f"{reason.en[:1].upper()}{reason.en[1:]}.", f"{reason.zh}。")
-        return Verdict(self, decision, effect, sentence, runs)
+        return Verdict(self, decision, effect, Words("{0}.", "{0}。").format(reason), runs)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def is_better_on_maths_and_code(results: Results) -> Verdict:
         if control and (ours := gain(results, pair)) and (other := gain(results, control)):
             gains.append(((*pair.runs, *control.runs), Effect(*map(min, ours, other))))
     missing = Words(
-        "there is no LoRA with alpha x (1 + lambda) beside Delta-LoRA",
+        "There is no LoRA with alpha x (1 + lambda) beside Delta-LoRA",
         "没有 alpha × (1 + lambda) 的 LoRA 作对照",
     )
     if controlled or not plain:

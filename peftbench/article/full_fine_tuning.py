@@ -54,7 +54,7 @@ def needs_hundreds_of_gigabytes(results: Results, shape: Shape = LLAMA_7B) -> Ve
     least, most = params * LEAST_STATE_BYTES, params * MOST_STATE_BYTES
     decision = both(above(file, FILE_GB), above(Effect(least, least, most), TRAINING_GB))
     reason = Words(
-        "computed, not measured: {0:.2f} G parameters are {1:.1f} GB in 16 bit and {2:.1f} GB in"
+        "Computed, not measured: {0:.2f} G parameters are {1:.1f} GB in 16 bit and {2:.1f} GB in"
         " 32 bit; weights, gradients and Adam's moments take {3:.0f} to {4:.0f} GB, and activations"
         " come on top",
         "计算所得,并非实测:{0:.2f} G 参数在 16 位下为 {1:.1f} GB,32 位下为 {2:.1f} GB;"
@@ -120,7 +120,7 @@ def weights_are_low_dimensional(results: Results) -> Verdict:
         change.value for runs in full if (change := exact(_energy(run, "change") for run in runs))
     ]
     missing = Words(
-        "no record holds singular values of W and of its change",
+        "No record holds singular values of W and of its change",
         "尚无记录包含 W 及其变化量的奇异值",
     )
     note = Words("of the change dW they hold {0:.1%}", "变化量 dW 的相应占比为 {0:.1%}")

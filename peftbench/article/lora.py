@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Collection
+from itertools import chain
 from statistics import median
 
 from scipy import stats
 
-from peftbench.analysis.blocks import Arm, Run, canonical, grouped
+from peftbench.analysis.blocks import canonical, grouped
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import CONFIDENCE, rejects
 from peftbench.analysis.measures import run_trained_share
@@ -56,13 +57,12 @@ L1 = Claim(
 
 
 def trains_few_parameters(results: Results) -> Verdict:
-    blocks = runs_of(results.final, "lora")
-    lora = [run for runs in blocks for run in runs if run.record.footprint]
+    lora = [run for run in chain(*runs_of(results.final, "lora")) if run.record.footprint]
     arms = grouped(lora, lambda run: (run.record.spec.model, canonical(run.record.spec.args)))
     untrained = (
         (runs, exact(less(1, run_trained_share(run)) for run in runs)) for runs in arms.values()
     )
-    missing = Words("no run of LoRA on a test split is done", "没有在测试集上完成的 LoRA 运行")
+    missing = Words("No run of LoRA on a test split is done", "没有在测试集上完成的 LoRA 运行")
     return L1.verdict(compare(untrained, above, REDUCTION_SHARE), missing)
 
 
@@ -80,25 +80,24 @@ L2 = Claim(
 
 def merged_has_no_latency(results: Results) -> Verdict:
     blocks = [
-        {run: latency for run in timed if (latency := _latency(run))}
+        {
+            run: (latency.merged, latency.base)
+            for run in timed
+            if (timing := run.record.timing)
+            and (latency := timing.latency_seconds)
+            and latency.merged
+            and latency.base
+        }
         for timed in runs_of(results.costs, "lora", lambda arm: arm.timed)
     ]
     ratios = ((tuple(known), _latency_ratio(known.values())) for known in blocks)
     missing = Words(
-        "it takes {0} timed runs of LoRA in a block, and there are at most {1}",
+        "It takes {0} timed runs of LoRA in a block, and there are at most {1}",
         "同组需要 {0} 次有效计时的 LoRA 运行,目前最多 {1} 次",
     )
     most = max(map(len, blocks), default=0)
     comparisons = compare(ratios, below, LATENCY_TIMES)
     return L2.verdict(comparisons, missing.format(MIN_TIMED_RUNS, most))
-
-
-def _latency(run: Run) -> tuple[Spread, Spread] | None:
-    """Of the merged and of the plain model."""
-    latency = run.record.timing and run.record.timing.latency_seconds
-    if not latency or not latency.merged or not latency.base:
-        return None
-    return latency.merged, latency.base
 
 
 def _latency_ratio(latencies: Collection[tuple[Spread, Spread]]) -> Effect | None:
@@ -142,8 +141,7 @@ def adapter_takes_a_few_megabytes(results: Results, shape: Shape = LLAMA_70B) ->
     """Arithmetic on a model's shape, with the bytes that a parameter takes in the store's files."""
     file_bytes = {
         run: footprint.adapter_file_bytes / (footprint.trained_params + footprint.head_params)
-        for runs in runs_of(results.final, "lora")
-        for run in runs
+        for run in chain(*runs_of(results.final, "lora"))
         if (footprint := run.record.footprint)
         and footprint.adapter_file_bytes is not None
         and footprint.trained_params
@@ -152,7 +150,7 @@ def adapter_takes_a_few_megabytes(results: Results, shape: Shape = LLAMA_70B) ->
     least, most = shape.lora(LLAMA_RANK, ("q", "v")) / 1e6, shape.lora(LLAMA_RANK) / 1e6
     megabytes = Effect(most * 2, least * min(2, *stored, 4), most * max(2, *stored, 4))
     reason = Words(
-        "computed from layers x rank x sum(in + out) for {0} layers of width {1} and rank {2}:"
+        "Computed from layers x rank x sum(in + out) for {0} layers of width {1} and rank {2}:"
         " {3:.1f} MB (q and v, 16 bit) to {4:.0f} MB (all linear layers, 32 bit); the effect is"
         " that of all linear layers in 16 bit",
         "按 层数 × 秩 × Σ(in + out) 计算({0} 层、宽 {1}、秩 {2}):{3:.1f} MB(q、v,16 位)"
@@ -186,16 +184,17 @@ def is_most_stable(results: Results) -> Verdict:
     candidates = [
         pair
         for method in VARIANTS
-        for pair in pairs(results.final, method, "lora", runs=_done_or_diverged)
+        for pair in pairs(
+            results.final,
+            method,
+            "lora",
+            runs=lambda arm: [run for run in arm.runs if run.record.status in ("done", "diverged")],
+        )
     ]
     enough = [pair for pair in candidates if pair.seeds >= MIN_SEEDS]
     comparisons = [one for pair in enough if (one := _stability(pair))]
     another = Words("another method", "其他方法")
     return L4.verdict(comparisons, lack(candidates, another, "lora"))
-
-
-def _done_or_diverged(arm: Arm) -> list[Run]:
-    return [run for run in arm.runs if run.record.status in ("done", "diverged")]
 
 
 def _stability(pair: Pair) -> Comparison | None:

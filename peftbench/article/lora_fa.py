@@ -96,7 +96,7 @@ def trains_faster(results: Results) -> Verdict:
         for pair in candidates
     )
     missing = Words(
-        "it takes {0} seeds of which both lora-fa and lora have a timed run on one device, and"
+        "It takes {0} seeds of which both lora-fa and lora have a timed run on one device, and"
         " there are at most {1}",
         "需要 lora-fa 与 lora 在同一设备上共有 {0} 个有效计时的种子,目前最多 {1} 个",
     )

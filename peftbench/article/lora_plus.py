@@ -62,7 +62,7 @@ def _equally_tuned(results: Results) -> tuple[list[Pair], Words]:
     if tuned or not candidates:
         return tuned, lack(tuned, "lora+", "lora")
     return tuned, Words(
-        "no block has both methods tuned with equally many trials",
+        "No block has both methods tuned with equally many trials",
         "没有两种方法以相同试验次数调参的分组",
     )
 

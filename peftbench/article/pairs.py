@@ -202,20 +202,20 @@ def lack(
     most = most_seeds(candidates)
     if not most:
         text = Words(
-            "no runs of {0} and {1} on a test split are done and comparable",
+            "No runs of {0} and {1} on a test split are done and comparable",
             "没有 {0} 与 {1} 在测试集上已完成且可比的运行",
         )
     elif most < need:
         text = Words(
-            "it takes {2} seeds that both {0} and {1} have, and there are at most {3}",
+            "It takes {2} seeds that both {0} and {1} have, and there are at most {3}",
             "需要 {0} 与 {1} 共有 {2} 个种子,目前最多 {3} 个",
         )
     elif need == MIN_SEEDS:
         text = Words(
-            "in no block with enough seeds do {0} and {1} score above the frozen model as the rule"
+            "In no block with enough seeds do {0} and {1} score above the frozen model as the rule"
             " asks and differ by a known interval",
             "种子足够的分组中,{0} 与 {1} 未按规则要求胜过冻结模型,或其差异没有可知的区间",
         )
     else:
-        text = Words("the records lack the numbers", "记录中缺少所需数值")
+        text = Words("The records lack the numbers", "记录中缺少所需数值")
     return text.format(ours, theirs, need, most)

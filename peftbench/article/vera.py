@@ -115,7 +115,7 @@ def excels_with_few_samples(results: Results) -> Verdict:
             few += by_size[least]
     comparisons = compare_quality(results, few, GAIN_POINTS)
     missing = Words(
-        "on no task were vera and lora trained with several numbers of examples, the least of them"
+        "On no task were vera and lora trained with several numbers of examples, the least of them"
         " {0} or fewer",
         "没有任务以多种训练样本数(最少者不超过 {0})训练过 vera 与 lora",
     ).format(FEW_EXAMPLES)
