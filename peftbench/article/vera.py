@@ -6,25 +6,8 @@ from statistics import fmean
 from peftbench.analysis.blocks import Run, grouped
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.loss_curves import TAIL, curve
-from peftbench.article.claim import (
-    GAIN_POINTS,
-    OVER_SEEDS,
-    Claim,
-    Verdict,
-    above,
-    below,
-    compare,
-)
-from peftbench.article.pairs import (
-    Pair,
-    compare_quality,
-    exact,
-    lack,
-    less,
-    mean,
-    pairs,
-    sound,
-)
+from peftbench.article.claim import GAIN_POINTS, OVER_SEEDS, Claim, Verdict, above, below, compare
+from peftbench.article.pairs import Pair, compare_quality, exact, lack, less, mean, pairs, sound
 from peftbench.wording import Words
 
 VERY_FEW_SHARE = 0.1  # of LoRA's trained parameters
