@@ -965,7 +965,7 @@ def test_json_and_csv_hold_every_field(study: Verdicts) -> None:
     content = json.loads(as_text(study, "json"))
     assert [row["claim"] for row in content] == IDS
     table = list(csv.DictReader(io.StringIO(as_text(study, "csv"))))
-    for verdict, row, line in zip(study.verdicts, content, table, strict=True):
+    for verdict, row, line in zip(verdicts(study.results), content, table, strict=True):
         limits = verdict.effect or (None, None, None)
         claim, fields = verdict.claim, ("text", "unit", "rule", "reason", "verdict")
         words = claim.text.en, claim.unit.en, claim.rule.en, verdict.reason.en, verdict.decision
@@ -995,7 +995,7 @@ def test_markdown_has_a_row_and_a_rule_for_each_claim(study: Verdicts) -> None:
     assert all(len(row.split(" | ")) == 6 for row in rows)
     notes = [line for line in text.splitlines() if line.startswith("- ")]
     assert [note.split(":")[0] for note in notes] == [f"- {claim}" for claim in IDS]
-    for note, verdict in zip(notes, study.verdicts, strict=True):
+    for note, verdict in zip(notes, verdicts(study.results), strict=True):
         shown = note.replace("\\", "")
         assert f"{verdict.reason.en} Rule: {verdict.claim.rule.en}" in shown
 
@@ -1007,7 +1007,7 @@ def test_chinese_changes_the_words_and_nothing_else(study: Verdicts) -> None:
         assert all(is_chinese(other[i]) and not is_chinese(one[i]) for i in (1, 2))
     assert all(is_chinese(text) for text in (*chinese.notes, study.sheet("zh").legend))
     assert not any(is_chinese(text) for text in (*english.notes, study.sheet("en").legend))
-    for verdict in study.verdicts:
+    for verdict in verdicts(study.results):
         assert is_chinese(verdict.reason.zh)
         assert is_chinese(verdict.claim.rule.zh)
     assert "成立" in as_text(study, "md", "zh")

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from peftbench.analysis.estimates import Results
@@ -74,11 +73,8 @@ class Verdicts(AbstractTable):
 
     results: Results
 
-    @cached_property
-    def verdicts(self) -> list[Verdict]:
-        return verdicts(self.results)
-
     def sheet(self, lang: Lang) -> Sheet:
+        judged = verdicts(self.results)
         rows = [
             [
                 verdict.claim.id,
@@ -88,11 +84,11 @@ class Verdicts(AbstractTable):
                 verdict.claim.unit[lang],
                 str(len(verdict.runs) or NONE),
             ]
-            for verdict in self.verdicts
+            for verdict in judged
         ]
         notes = [
             NOTE.format(verdict.claim.id, verdict.reason, verdict.claim.rule)[lang]
-            for verdict in self.verdicts
+            for verdict in judged
         ]
         header = [name[lang] for name in HEADER]
         wrapped = {1: 0.34, 3: 0.2, 4: 0.2}
@@ -117,7 +113,7 @@ class Verdicts(AbstractTable):
                     for run in verdict.runs
                 ],
             }
-            for verdict in self.verdicts
+            for verdict in verdicts(self.results)
         ]
 
 
