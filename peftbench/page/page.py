@@ -154,14 +154,17 @@ def _hash(text: str) -> str:
 def _packed(records: Sequence[Record]) -> tuple[list[str], bool]:
     """The records, a JSON line each, by gzip and base64 in chunks; and whether their curves had to
     be left out."""
-    for exclude in (None, {"curve"}):
-        lines = [record.model_dump_json(exclude=exclude) for record in records]
-        texts = ["\n".join(lines[start : start + CHUNK]) for start in range(0, len(lines), CHUNK)]
-        zipped = [gzip.compress(text.encode(), compresslevel=6, mtime=0) for text in texts]
-        packed = [base64.b64encode(chunk).decode() for chunk in zipped]
-        if sum(map(len, packed)) <= MOST_PACKED:
-            return packed, exclude is not None
-    return packed, True
+    chunks = _chunks(records, set())
+    if sum(map(len, chunks)) <= MOST_PACKED:
+        return chunks, False
+    return _chunks(records, {"curve"}), True
+
+
+def _chunks(records: Sequence[Record], exclude: set[str]) -> list[str]:
+    lines = [record.model_dump_json(exclude=exclude) for record in records]
+    texts = ["\n".join(lines[start : start + CHUNK]) for start in range(0, len(lines), CHUNK)]
+    zipped = (gzip.compress(text.encode(), compresslevel=6, mtime=0) for text in texts)
+    return [base64.b64encode(chunk).decode() for chunk in zipped]
 
 
 # -- what the page says of runs ----------------------------------------------------------------
