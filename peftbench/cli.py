@@ -156,7 +156,7 @@ def claims_command(
     with its rule."""
     from peftbench.article.verdicts import Verdicts
 
-    print(as_text(Verdicts.of(door.results(store)), format, lang))
+    print(as_text(Verdicts(door.results(store)), format, lang))
 
 
 @app.command(

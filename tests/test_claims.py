@@ -24,7 +24,6 @@ from peftbench.article.claim import (
     FASTER_TIMES,
     GAIN_POINTS,
     MIN_SEEDS,
-    Comparison,
     Decision,
     Effect,
     Verdict,
@@ -36,7 +35,7 @@ from peftbench.article.claim import (
 )
 from peftbench.article.llama_shapes import LLAMA_7B, LLAMA_70B, Shape
 from peftbench.article.pairs import VARIANTS, mean
-from peftbench.article.verdicts import CLAIMS, Verdicts, verdicts
+from peftbench.article.verdicts import JUDGES, Verdicts, verdicts
 from peftbench.markup import as_text
 from peftbench.record import Footprint, Latency, Parts, Point, Record, Spread, Timing
 from peftbench.record import Predictions as PredictionsFile
@@ -44,7 +43,7 @@ from peftbench.spec import DataSpec, StudyReference
 
 FAMILIES = {"F": 3, "L": 4, "FA": 3, "V": 3, "D": 2, "P": 2}
 IDS = [f"{family}{i + 1}" for family, count in FAMILIES.items() for i in range(count)]
-JUDGES = {claim.id: claim.judge for claim in CLAIMS}
+JUDGE = dict(zip(IDS, JUDGES, strict=True))
 NOISE = (0.3, 1.0, -1.0, 0.6, -0.9)
 TUNED = StudyReference(name="tuned", trials=16)
 
@@ -111,7 +110,7 @@ def floor(**changed: Any) -> list[Record]:
 
 
 def judge(claim: str, stored: Iterable[Record], predictions: Predictions | None = None) -> Verdict:
-    return JUDGES[claim](Results(tuple(stored), predictions))
+    return JUDGE[claim](Results(tuple(stored), predictions))
 
 
 def effect(verdict: Verdict) -> Effect:
@@ -904,16 +903,13 @@ def test_an_interval_decides_only_on_one_side_of_the_margin() -> None:
 )
 def test_comparisons_add_up_to_a_majority_without_dissent(outcomes: str, expected: str) -> None:
     names: dict[str, Decision] = {"s": "supported", "r": "refuted", "u": "undecided"}
-    assert together([Comparison(names[outcome], None, ()) for outcome in outcomes]) == expected
+    assert together([names[outcome] for outcome in outcomes]) == expected
 
 
 def test_pooled_interval_is_the_range_of_what_is_exact() -> None:
-    def supported(*limits: float) -> Comparison:
-        return Comparison("supported", Effect(*limits), ())
-
-    assert pooled([supported(1, 1, 1), supported(2, 2, 2)]) == (1.5, 1, 2)
-    assert pooled([supported(1, 0, 2), supported(2, 0, 4)]) == (1.5, 0, 3)
-    assert pooled([Comparison("supported", None, ())]) is None
+    assert pooled([Effect(1, 1, 1), Effect(2, 2, 2)]) == (1.5, 1, 2)
+    assert pooled([Effect(1, 0, 2), Effect(2, 0, 4)]) == (1.5, 0, 3)
+    assert pooled([]) is None
 
 
 def test_rules_name_their_margins() -> None:
@@ -930,7 +926,8 @@ def test_rules_name_their_margins() -> None:
         "P1": FASTER_TIMES,
         "P2": GAIN_POINTS,
     }
-    rules = {claim.id: claim.rule for claim in CLAIMS}
+    claims = [verdict.claim for verdict in verdicts(Results(()))]
+    rules = {claim.id: claim.rule for claim in claims}
     assert list(rules) == IDS
     for claim, margin in margins.items():
         assert str(margin) in rules[claim].en
@@ -942,7 +939,7 @@ def test_rules_name_their_margins() -> None:
 
 @pytest.fixture(scope="module")
 def study() -> Verdicts:
-    return Verdicts.of(Results(tuple(records.study(seeds=5))))
+    return Verdicts(Results(tuple(records.study(seeds=5))))
 
 
 def decided(stored: Iterable[Record]) -> set[str]:
@@ -968,7 +965,7 @@ def test_json_and_csv_hold_every_field(study: Verdicts) -> None:
     content = json.loads(as_text(study, "json"))
     assert [row["claim"] for row in content] == IDS
     table = list(csv.DictReader(io.StringIO(as_text(study, "csv"))))
-    for verdict, row, line in zip(study.verdicts, content, table, strict=True):
+    for verdict, row, line in zip(verdicts(study.results), content, table, strict=True):
         limits = verdict.effect or (None, None, None)
         claim, fields = verdict.claim, ("text", "unit", "rule", "reason", "verdict")
         words = claim.text.en, claim.unit.en, claim.rule.en, verdict.reason.en, verdict.decision
@@ -984,10 +981,10 @@ def test_json_and_csv_hold_every_field(study: Verdicts) -> None:
 
 def test_a_run_id_that_several_devices_have_is_told_with_its_device() -> None:
     stored = supporting("FA1")
-    keys = {row["claim"]: row["run_ids"] for row in Verdicts.of(Results(tuple(stored))).rows()}
+    keys = {row["claim"]: row["run_ids"] for row in Verdicts(Results(tuple(stored))).rows()}
     assert set(keys["FA1"]) == {record.run_id for record in stored}
     both = [*stored, *moved(stored, device_name="another")]
-    keys = {row["claim"]: row["run_ids"] for row in Verdicts.of(Results(tuple(both))).rows()}
+    keys = {row["claim"]: row["run_ids"] for row in Verdicts(Results(tuple(both))).rows()}
     assert set(keys["FA1"]) == {Run(record).key for record in both}
 
 
@@ -998,7 +995,7 @@ def test_markdown_has_a_row_and_a_rule_for_each_claim(study: Verdicts) -> None:
     assert all(len(row.split(" | ")) == 6 for row in rows)
     notes = [line for line in text.splitlines() if line.startswith("- ")]
     assert [note.split(":")[0] for note in notes] == [f"- {claim}" for claim in IDS]
-    for note, verdict in zip(notes, study.verdicts, strict=True):
+    for note, verdict in zip(notes, verdicts(study.results), strict=True):
         shown = note.replace("\\", "")
         assert f"{verdict.reason.en} Rule: {verdict.claim.rule.en}" in shown
 
@@ -1010,7 +1007,7 @@ def test_chinese_changes_the_words_and_nothing_else(study: Verdicts) -> None:
         assert all(is_chinese(other[i]) and not is_chinese(one[i]) for i in (1, 2))
     assert all(is_chinese(text) for text in (*chinese.notes, study.sheet("zh").legend))
     assert not any(is_chinese(text) for text in (*english.notes, study.sheet("en").legend))
-    for verdict in study.verdicts:
+    for verdict in verdicts(study.results):
         assert is_chinese(verdict.reason.zh)
         assert is_chinese(verdict.claim.rule.zh)
     assert "成立" in as_text(study, "md", "zh")
@@ -1032,6 +1029,6 @@ def test_latex_is_balanced(study: Verdicts, lang: Any) -> None:
 def test_equal_stores_give_equal_verdicts(study: Verdicts) -> None:
     stored = list(records.study(seeds=5))
     random.Random(0).shuffle(stored)
-    again = Verdicts.of(Results(tuple(stored)))
+    again = Verdicts(Results(tuple(stored)))
     assert again.rows() == study.rows()
     assert again.sheet("zh") == study.sheet("zh")

@@ -21,7 +21,6 @@ from peftbench.analysis.estimates import Results
 from peftbench.article.claim import Claim, Effect, Verdict
 from peftbench.errors import InputError
 from peftbench.figures.style import COLOURS, MARKERS, OTHER_MARKER
-from peftbench.page import packed
 from peftbench.page.compared import position
 from peftbench.page.page import MOST_LINKS, write
 from peftbench.page.page import page as page_of
@@ -134,10 +133,7 @@ def verdict(**changed: Any) -> Verdict:
         "runs": (),
     }
 
-    def judge(results: Results) -> Verdict:
-        raise AssertionError("the page judges nothing")
-
-    claim = Claim(id=changed.pop("id", "L1"), judge=judge, **words)
+    claim = Claim(id=changed.pop("id", "L1"), **words)
     return Verdict(claim, **values | changed)
 
 
@@ -393,7 +389,7 @@ def test_curves_are_cut_only_where_they_would_be_too_much(monkeypatch: pytest.Mo
     whole = parsed(records)
     assert all(record["curve"] for record in unpacked(whole))
     assert "lack their training curves" not in whole.text
-    monkeypatch.setattr(packed, "MOST_PACKED", 1000)
+    monkeypatch.setattr("peftbench.page.page.MOST_PACKED", 1000)
     cut = parsed(records)
     assert "lack their training curves" in cut.text
     assert [record | {"curve": []} for record in unpacked(whole)] == [

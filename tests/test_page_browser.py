@@ -40,17 +40,12 @@ RECORDS = [
 ]
 
 
-def unjudged(results: Results) -> Verdict:
-    raise AssertionError("the page judges nothing")
-
-
 VERDICT = Verdict(
     claim=Claim(
         id="L1",
         text=Words.same("LoRA trains fewer parameters"),
         unit=Words.same("%"),
         rule=Words.same("at least 90 % fewer"),
-        judge=unjudged,
     ),
     decision="supported",
     effect=None,

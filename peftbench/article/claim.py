@@ -1,12 +1,10 @@
 """A claim of the article, the comparisons that are made for it, and the verdict they add up to."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from peftbench.analysis.blocks import Run
-from peftbench.analysis.estimates import Results
 from peftbench.wording import Words
 
 Decision = Literal["supported", "refuted", "undecided"]
@@ -28,8 +26,7 @@ class Effect(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """What a pair of arms, or one arm, says of a claim. effect: None where only counts speak."""
 
     decision: Decision
@@ -39,13 +36,12 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What the article says, the rule that decides about it, and the function that applies it."""
+    """What the article says, and the rule that decides about it."""
 
     id: str
     text: Words
-    unit: Words  # of the effect
+    unit: Words = POINTS_UNIT  # of the effect
     rule: Words
-    judge: "Callable[[Results], Verdict]" = field(repr=False)
 
     def verdict(
         self,
@@ -57,19 +53,27 @@ class Claim:
     ) -> "Verdict":
         """What comparisons add up to. lack: what is missing where there are none; note: what else
         is to be said of them; enough: whether they are as many as the rule asks for."""
-        reason = Words.joined([_counts(comparisons), *([note] if note else [])])
+        decisions: list[Decision] = [one.decision for one in comparisons]
+        counts = Words(
+            "Supported in {0} and refuted in {1} of {2} comparison{3}",
+            "{2} 组比较中 {0} 组支持、{1} 组反驳",
+        ).format(
+            decisions.count("supported"),
+            decisions.count("refuted"),
+            len(decisions),
+            "s" if len(decisions) > 1 else "",
+        )
         return self.decided(
-            together(comparisons) if enough else "undecided",
-            pooled(comparisons),
-            reason if comparisons else lack,
+            together(decisions) if enough else "undecided",
+            pooled([one.effect for one in comparisons if one.effect]),
+            Words.joined([counts, note] if note else [counts]) if comparisons else lack,
             tuple(dict.fromkeys(run for one in comparisons for run in one.runs)),
         )
 
     def decided(
         self, decision: Decision, effect: Effect | None, reason: Words, runs: tuple[Run, ...] = ()
     ) -> "Verdict":
-        sentence = Words(f"{reason.en[:1].upper()}{reason.en[1:]}.", f"{reason.zh}。")
-        return Verdict(self, decision, effect, sentence, runs)
+        return Verdict(self, decision, effect, Words("{0}.", "{0}。").format(reason), runs)
 
 
 @dataclass(frozen=True)
@@ -83,17 +87,17 @@ class Verdict:
     runs: tuple[Run, ...]  # that it rests on
 
 
-def _counts(comparisons: Sequence[Comparison]) -> Words:
-    counts = Counter(one.decision for one in comparisons)
-    return Words(
-        "supported in {0} and refuted in {1} of {2} comparison{3}",
-        "{2} 组比较中 {0} 组支持、{1} 组反驳",
-    ).format(
-        counts["supported"],
-        counts["refuted"],
-        len(comparisons),
-        "s" if len(comparisons) > 1 else "",
-    )
+def compare(
+    effects: Iterable[tuple[Sequence[Run], Effect | None]],
+    decide: Callable[[Effect, float], Decision],
+    margin: float,
+) -> list[Comparison]:
+    """A comparison for each effect that is known, with the runs that it rests on."""
+    return [
+        Comparison(decide(effect, margin), effect, tuple(runs))
+        for runs, effect in effects
+        if effect
+    ]
 
 
 def above(effect: Effect, margin: float) -> Decision:
@@ -114,29 +118,30 @@ def both(*decisions: Decision) -> Decision:
     """Supported if all are, refuted if any is."""
     if "refuted" in decisions:
         return "refuted"
-    return "supported" if set(decisions) == {"supported"} else "undecided"
+    return "undecided" if "undecided" in decisions else "supported"
 
 
-def together(comparisons: Sequence[Comparison]) -> Decision:
+def together(decisions: Sequence[Decision]) -> Decision:
     """Supported if most comparisons are and none is refuted, refuted if most are and none is
     supported."""
-    counts = Counter(one.decision for one in comparisons)
-    if 2 * counts["supported"] > len(comparisons) and not counts["refuted"]:
+    supported, refuted = decisions.count("supported"), decisions.count("refuted")
+    if 2 * supported > len(decisions) and not refuted:
         return "supported"
-    if 2 * counts["refuted"] > len(comparisons) and not counts["supported"]:
-        return "refuted"
-    return "undecided"
+    return "refuted" if 2 * refuted > len(decisions) and not supported else "undecided"
 
 
-def pooled(comparisons: Iterable[Comparison]) -> Effect | None:
+def pooled(effects: Sequence[Effect]) -> Effect | None:
     """Means of the effects and of the intervals' ends: as wide as the mean's interval if all errors
     went together, so never too narrow. Where each is a point, the least and the greatest of
     them."""
-    effects = [one.effect for one in comparisons if one.effect]
     if not effects:
         return None
-    values, lows, highs = zip(*effects, strict=True)
-    mean = sum(values) / len(values)
-    if lows == highs:
-        return Effect(mean, min(lows), max(highs))
-    return Effect(mean, sum(lows) / len(lows), sum(highs) / len(highs))
+    value, low, high = (sum(part) / len(effects) for part in zip(*effects, strict=True))
+    if all(effect.low == effect.high for effect in effects):
+        low, high = min(effects).low, max(effects).high
+    return bounded(value, low, high)
+
+
+def bounded(value: float, low: float, high: float) -> Effect:
+    """An effect whose value rounding has not put outside its interval."""
+    return Effect(min(max(value, low), high), low, high)

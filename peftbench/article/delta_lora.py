@@ -8,21 +8,43 @@ from peftbench.analysis.estimates import Results
 from peftbench.analysis.measures import measure
 from peftbench.article.claim import (
     GAIN_POINTS,
-    MIN_SEEDS,
     OVER_SEEDS,
-    POINTS_UNIT,
     Claim,
-    Comparison,
     Decision,
     Effect,
     Verdict,
+    above,
+    below,
     both,
+    compare,
 )
-from peftbench.article.pairs import SHAPE, Settings, compare_quality, exact, lack, less, pairs
+from peftbench.article.pairs import (
+    SHAPE,
+    Settings,
+    exact,
+    gain,
+    lack,
+    less,
+    most_seeds,
+    pairs,
+    sound,
+)
 from peftbench.wording import Words
 
 MATHS_AND_CODE = ("gsm8k", "gsm_symbolic", "humaneval", "mbpp", "stdlib_code")
 GROWTH_SHARE = 0.05  # of the plain model's bytes: the most that is called a little
+
+
+D1 = Claim(
+    id="D1",
+    text=Words("Delta-LoRA is better on maths and code", "Delta-LoRA 在数学、代码任务上更好"),
+    rule=Words(
+        "On {0}: metric at least {2} above LoRA's and above that of LoRA with alpha x (1 + lambda),"
+        " {3}; the effect is the smaller of the two.",
+        "在 {1} 上:主指标比 LoRA 以及 alpha × (1 + lambda) 的 LoRA 都至少高 {2},{3};"
+        "效应取二者中较小者。",
+    ).format(", ".join(MATHS_AND_CODE), "、".join(MATHS_AND_CODE), GAIN_POINTS, OVER_SEEDS),
+)
 
 
 def is_better_on_maths_and_code(results: Results) -> Verdict:
@@ -33,79 +55,23 @@ def is_better_on_maths_and_code(results: Results) -> Verdict:
         blocks, "delta-lora", "lora", SHAPE, usable=lambda ours, theirs: not _control(ours, theirs)
     )
     controlled = pairs(blocks, "delta-lora", "lora", SHAPE, usable=_control)
-    controls = {pair.block: one for pair, one in compare_quality(results, controlled, GAIN_POINTS)}
-    comparisons: list[Comparison] = []
-    for pair, one in compare_quality(results, plain, GAIN_POINTS):
-        other = controls.get(pair.block)
-        if other and one.effect and other.effect:
-            smaller = Effect(*map(min, one.effect, other.effect))
-            runs = tuple(dict.fromkeys((*one.runs, *other.runs)))
-            comparisons.append(Comparison(both(one.decision, other.decision), smaller, runs))
+    controls = {pair.block: pair for pair in sound(controlled)}
+    gains: list[tuple[tuple[Run, ...], Effect]] = []
+    for pair in sound(plain):
+        control = controls.get(pair.block)
+        if control and (ours := gain(results, pair)) and (other := gain(results, control)):
+            gains.append(((*pair.runs, *control.runs), Effect(*map(min, ours, other))))
     missing = Words(
-        "there is no LoRA with alpha x (1 + lambda) beside Delta-LoRA",
+        "There is no LoRA with alpha x (1 + lambda) beside Delta-LoRA",
         "没有 alpha × (1 + lambda) 的 LoRA 作对照",
     )
     if controlled or not plain:
-        fewer = min(
-            (plain, controlled), key=lambda group: max((pair.seeds for pair in group), default=0)
-        )
-        missing = lack(fewer, "delta-lora", "lora", MIN_SEEDS)
-    return D1.verdict(comparisons, missing)
+        missing = lack(min(plain, controlled, key=most_seeds), "delta-lora", "lora")
+    return D1.verdict(compare(gains, above, GAIN_POINTS), missing)
 
 
 def _control(ours: Settings, theirs: Settings) -> bool:
     return math.isclose((1 + ours["lambda"]) * ours["alpha"], theirs["alpha"], rel_tol=1e-6)
-
-
-D1 = Claim(
-    id="D1",
-    text=Words("Delta-LoRA is better on maths and code", "Delta-LoRA 在数学、代码任务上更好"),
-    unit=POINTS_UNIT,
-    rule=Words(
-        "On {0}: metric at least {2} above LoRA's and above that of LoRA with alpha x (1 + lambda),"
-        " {3}; the effect is the smaller of the two.",
-        "在 {1} 上:主指标比 LoRA 以及 alpha × (1 + lambda) 的 LoRA 都至少高 {2},{3};"
-        "效应取二者中较小者。",
-    ).format(", ".join(MATHS_AND_CODE), "、".join(MATHS_AND_CODE), GAIN_POINTS, OVER_SEEDS),
-    judge=is_better_on_maths_and_code,
-)
-
-
-def grows_the_model_a_little(results: Results) -> Verdict:
-    candidates = pairs(results.costs, "delta-lora", "lora", SHAPE)
-    comparisons: list[Comparison] = []
-    files: list[float] = []
-    updated: list[float] = []
-    for pair in candidates:
-        if growth := exact(_growth(ours, theirs) for ours, theirs in pair.by_seed):
-            comparisons.append(Comparison(_a_little(growth), growth, pair.runs))
-            files += pair.ratios("adapter_file_bytes")
-            updated += pair.ratios("updatable_params")
-    note = Words(
-        "what is stored is {0:.2f} times LoRA's adapter and {1:.1f} times as many parameters change"
-        " their value; merged into the model, neither makes it larger",
-        "需存储的文件是 LoRA 适配器的 {0:.2f} 倍,值有变化的参数是其 {1:.1f} 倍;"
-        "合并后两者都不使模型变大",
-    )
-    known = files and updated
-    return D2.verdict(
-        comparisons,
-        lack(candidates, "delta-lora", "lora"),
-        note.format(fmean(files), fmean(updated)) if known else None,
-    )
-
-
-def _growth(ours: Run, theirs: Run) -> float | None:
-    """The bytes that are stored beside the model beyond LoRA's, as a part of the weights' bytes."""
-    extra = less(measure(ours, "adapter_file_bytes"), measure(theirs, "adapter_file_bytes"))
-    weights = measure(theirs, "peak.weights")
-    return extra / weights if extra is not None and weights else None
-
-
-def _a_little(growth: Effect) -> Decision:
-    if growth.low > 0 and growth.high <= GROWTH_SHARE:
-        return "supported"
-    return "refuted" if growth.high <= 0 or growth.low > GROWTH_SHARE else "undecided"
 
 
 D2 = Claim(
@@ -117,5 +83,36 @@ D2 = Claim(
         " most {0:.0%} of the weights' bytes.",
         "秩与目标层相同时,模型之外需存储的字节减去 LoRA 的:大于 0 且不超过权重字节的 {0:.0%}。",
     ).format(GROWTH_SHARE),
-    judge=grows_the_model_a_little,
 )
+
+
+def grows_the_model_a_little(results: Results) -> Verdict:
+    candidates = pairs(results.costs, "delta-lora", "lora", SHAPE)
+    growths = ((pair.runs, exact(_growth(*runs) for runs in pair.by_seed)) for pair in candidates)
+    files, updated = (
+        [ratio for pair in candidates for ratio in pair.ratios(name)]
+        for name in ("adapter_file_bytes", "updatable_params")
+    )
+    note = Words(
+        "what is stored is {0:.2f} times LoRA's adapter and {1:.1f} times as many parameters change"
+        " their value; merged into the model, neither makes it larger",
+        "需存储的文件是 LoRA 适配器的 {0:.2f} 倍,值有变化的参数是其 {1:.1f} 倍;"
+        "合并后两者都不使模型变大",
+    )
+    return D2.verdict(
+        compare(growths, _a_little, GROWTH_SHARE),
+        lack(candidates, "delta-lora", "lora", 1),
+        note.format(fmean(files), fmean(updated)) if files and updated else None,
+    )
+
+
+def _growth(ours: Run, theirs: Run) -> float | None:
+    """The bytes that are stored beside the model beyond LoRA's, as a part of the weights' bytes."""
+    extra = less(measure(ours, "adapter_file_bytes"), measure(theirs, "adapter_file_bytes"))
+    weights = measure(theirs, "peak.weights")
+    return extra / weights if extra is not None and weights else None
+
+
+def _a_little(growth: Effect, most: float) -> Decision:
+    """Above 0 and at most `most`."""
+    return both(above(growth, math.ulp(0.0)), below(growth, most))

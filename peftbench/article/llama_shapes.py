@@ -36,15 +36,8 @@ class Shape:
 
     def lora(self, rank: int, targets: Sequence[str] | None = None) -> int:
         """Trained by LoRA: r (in + out) for each adapted layer, all linear ones by default."""
-        return (
-            self.layers
-            * rank
-            * sum(
-                i + o
-                for name, (i, o) in self.linears().items()
-                if targets is None or name in targets
-            )
-        )
+        linears = self.linears()
+        return self.layers * rank * sum(sum(linears[name]) for name in targets or linears)
 
     def kept(self) -> int:
         """Bytes a token and layer that LoRA keeps for its backward pass and LoRA-FA does not: x in

@@ -1,12 +1,13 @@
 """LoRA: few trained parameters (L1), no latency (L2), small files (L3), stability (L4)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
+from itertools import chain
 from statistics import median
 
 from scipy import stats
 
-from peftbench.analysis.blocks import Arm, Run, canonical, grouped
+from peftbench.analysis.blocks import canonical, grouped
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import CONFIDENCE, rejects
 from peftbench.analysis.measures import run_trained_share
@@ -20,18 +21,19 @@ from peftbench.article.claim import (
     Verdict,
     above,
     below,
+    compare,
 )
 from peftbench.article.llama_shapes import LLAMA_70B, Shape
 from peftbench.article.pairs import (
     VARIANTS,
     Pair,
-    both_learned,
     exact,
     lack,
+    learners,
+    less,
     mean_ratio,
-    metric,
-    on_test,
     pairs,
+    runs_of,
 )
 from peftbench.record import Spread
 from peftbench.wording import Words
@@ -40,27 +42,6 @@ REDUCTION_SHARE = 0.9  # of the parameters, which LoRA is said not to train
 LATENCY_TIMES = 1.05  # merged by base: more is extra latency
 FEW_MB = 10  # the most that "a few MB" can mean
 LLAMA_RANK = 8  # of the adapter whose size is computed
-
-
-def trains_few_parameters(results: Results) -> Verdict:
-    blocks = on_test(results.final)
-    lora = [run for block in blocks for run in _lora(block.arms) if run.record.footprint]
-    arms = grouped(lora, lambda run: (run.record.spec.model, canonical(run.record.spec.args)))
-    comparisons: list[Comparison] = []
-    for runs in arms.values():
-        shares = (share for run in runs if (share := run_trained_share(run)) is not None)
-        if untrained := exact(1 - share for share in shares):
-            decision = above(untrained, REDUCTION_SHARE)
-            comparisons.append(Comparison(decision, untrained, tuple(runs)))
-    missing = Words("no run of LoRA on a test split is done", "没有在测试集上完成的 LoRA 运行")
-    return L1.verdict(comparisons, missing)
-
-
-def _lora(arms: Sequence[Arm], *, timed: bool = False) -> list[Run]:
-    """LoRA's runs that are done, or those whose seconds count."""
-    return [
-        run for arm in arms if arm.method == "lora" for run in (arm.timed if timed else arm.done)
-    ]
 
 
 L1 = Claim(
@@ -72,35 +53,54 @@ L1 = Claim(
         " is in neither.",
         "各 LoRA 设置的训练参数比模型参数少至少 {0:.0%}(均不计分类头)。",
     ).format(REDUCTION_SHARE),
-    judge=trains_few_parameters,
+)
+
+
+def trains_few_parameters(results: Results) -> Verdict:
+    lora = [run for run in chain(*runs_of(results.final, "lora")) if run.record.footprint]
+    arms = grouped(lora, lambda run: (run.record.spec.model, canonical(run.record.spec.args)))
+    untrained = (
+        (runs, exact(less(1, run_trained_share(run)) for run in runs)) for runs in arms.values()
+    )
+    missing = Words("No run of LoRA on a test split is done", "没有在测试集上完成的 LoRA 运行")
+    return L1.verdict(compare(untrained, above, REDUCTION_SHARE), missing)
+
+
+L2 = Claim(
+    id="L2",
+    text=Words("Merged, LoRA has no extra latency", "LoRA 合并后推理零额外延迟"),
+    unit=Words("latency, merged / base", "延迟之比,合并后 / 原模型"),
+    rule=Words(
+        "Latency merged at most {0} times the plain model's, over at least {1} timed runs of a"
+        " block.",
+        "合并后延迟至多为原模型的 {0} 倍,同组至少 {1} 次有效计时的运行。",
+    ).format(LATENCY_TIMES, MIN_TIMED_RUNS),
 )
 
 
 def merged_has_no_latency(results: Results) -> Verdict:
-    comparisons: list[Comparison] = []
-    most = 0
-    for block in on_test(results.costs):
-        latencies = {run: _latency(run) for run in _lora(block.arms, timed=True)}
-        known = {run: spreads for run, spreads in latencies.items() if spreads}
-        most = max(most, len(known))
-        if effect := _latency_ratio(list(known.values())):
-            comparisons.append(Comparison(below(effect, LATENCY_TIMES), effect, tuple(known)))
+    blocks = [
+        {
+            run: (latency.merged, latency.base)
+            for run in timed
+            if (timing := run.record.timing)
+            and (latency := timing.latency_seconds)
+            and latency.merged
+            and latency.base
+        }
+        for timed in runs_of(results.costs, "lora", lambda arm: arm.timed)
+    ]
+    ratios = ((tuple(known), _latency_ratio(known.values())) for known in blocks)
     missing = Words(
-        "it takes {0} timed runs of LoRA in a block, and there are at most {1}",
+        "It takes {0} timed runs of LoRA in a block, and there are at most {1}",
         "同组需要 {0} 次有效计时的 LoRA 运行,目前最多 {1} 次",
     )
+    most = max(map(len, blocks), default=0)
+    comparisons = compare(ratios, below, LATENCY_TIMES)
     return L2.verdict(comparisons, missing.format(MIN_TIMED_RUNS, most))
 
 
-def _latency(run: Run) -> tuple[Spread, Spread] | None:
-    """Of the merged and of the plain model."""
-    latency = run.record.timing and run.record.timing.latency_seconds
-    if not latency or not latency.merged or not latency.base:
-        return None
-    return latency.merged, latency.base
-
-
-def _latency_ratio(latencies: Sequence[tuple[Spread, Spread]]) -> Effect | None:
+def _latency_ratio(latencies: Collection[tuple[Spread, Spread]]) -> Effect | None:
     """Merged by base over runs, with the wider of two intervals: from the spread between runs, and
     from that within them."""
     between = mean_ratio(
@@ -120,47 +120,6 @@ def _relative_error(seconds: Spread) -> float:
     return 1.2533 * seconds.iqr / 1.349 / seconds.median / math.sqrt(seconds.n)
 
 
-L2 = Claim(
-    id="L2",
-    text=Words("Merged, LoRA has no extra latency", "LoRA 合并后推理零额外延迟"),
-    unit=Words("latency, merged / base", "延迟之比,合并后 / 原模型"),
-    rule=Words(
-        "Latency merged at most {0} times the plain model's, over at least {1} timed runs of a"
-        " block.",
-        "合并后延迟至多为原模型的 {0} 倍,同组至少 {1} 次有效计时的运行。",
-    ).format(LATENCY_TIMES, MIN_TIMED_RUNS),
-    judge=merged_has_no_latency,
-)
-
-
-def adapter_takes_a_few_megabytes(results: Results, shape: Shape = LLAMA_70B) -> Verdict:
-    """Arithmetic on a model's shape, with the bytes that a parameter takes in the store's files."""
-    file_bytes = {
-        run: footprint.adapter_file_bytes / (footprint.trained_params + footprint.head_params)
-        for block in on_test(results.final)
-        for run in _lora(block.arms)
-        if (footprint := run.record.footprint)
-        and footprint.adapter_file_bytes is not None
-        and footprint.trained_params
-    }
-    stored = [median(file_bytes.values())] if file_bytes else []
-    least, most = shape.lora(LLAMA_RANK, ("q", "v")) / 1e6, shape.lora(LLAMA_RANK) / 1e6
-    megabytes = Effect(most * 2, least * min(2, *stored, 4), most * max(2, *stored, 4))
-    reason = Words(
-        "computed from layers x rank x sum(in + out) for {0} layers of width {1} and rank {2}:"
-        " {3:.1f} MB (q and v, 16 bit) to {4:.0f} MB (all linear layers, 32 bit); the effect is"
-        " that of all linear layers in 16 bit",
-        "按 层数 × 秩 × Σ(in + out) 计算({0} 层、宽 {1}、秩 {2}):{3:.1f} MB(q、v,16 位)"
-        "至 {4:.0f} MB(全部线性层,32 位);效应为全部线性层、16 位",
-    ).format(shape.layers, shape.hidden, LLAMA_RANK, least * 2, most * 4)
-    files = Words(
-        "adapter files in the store take {0:.2f} bytes a trained parameter",
-        "库中适配器文件每个训练参数占 {0:.2f} 字节",
-    )
-    reason = Words.joined([reason, *(files.format(size) for size in stored)])
-    return L3.decided(below(megabytes, FEW_MB), megabytes, reason, tuple(file_bytes))
-
-
 L3 = Claim(
     id="L3",
     text=Words(
@@ -175,52 +134,34 @@ L3 = Claim(
         "Llama-2-70B、秩 {0} 的适配器大小(计算值):从 q、v 每参数 2 字节到全部线性层 4 字节"
         "(或库中文件的每参数字节数)。最大者不超过 {1} MB 则支持;最小者超过则反驳。",
     ).format(LLAMA_RANK, FEW_MB),
-    judge=adapter_takes_a_few_megabytes,
 )
 
 
-def is_most_stable(results: Results) -> Verdict:
-    candidates = [
-        pair
-        for method in VARIANTS
-        for pair in pairs(results.final, method, "lora", runs=_done_or_diverged)
-    ]
-    enough = [pair for pair in candidates if pair.seeds >= MIN_SEEDS]
-    comparisons = [one for pair in enough if (one := _stability(pair))]
-    another = Words("another method", "其他方法")
-    return L4.verdict(comparisons, lack(candidates, another, "lora", MIN_SEEDS))
-
-
-def _done_or_diverged(arm: Arm) -> list[Run]:
-    return [run for run in arm.runs if run.record.status in ("done", "diverged")]
-
-
-def _stability(pair: Pair) -> Comparison | None:
-    """A significant difference in diverged runs goes first, then the standard deviations."""
-    spread = _spread(pair)
-    lost = [pair.seeds - len(arm.done) for arm in (pair.ours, pair.theirs)]
-    table = [[diverged, pair.seeds - diverged] for diverged in lost]
-    if rejects(float(stats.fisher_exact(table).pvalue)):  # pyright: ignore[reportAttributeAccessIssue]
-        return Comparison("supported" if lost[0] > lost[1] else "refuted", spread, pair.runs)
-    return spread and Comparison(above(spread, 1), spread, pair.runs)
-
-
-def _spread(pair: Pair) -> Effect | None:
-    """Our standard deviation over seeds by theirs, with the F interval; None where one has too few
-    seeds, does not vary, or has learned nothing."""
-    ours, theirs = (
-        [value for run in arm.done if (value := metric(run)) is not None]
-        for arm in (pair.ours, pair.theirs)
+def adapter_takes_a_few_megabytes(results: Results, shape: Shape = LLAMA_70B) -> Verdict:
+    """Arithmetic on a model's shape, with the bytes that a parameter takes in the store's files."""
+    file_bytes = {
+        run: footprint.adapter_file_bytes / (footprint.trained_params + footprint.head_params)
+        for run in chain(*runs_of(results.final, "lora"))
+        if (footprint := run.record.footprint)
+        and footprint.adapter_file_bytes is not None
+        and footprint.trained_params
+    }
+    stored = [median(file_bytes.values())] if file_bytes else []
+    least, most = shape.lora(LLAMA_RANK, ("q", "v")) / 1e6, shape.lora(LLAMA_RANK) / 1e6
+    megabytes = Effect(most * 2, least * min(2, *stored, 4), most * max(2, *stored, 4))
+    reason = Words(
+        "Computed from layers x rank x sum(in + out) for {0} layers of width {1} and rank {2}:"
+        " {3:.1f} MB (q and v, 16 bit) to {4:.0f} MB (all linear layers, 32 bit); the effect is"
+        " that of all linear layers in 16 bit",
+        "按 层数 × 秩 × Σ(in + out) 计算({0} 层、宽 {1}、秩 {2}):{3:.1f} MB(q、v,16 位)"
+        "至 {4:.0f} MB(全部线性层,32 位);效应为全部线性层、16 位",
+    ).format(shape.layers, shape.hidden, LLAMA_RANK, least * 2, most * 4)
+    files = Words(
+        "adapter files in the store take {0:.2f} bytes a trained parameter",
+        "库中适配器文件每个训练参数占 {0:.2f} 字节",
     )
-    if min(len(ours), len(theirs)) < MIN_SEEDS or not both_learned(pair):
-        return None
-    deviations = stats.tstd(ours), stats.tstd(theirs)
-    if min(deviations) <= 0:
-        return None
-    ratio = float(deviations[0] / deviations[1])
-    ends = [(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2]
-    low, high = stats.f.ppf(ends, len(ours) - 1, len(theirs) - 1)
-    return Effect(ratio, ratio / math.sqrt(low), ratio / math.sqrt(high))
+    reason = Words.joined([reason, *(files.format(size) for size in stored)])
+    return L3.decided(below(megabytes, FEW_MB), megabytes, reason, tuple(file_bytes))
 
 
 L4 = Claim(
@@ -236,5 +177,49 @@ L4 = Claim(
         "其他各 PEFT 方法对比 LoRA,{0}:发散次数若经 Fisher 精确检验显著则以此为准,"
         "否则主指标标准差之比(F 区间)大于 1;二者都须胜过冻结模型。",
     ).format(OVER_SEEDS),
-    judge=is_most_stable,
 )
+
+
+def is_most_stable(results: Results) -> Verdict:
+    candidates = [
+        pair
+        for method in VARIANTS
+        for pair in pairs(
+            results.final,
+            method,
+            "lora",
+            runs=lambda arm: [run for run in arm.runs if run.record.status in ("done", "diverged")],
+        )
+    ]
+    enough = [pair for pair in candidates if pair.seeds >= MIN_SEEDS]
+    comparisons = [one for pair in enough if (one := _stability(pair))]
+    another = Words("another method", "其他方法")
+    return L4.verdict(comparisons, lack(candidates, another, "lora"))
+
+
+def _stability(pair: Pair) -> Comparison | None:
+    """A significant difference in diverged runs goes first, then the standard deviations."""
+    spread = _spread(pair)
+    lost = [pair.seeds - len(arm.done) for arm in (pair.ours, pair.theirs)]
+    table = [[diverged, pair.seeds - diverged] for diverged in lost]
+    if rejects(float(stats.fisher_exact(table).pvalue)):  # pyright: ignore[reportAttributeAccessIssue]
+        return Comparison("supported" if lost[0] > lost[1] else "refuted", spread, pair.runs)
+    return spread and Comparison(above(spread, 1), spread, pair.runs)
+
+
+def _spread(pair: Pair) -> Effect | None:
+    """Our standard deviation over seeds by theirs, with the F interval; None where one has too few
+    seeds, does not vary, or has learned nothing."""
+    scores = [
+        [value for run in arm.done if (value := run.value("metric")) is not None]
+        for arm in (pair.ours, pair.theirs)
+    ]
+    if min(map(len, scores)) < MIN_SEEDS or learners(pair) < 2:
+        return None
+    ours, theirs = map(stats.tstd, scores)
+    if min(ours, theirs) <= 0:
+        return None
+    ratio = float(ours / theirs)
+    ends = [(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2]
+    low, high = stats.f.ppf(ends, *(len(values) - 1 for values in scores))
+    return Effect(ratio, ratio / math.sqrt(low), ratio / math.sqrt(high))

@@ -3,17 +3,16 @@
 from statistics import fmean
 
 from peftbench.analysis.estimates import Results
+from peftbench.analysis.measures import measure
 from peftbench.article.claim import (
     FASTER_TIMES,
-    MIN_SEEDS,
     MIN_TIMED_RUNS,
     OVER_SEEDS,
-    POINTS_UNIT,
     Claim,
-    Comparison,
     Verdict,
     above,
     below,
+    compare,
 )
 from peftbench.article.llama_shapes import LLAMA_7B
 from peftbench.article.pairs import (
@@ -22,7 +21,9 @@ from peftbench.article.pairs import (
     compare_quality,
     exact,
     lack,
+    less,
     mean_ratio,
+    most_seeds,
     pairs,
 )
 from peftbench.wording import Words
@@ -32,12 +33,22 @@ LOSS_POINTS = 0.01  # of the primary metric: the most that is called almost no l
 EQUAL_COSTS = (*SHAPE, "dropout")  # settings that bytes and seconds depend on
 
 
+FA1 = Claim(
+    id="FA1",
+    text=Words("LoRA-FA needs less memory than LoRA", "LoRA-FA 比 LoRA 更省显存"),
+    unit=Words("peak bytes, LoRA-FA / LoRA", "峰值字节之比,LoRA-FA / LoRA"),
+    rule=Words(
+        "Peak bytes of a training step at most {0} times LoRA's at every shared seed, at equal"
+        " rank, targets, dropout, batch and dtype.",
+        "在秩、目标层、dropout、批大小与数据类型相同时,"
+        "每个共同种子下训练步的峰值字节至多为 LoRA 的 {0} 倍。",
+    ).format(MEMORY_TIMES),
+)
+
+
 def needs_less_memory(results: Results) -> Verdict:
     candidates = pairs(results.costs, "lora-fa", "lora", EQUAL_COSTS)
-    comparisons: list[Comparison] = []
-    for pair in candidates:
-        if peak := exact(pair.ratios("peak_bytes")):
-            comparisons.append(Comparison(below(peak, MEMORY_TIMES), peak, pair.runs))
+    peaks = ((pair.runs, exact(pair.ratios("peak_bytes"))) for pair in candidates)
     method, cast = LLAMA_7B.kept(), LLAMA_7B.kept_cast()
     closed_form = Words(
         "records hold neither the layers' sizes nor the tokens at the peak, so that the closed form"
@@ -53,48 +64,17 @@ def needs_less_memory(results: Results) -> Verdict:
     shares = [share for pair in candidates if (share := _activations_share(pair)) is not None]
     measured = [activations.format(fmean(shares))] if shares else []
     note = Words.joined([*measured, closed_form])
-    return FA1.verdict(comparisons, lack(candidates, "lora-fa", "lora"), note)
+    comparisons = compare(peaks, below, MEMORY_TIMES)
+    return FA1.verdict(comparisons, lack(candidates, "lora-fa", "lora", 1), note)
 
 
 def _activations_share(pair: Pair) -> float | None:
     """How much of the bytes that LoRA-FA saves is activations; None where it saves none."""
-    gaps = [
-        (theirs.peak_bytes - ours.peak_bytes, other.activations - own.activations)
-        for run, reference in pair.by_seed
-        if (ours := run.record.footprint) and (theirs := reference.record.footprint)
-        for own, other in [(ours.peak_parts, theirs.peak_parts)]
-    ]
-    saved, activations = (sum(gap[part] for gap in gaps) for part in (0, 1))
-    return activations / saved if saved > 0 else None
-
-
-FA1 = Claim(
-    id="FA1",
-    text=Words("LoRA-FA needs less memory than LoRA", "LoRA-FA 比 LoRA 更省显存"),
-    unit=Words("peak bytes, LoRA-FA / LoRA", "峰值字节之比,LoRA-FA / LoRA"),
-    rule=Words(
-        "Peak bytes of a training step at most {0} times LoRA's at every shared seed, at equal"
-        " rank, targets, dropout, batch and dtype.",
-        "在秩、目标层、dropout、批大小与数据类型相同时,"
-        "每个共同种子下训练步的峰值字节至多为 LoRA 的 {0} 倍。",
-    ).format(MEMORY_TIMES),
-    judge=needs_less_memory,
-)
-
-
-def trains_faster(results: Results) -> Verdict:
-    candidates = pairs(results.costs, "lora-fa", "lora", EQUAL_COSTS, runs=lambda arm: arm.timed)
-    comparisons: list[Comparison] = []
-    for pair in candidates:
-        if ratio := mean_ratio(pair.ratios("tokens_per_second"), MIN_TIMED_RUNS):
-            comparisons.append(Comparison(above(ratio, FASTER_TIMES), ratio, pair.runs))
-    missing = Words(
-        "it takes {0} seeds of which both lora-fa and lora have a timed run on one device, and"
-        " there are at most {1}",
-        "需要 lora-fa 与 lora 在同一设备上共有 {0} 个有效计时的种子,目前最多 {1} 个",
+    saved, activations = (
+        sum(less(measure(lora, name), measure(ours, name)) or 0 for ours, lora in pair.by_seed)
+        for name in ("peak_bytes", "peak.activations")
     )
-    most = max((pair.seeds for pair in candidates), default=0)
-    return FA2.verdict(comparisons, missing.format(MIN_TIMED_RUNS, most))
+    return activations / saved if saved > 0 else None
 
 
 FA2 = Claim(
@@ -106,23 +86,35 @@ FA2 = Claim(
         " equal as in FA1.",
         "每秒词元数至少为 LoRA 的 {0} 倍,至少 {1} 个共同种子,设置同 FA1。",
     ).format(FASTER_TIMES, MIN_TIMED_RUNS),
-    judge=trains_faster,
 )
 
 
-def loses_almost_no_quality(results: Results) -> Verdict:
-    candidates = pairs(results.final, "lora-fa", "lora", SHAPE)
-    comparisons = [one for _, one in compare_quality(results, candidates, -LOSS_POINTS)]
-    return FA3.verdict(comparisons, lack(candidates, "lora-fa", "lora", MIN_SEEDS))
+def trains_faster(results: Results) -> Verdict:
+    candidates = pairs(results.costs, "lora-fa", "lora", EQUAL_COSTS, runs=lambda arm: arm.timed)
+    speeds = (
+        (pair.runs, mean_ratio(pair.ratios("tokens_per_second"), MIN_TIMED_RUNS))
+        for pair in candidates
+    )
+    missing = Words(
+        "It takes {0} seeds of which both lora-fa and lora have a timed run on one device, and"
+        " there are at most {1}",
+        "需要 lora-fa 与 lora 在同一设备上共有 {0} 个有效计时的种子,目前最多 {1} 个",
+    )
+    lacking = missing.format(MIN_TIMED_RUNS, most_seeds(candidates))
+    return FA2.verdict(compare(speeds, above, FASTER_TIMES), lacking)
 
 
 FA3 = Claim(
     id="FA3",
     text=Words("LoRA-FA loses almost no quality", "LoRA-FA 几乎不损失效果"),
-    unit=POINTS_UNIT,
     rule=Words(
         "Metric at most {0} below LoRA's, at equal rank and targets, {1}.",
         "秩与目标层相同时,主指标至多比 LoRA 低 {0},{1}。",
     ).format(LOSS_POINTS, OVER_SEEDS),
-    judge=loses_almost_no_quality,
 )
+
+
+def loses_almost_no_quality(results: Results) -> Verdict:
+    candidates = pairs(results.final, "lora-fa", "lora", SHAPE)
+    comparisons = compare_quality(results, candidates, -LOSS_POINTS)
+    return FA3.verdict(comparisons, lack(candidates, "lora-fa", "lora"))

@@ -1,59 +1,21 @@
 """LoRA+ against LoRA: convergence (P1), final metrics (P2)."""
 
-from collections.abc import Sequence
-
 from peftbench.analysis.blocks import Run
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.loss_curves import TAIL, curve, steps_to_reach
 from peftbench.article.claim import (
     FASTER_TIMES,
     GAIN_POINTS,
-    MIN_SEEDS,
     OVER_SEEDS,
-    POINTS_UNIT,
     Claim,
-    Comparison,
     Verdict,
     above,
+    compare,
 )
-from peftbench.article.pairs import (
-    Pair,
-    compare_quality,
-    equally_tuned,
-    lack,
-    mean_ratio,
-    pairs,
-    sound,
-)
+from peftbench.article.pairs import Pair, compare_quality, lack, mean_ratio, pairs, sound, trials
 from peftbench.wording import Words
 
 SEVERAL_TASKS = 2  # the least that are called several benchmarks
-
-
-def converges_faster(results: Results) -> Verdict:
-    candidates = pairs(results.final, "lora+", "lora")
-    tuned = equally_tuned(candidates)
-    comparisons: list[Comparison] = []
-    for pair in sound(tuned):
-        if speed := mean_ratio(_speed(*runs) for runs in pair.by_seed):
-            comparisons.append(Comparison(above(speed, FASTER_TIMES), speed, pair.runs))
-    return P1.verdict(comparisons, _lack(candidates, tuned))
-
-
-def _speed(ours: Run, theirs: Run) -> float | None:
-    """The steps after which LoRA reaches its final loss, by those after which LoRA+ does."""
-    plus, lora = curve(ours, "train_loss"), curve(theirs, "train_loss")
-    own, reached = steps_to_reach(lora, lora), steps_to_reach(plus, lora)
-    return own.steps / reached.steps if own and reached else None
-
-
-def _lack(candidates: Sequence[Pair], tuned: Sequence[Pair]) -> Words:
-    if candidates and not tuned:
-        return Words(
-            "no block has both methods tuned with equally many trials",
-            "没有两种方法以相同试验次数调参的分组",
-        )
-    return lack(tuned, "lora+", "lora", MIN_SEEDS)
 
 
 P1 = Claim(
@@ -69,22 +31,39 @@ P1 = Claim(
         "训练损失(按曲线 {0:.0%} 平滑)达到 LoRA 末值所需步数(未达到则计为末步加一):"
         "LoRA 至少为 {1} 倍;两者调参试验次数、步数与批大小相同,{2}。",
     ).format(TAIL, FASTER_TIMES, OVER_SEEDS),
-    judge=converges_faster,
 )
 
 
-def ends_higher_on_several_benchmarks(results: Results) -> Verdict:
+def converges_faster(results: Results) -> Verdict:
+    tuned, missing = _equally_tuned(results)
+    speeds = (
+        (pair.runs, mean_ratio(_speed(*runs) for runs in pair.by_seed)) for pair in sound(tuned)
+    )
+    comparisons = compare(speeds, above, FASTER_TIMES)
+    return P1.verdict(comparisons, missing)
+
+
+def _speed(ours: Run, theirs: Run) -> float | None:
+    """The steps after which LoRA reaches its final loss, by those after which LoRA+ does."""
+    plus, lora = curve(ours, "train_loss"), curve(theirs, "train_loss")
+    own, reached = steps_to_reach(lora, lora), steps_to_reach(plus, lora)
+    return own.steps / reached.steps if own and reached else None
+
+
+def _equally_tuned(results: Results) -> tuple[list[Pair], Words]:
+    """The pairs whose arms were both tuned, with equally many trials; and what is missing where
+    none of them can be judged."""
     candidates = pairs(results.final, "lora+", "lora")
-    tuned = equally_tuned(candidates)
-    judged = compare_quality(results, tuned, GAIN_POINTS)
-    tasks = {pair.block.question.task for pair, _ in judged}
-    enough = len(tasks) >= SEVERAL_TASKS
-    few = Words("it takes {0} tasks, and there is {1}", "需要 {0} 个任务,目前 {1} 个")
-    return P2.verdict(
-        [one for _, one in judged],
-        _lack(candidates, tuned),
-        None if enough else few.format(SEVERAL_TASKS, len(tasks)),
-        enough=enough,
+    tuned = [
+        pair
+        for pair in candidates
+        if trials(pair.ours) and trials(pair.ours) == trials(pair.theirs)
+    ]
+    if tuned or not candidates:
+        return tuned, lack(tuned, "lora+", "lora")
+    return tuned, Words(
+        "No block has both methods tuned with equally many trials",
+        "没有两种方法以相同试验次数调参的分组",
     )
 
 
@@ -93,11 +72,23 @@ P2 = Claim(
     text=Words(
         "LoRA+ ends with higher metrics on several benchmarks", "LoRA+ 在多个基准上最终指标更高"
     ),
-    unit=POINTS_UNIT,
     rule=Words(
         "Metric at least {0} above LoRA's, both tuned with equally many trials, on at least {1}"
         " tasks, {2}.",
         "两者调参试验次数相同时,主指标至少比 LoRA 高 {0},至少 {1} 个任务,{2}。",
     ).format(GAIN_POINTS, SEVERAL_TASKS, OVER_SEEDS),
-    judge=ends_higher_on_several_benchmarks,
 )
+
+
+def ends_higher_on_several_benchmarks(results: Results) -> Verdict:
+    tuned, missing = _equally_tuned(results)
+    comparisons = compare_quality(results, tuned, GAIN_POINTS)
+    tasks = {run.record.spec.task for one in comparisons for run in one.runs}
+    enough = len(tasks) >= SEVERAL_TASKS
+    few = Words("it takes {0} tasks, and there is {1}", "需要 {0} 个任务,目前 {1} 个")
+    return P2.verdict(
+        comparisons,
+        missing,
+        None if enough else few.format(SEVERAL_TASKS, len(tasks)),
+        enough=enough,
+    )

@@ -11,7 +11,7 @@ from peftbench.analysis.blocks import Arm, Block, Run
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import student_interval
 from peftbench.analysis.measures import measure, seed_ratios
-from peftbench.article.claim import MIN_SEEDS, Comparison, Effect, above
+from peftbench.article.claim import MIN_SEEDS, Comparison, Effect, above, bounded, compare, pooled
 from peftbench.wording import Words
 
 VARIANTS = ("lora-fa", "vera", "delta-lora", "lora+")
@@ -49,6 +49,18 @@ def on_test(blocks: Iterable[Block]) -> list[Block]:
     return [block for block in blocks if block.question.split == "test"]
 
 
+def runs_of(
+    blocks: Iterable[Block],
+    method: str,
+    runs: Callable[[Arm], Iterable[Run]] = lambda arm: arm.done,
+) -> list[list[Run]]:
+    """A method's runs on test, by block. runs: those of an arm that count."""
+    return [
+        [run for arm in block.arms if arm.method == method for run in runs(arm)]
+        for block in on_test(blocks)
+    ]
+
+
 def pairs(
     blocks: Iterable[Block],
     method: str,
@@ -64,46 +76,35 @@ def pairs(
     more shared seeds, then the order of the block. No score has a part in the choice. runs: those
     of an arm that may be compared; usable: what else the settings of the two must fulfil.
     """
-    best = [_best(block, method, reference, same, runs, usable) for block in on_test(blocks)]
-    return [pair for pair in best if pair]
-
-
-def _best(
-    block: Block,
-    method: str,
-    reference: str,
-    same: Sequence[str],
-    runs: Callable[[Arm], Iterable[Run]],
-    usable: Callable[[Settings, Settings], bool],
-) -> Pair | None:
-    ours, theirs = (
-        [Arm(arm.label, tuple(runs(arm))) for arm in block.arms if arm.method == name]
-        for name in (method, reference)
-    )
-    candidates = [
-        _shared(block, one, other)
-        for one in ours
-        for other in theirs
-        if one.runs and other.runs
-        if all(one.settings.get(name) == other.settings.get(name) for name in same)
-        if usable(one.settings, other.settings)
-    ]
-    return max((pair for pair in candidates if pair.seeds), key=_rank, default=None)
+    best: list[Pair] = []
+    for block in on_test(blocks):
+        candidates = [
+            pair
+            for ours in block.arms
+            for theirs in block.arms
+            if (ours.method, theirs.method) == (method, reference)
+            and all(ours.settings.get(name) == theirs.settings.get(name) for name in same)
+            and usable(ours.settings, theirs.settings)
+            and (pair := _shared(block, ours, theirs, runs)).seeds
+        ]
+        if candidates:
+            best.append(max(candidates, key=_rank))
+    return best
 
 
 def _rank(pair: Pair) -> tuple[int, int, int]:
     ours, theirs = pair.ours.settings, pair.theirs.settings
     tuned = sum(trials(arm) is not None for arm in (pair.ours, pair.theirs))
-    equal = sum(name in theirs and ours[name] == theirs[name] for name in ours)
+    equal = sum(name in theirs and theirs[name] == value for name, value in ours.items())
     return tuned, equal, pair.seeds
 
 
-def _shared(block: Block, ours: Arm, theirs: Arm) -> Pair:
+def _shared(block: Block, ours: Arm, theirs: Arm, runs: Callable[[Arm], Iterable[Run]]) -> Pair:
     """The seeds that both arms ran, on the same examples where those are known."""
-    by_seed = {run.seed: run for run in theirs.runs}
+    by_seed = {run.seed: run for run in runs(theirs)}
     both = [
         (run, other)
-        for run in ours.runs
+        for run in runs(ours)
         if (other := by_seed.get(run.seed)) and _same_examples(run, other)
     ]
     mine, others = (tuple(runs[side] for runs in both) for side in (0, 1))
@@ -121,19 +122,6 @@ def trials(arm: Arm) -> int | None:
     return counts.pop() if len(counts) == 1 else None
 
 
-def equally_tuned(candidates: Iterable[Pair]) -> list[Pair]:
-    """The pairs whose arms were both tuned, with equally many trials."""
-    return [
-        pair
-        for pair in candidates
-        if (count := trials(pair.ours)) is not None and count == trials(pair.theirs)
-    ]
-
-
-def metric(run: Run) -> float | None:
-    return run.value("metric")
-
-
 def learned(block: Block, arm: Arm) -> bool:
     """Whether an arm scores above the frozen model: paired interval over MIN_SEEDS seeds or more,
     all of it above zero.
@@ -143,48 +131,45 @@ def learned(block: Block, arm: Arm) -> bool:
     floor = block.first("frozen")
     if floor is None:
         return False
-    pair = _shared(block, Arm(arm.label, arm.done), Arm(floor.label, floor.done))
-    gain = mean(less(metric(run), metric(other)) for run, other in pair.by_seed)
+    pair = _shared(block, arm, floor, lambda arm: arm.done)
+    gain = mean(less(run.value("metric"), other.value("metric")) for run, other in pair.by_seed)
     return gain is not None and gain.low > 0
 
 
-def both_learned(pair: Pair) -> bool:
-    return learned(pair.block, pair.ours) and learned(pair.block, pair.theirs)
+def learners(pair: Pair) -> int:
+    """How many of the two arms learned something."""
+    return learned(pair.block, pair.ours) + learned(pair.block, pair.theirs)
 
 
-def sound(candidates: Iterable[Pair]) -> list[Pair]:
-    """The pairs with enough seeds of which one arm at least learned something."""
-    return [
-        pair
-        for pair in candidates
-        if pair.seeds >= MIN_SEEDS
-        and (learned(pair.block, pair.ours) or learned(pair.block, pair.theirs))
-    ]
+def sound(candidates: Iterable[Pair], least: int = 1) -> list[Pair]:
+    """The pairs with enough seeds of which `least` arms learned something."""
+    return [pair for pair in candidates if pair.seeds >= MIN_SEEDS and learners(pair) >= least]
+
+
+# -- comparisons -------------------------------------------------------------------------------
 
 
 def compare_quality(
     results: Results, candidates: Iterable[Pair], margin: float
-) -> list[tuple[Pair, Comparison]]:
-    """Whether the primary metric is at least `margin` above the other's, pair by pair, with
-    intervals over seeds and examples; sound pairs with a known interval only."""
-    judged: list[tuple[Pair, Comparison]] = []
-    for pair in sound(candidates):
-        differences = results.differences(pair.block, pair.theirs, "metric", [pair.ours])
-        difference = differences[pair.ours]
-        if difference.difference is not None and (interval := difference.interval):
-            effect = Effect(difference.difference, interval.low, interval.high)
-            judged.append((pair, Comparison(above(effect, margin), effect, pair.runs)))
-    return judged
+) -> list[Comparison]:
+    """Whether the primary metric is at least `margin` above the other's, for sound pairs."""
+    gains = ((pair.runs, gain(results, pair)) for pair in sound(candidates))
+    return compare(gains, above, margin)
 
 
-# -- effects -----------------------------------------------------------------------------------
+def gain(results: Results, pair: Pair) -> Effect | None:
+    """How far our primary metric is above theirs, with its interval over seeds and examples."""
+    difference = results.differences(pair.block, pair.theirs, "metric", [pair.ours])[pair.ours]
+    if difference.difference is None or difference.interval is None:
+        return None
+    return Effect(difference.difference, difference.interval.low, difference.interval.high)
 
 
 def mean(values: Iterable[float | None], least: int = MIN_SEEDS) -> Effect | None:
     """The mean over seeds with Student's interval; None with fewer than `least` known values."""
     numbers = np.array([value for value in values if value is not None])
     interval = student_interval(numbers) if len(numbers) >= least else None
-    return interval and _between(float(numbers.mean()), *interval)
+    return interval and bounded(float(numbers.mean()), *interval)
 
 
 def mean_ratio(ratios: Iterable[float | None], least: int = MIN_SEEDS) -> Effect | None:
@@ -193,48 +178,44 @@ def mean_ratio(ratios: Iterable[float | None], least: int = MIN_SEEDS) -> Effect
     return logs and Effect(*map(math.exp, logs))
 
 
+def exact(values: Iterable[float | None]) -> Effect | None:
+    """What is counted and not estimated: mean, least and greatest; None if nothing is known."""
+    return pooled([Effect(value, value, value) for value in values if value is not None])
+
+
 def less(value: float | None, other: float | None) -> float | None:
     """The difference of what is known."""
     return None if value is None or other is None else value - other
 
 
-def exact(values: Iterable[float | None]) -> Effect | None:
-    """What is counted and not estimated: mean, least and greatest; None if nothing is known."""
-    numbers = [value for value in values if value is not None]
-    if not numbers:
-        return None
-    return _between(sum(numbers) / len(numbers), min(numbers), max(numbers))
-
-
-def _between(value: float, low: float, high: float) -> Effect:
-    """An effect whose value rounding has not put outside its interval."""
-    return Effect(min(max(value, low), high), low, high)
-
-
 # -- what is missing ---------------------------------------------------------------------------
 
 
+def most_seeds(candidates: Iterable[Pair]) -> int:
+    return max((pair.seeds for pair in candidates), default=0)
+
+
 def lack(
-    candidates: Sequence[Pair], ours: str | Words, theirs: str, need: int | None = None
+    candidates: Sequence[Pair], ours: str | Words, theirs: str, need: int = MIN_SEEDS
 ) -> Words:
-    """Why no pair can be judged; need: the seeds that a rule asks for."""
-    most = max((pair.seeds for pair in candidates), default=0)
+    """Why no pair can be judged; need: the seeds that a rule asks for, 1 for what is counted."""
+    most = most_seeds(candidates)
     if not most:
         text = Words(
-            "no runs of {0} and {1} on a test split are done and comparable",
+            "No runs of {0} and {1} on a test split are done and comparable",
             "没有 {0} 与 {1} 在测试集上已完成且可比的运行",
         )
-    elif need and most < need:
+    elif most < need:
         text = Words(
-            "it takes {2} seeds that both {0} and {1} have, and there are at most {3}",
+            "It takes {2} seeds that both {0} and {1} have, and there are at most {3}",
             "需要 {0} 与 {1} 共有 {2} 个种子,目前最多 {3} 个",
         )
     elif need == MIN_SEEDS:
         text = Words(
-            "in no block with enough seeds do {0} and {1} score above the frozen model as the rule"
+            "In no block with enough seeds do {0} and {1} score above the frozen model as the rule"
             " asks and differ by a known interval",
             "种子足够的分组中,{0} 与 {1} 未按规则要求胜过冻结模型,或其差异没有可知的区间",
         )
     else:
-        text = Words("the records lack the numbers", "记录中缺少所需数值")
+        text = Words("The records lack the numbers", "记录中缺少所需数值")
     return text.format(ours, theirs, need, most)

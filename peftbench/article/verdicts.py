@@ -4,26 +4,31 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from peftbench.analysis.blocks import Run
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import CONFIDENCE
-from peftbench.article.claim import Claim, Decision, Effect, Verdict
-from peftbench.article.delta_lora import D1, D2
-from peftbench.article.full_fine_tuning import F1, F2, F3
-from peftbench.article.lora import L1, L2, L3, L4
-from peftbench.article.lora_fa import FA1, FA2, FA3
-from peftbench.article.lora_plus import P1, P2
-from peftbench.article.vera import V1, V2, V3
+from peftbench.article import delta_lora, full_fine_tuning, lora, lora_fa, lora_plus, vera
+from peftbench.article.claim import Decision, Effect, Verdict
 from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.wording import NONE, Lang, Words, significant
 
-CLAIMS: tuple[Claim, ...] = (
-    *(F1, F2, F3),
-    *(L1, L2, L3, L4),
-    *(FA1, FA2, FA3),
-    *(V1, V2, V3),
-    *(D1, D2),
-    *(P1, P2),
+JUDGES = (
+    full_fine_tuning.needs_hundreds_of_gigabytes,
+    full_fine_tuning.peft_comes_close_with_a_tiny_part,
+    full_fine_tuning.weights_are_low_dimensional,
+    lora.trains_few_parameters,
+    lora.merged_has_no_latency,
+    lora.adapter_takes_a_few_megabytes,
+    lora.is_most_stable,
+    lora_fa.needs_less_memory,
+    lora_fa.trains_faster,
+    lora_fa.loses_almost_no_quality,
+    vera.trains_very_few_parameters,
+    vera.overfits_less,
+    vera.excels_with_few_samples,
+    delta_lora.is_better_on_maths_and_code,
+    delta_lora.grows_the_model_a_little,
+    lora_plus.converges_faster,
+    lora_plus.ends_higher_on_several_benchmarks,
 )
 RULES = Words(
     "Rules, fixed before the runs. A comparison is one pair of arms in one block: same model, task,"
@@ -53,55 +58,45 @@ HEADER = (
     Words("unit", "单位"),
     Words("runs", "运行数"),
 )
-DECISIONS: dict[Decision, Words] = {
-    "supported": Words("supported", "成立"),
-    "refuted": Words("refuted", "被反驳"),
-    "undecided": Words("undecided", "未定"),
-}
+CHINESE: dict[Decision, str] = {"supported": "成立", "refuted": "被反驳", "undecided": "未定"}
 NOTE = Words("{0}: {1} Rule: {2}", "{0}: {1}规则:{2}")
 
 
 def verdicts(results: Results) -> list[Verdict]:
     """A verdict for each of the article's claims, in its order."""
-    return [claim.judge(results) for claim in CLAIMS]
+    return [judge(results) for judge in JUDGES]
 
 
 @dataclass(frozen=True)
 class Verdicts(AbstractTable):
-    """The table of verdicts. repeated: run ids that several devices of the store have."""
+    """The table of verdicts."""
 
-    verdicts: tuple[Verdict, ...]
-    repeated: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, results: Results) -> "Verdicts":
-        devices = Counter(record.run_id for record in results.records)
-        repeated = frozenset(run_id for run_id, count in devices.items() if count > 1)
-        return cls(tuple(verdicts(results)), repeated)
+    results: Results
 
     def sheet(self, lang: Lang) -> Sheet:
+        judged = verdicts(self.results)
         rows = [
             [
                 verdict.claim.id,
                 verdict.claim.text[lang],
-                DECISIONS[verdict.decision][lang],
+                Words(verdict.decision, CHINESE[verdict.decision])[lang],
                 _effect(verdict.effect),
                 verdict.claim.unit[lang],
-                str(len(verdict.runs)) if verdict.runs else NONE,
+                str(len(verdict.runs) or NONE),
             ]
-            for verdict in self.verdicts
+            for verdict in judged
         ]
         notes = [
             NOTE.format(verdict.claim.id, verdict.reason, verdict.claim.rule)[lang]
-            for verdict in self.verdicts
+            for verdict in judged
         ]
-        words = frozenset({0, 1, 2, 3, 4})
-        wrapped = {1: 0.34, 3: 0.2, 4: 0.2}
         header = [name[lang] for name in HEADER]
-        section = Section("", "", header, rows, words, notes=notes, wrapped=wrapped)
+        wrapped = {1: 0.34, 3: 0.2, 4: 0.2}
+        section = Section("", "", header, rows, frozenset(range(5)), notes=notes, wrapped=wrapped)
         return Sheet([section], RULES[lang], "")
 
     def rows(self) -> list[dict[str, Any]]:
+        devices = Counter(record.run_id for record in self.results.records)
         return [
             {
                 "claim": verdict.claim.id,
@@ -113,15 +108,13 @@ class Verdicts(AbstractTable):
                 "unit": verdict.claim.unit.en,
                 "rule": verdict.claim.rule.en,
                 "reason": verdict.reason.en,
-                "run_ids": [self._run_id(run) for run in verdict.runs],
+                "run_ids": [  # keys where several devices have a run of that id
+                    run.key if devices[run.record.run_id] > 1 else run.record.run_id
+                    for run in verdict.runs
+                ],
             }
-            for verdict in self.verdicts
+            for verdict in verdicts(self.results)
         ]
-
-    def _run_id(self, run: Run) -> str:
-        """The run's id; its key where several devices have a run of that id."""
-        run_id = run.record.run_id
-        return run.key if run_id in self.repeated else run_id
 
 
 def _effect(effect: Effect | None) -> str:

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import Any
 
 from peftbench.analysis.blocks import METHOD_ORDER, Arm, Block, Run, Value, facts
-from peftbench.analysis.estimates import BETTER, Estimate
+from peftbench.analysis.estimates import Estimate
 from peftbench.analysis.measures import mean, trained_share
-from peftbench.figures.style import COLOURS, OTHER_COLOUR, style
+from peftbench.figures.style import style
 from peftbench.markup import Sheet
-from peftbench.tables.comparison import ComparedArm, ComparedBlock, Comparison
+from peftbench.tables.comparison import ComparedArm, Comparison
 from peftbench.wording import count, decimal, mebibytes, per_cent, size
 
 # What the plot can lay out from left to right, and how it writes a value: measures, in words.
@@ -29,60 +29,39 @@ COSTS = {
 class Table:
     """A block of arms that may be compared."""
 
-    compared: ComparedBlock
+    block: Block
+    rows: Sequence[ComparedArm]
     notes: Sequence[str]
-
-    @property
-    def block(self) -> Block:
-        return self.compared.block
-
-    @property
-    def rows(self) -> tuple[ComparedArm, ...]:
-        return self.compared.rows
 
     @property
     def primary(self) -> str:
         return self.block.primary.replace("_", " ")
 
     @property
-    def circumstances(self) -> list[str]:
-        return list(facts(self.block).values())
-
-    @property
     def failures(self) -> list[Run]:
         """Runs that are not done, but for those that a search ended early."""
         return [run for run in self.block.runs if run.record.status not in ("done", "pruned")]
 
-    @property
-    def wide(self) -> dict[Value, bool]:
-        """Which scores have an interval in any row."""
-        return {name: any(_ends(row.estimate(name)) for row in self.rows) for name in BETTER}
+    def wide(self, name: Value) -> bool:
+        """Whether a score has an interval in any row."""
+        return any(_ends(row.estimate(name)) for row in self.rows)
 
     @cached_property
     def scale(self) -> tuple[float, float]:
         """The lowest and the highest score of any seed."""
-        scores = [score for arm in self.block.arms for score in _scores(arm.done)]
-        return (min(scores), max(scores)) if scores else (0.0, 0.0)
-
-    def strip(self, row: ComparedArm) -> dict[str, Any]:
-        """Where an arm's seeds, their mean and its interval lie on the scale that all arms of the
-        table share, from 0 to 100."""
-        mean, ends = row.metric and row.metric.mean, _ends(row.metric)
-        return {
-            "seeds": [position(score, self.scale) for score in _scores(row.arm.done)],
-            "mean": None if mean is None else position(mean, self.scale),
-            "interval": ends and [position(end, self.scale) for end in ends],
-        }
+        all_scores = [score for arm in self.block.arms for score in scores(arm)]
+        return (min(all_scores), max(all_scores)) if all_scores else (0.0, 0.0)
 
     def panel(self, costs: Block) -> dict[str, Any]:
         """What the plot needs to set what each arm reaches, wherever its seeds were done, against
         what it costs in one place."""
-        pairs = [(row, costs.same_settings(row.arm)) for row in self.rows]
         return {
             "device": str(costs.place),
             "note": "; ".join(text for name, text in facts(costs).items() if name != "model"),
             "primary": self.primary,
-            "arms": [_point(row, own) for row, own in pairs if own],
+            "arms": [
+                _point(row, own) for row in self.rows if (own := costs.same_settings(row.arm))
+            ],
         }
 
 
@@ -90,18 +69,13 @@ def tables(comparison: Comparison, sheet: Sheet) -> list[Table]:
     """The blocks of a comparison, those that are scored on test examples first, each with the notes
     of its section."""
     pairs = zip(comparison.blocks, sheet.sections, strict=True)
-    unsorted = [Table(compared, section.notes) for compared, section in pairs]
+    unsorted = [Table(compared.block, compared.rows, section.notes) for compared, section in pairs]
     return sorted(unsorted, key=lambda table: table.block.question.split != "test")
 
 
-def _scores(runs: Sequence[Run]) -> list[float]:
-    values = [run.value("metric") for run in runs]
-    return sorted(value for value in values if value is not None)
-
-
-def _ends(estimate: Estimate | None) -> tuple[float, float] | None:
-    interval = estimate and estimate.interval
-    return (interval.low, interval.high) if interval else None
+def scores(arm: Arm) -> list[float]:
+    """Of its seeds, in order."""
+    return sorted(value for run in arm.done if (value := run.value("metric")) is not None)
 
 
 def position(value: float, scale: tuple[float, float]) -> float:
@@ -126,71 +100,48 @@ def _point(row: ComparedArm, costs: Arm) -> dict[str, Any]:
     }
 
 
-# -- cells -------------------------------------------------------------------------------------
+def _ends(estimate: Estimate | None) -> tuple[float, float] | None:
+    interval = estimate and estimate.interval
+    return (interval.low, interval.high) if interval else None
 
 
-class Cell(NamedTuple):
-    """What a cell is sorted by, and what it says."""
-
-    value: float | None
-    text: str
+# -- columns, colours and marks ----------------------------------------------------------------
 
 
-def _seeds(row: ComparedArm) -> Cell:
-    done, runs = len(row.arm.done), len(row.arm.runs)
-    return Cell(done, str(done) if done == runs else f"{done} of {runs}")
-
-
-def _trials(row: ComparedArm) -> Cell:
-    return Cell(row.arm.trials, decimal(row.arm.trials, ".0f"))
-
-
-def _share(row: ComparedArm) -> Cell:
-    share = row.costs and trained_share(row.costs)
-    return Cell(share, per_cent(share))
-
-
-def _cost(name: str, text: Callable[[float | None], str]) -> Callable[[ComparedArm], Cell]:
-    def cell(row: ComparedArm) -> Cell:
-        value = row.costs and mean(row.costs, name)
-        return Cell(value, text(value))
-
-    return cell
+def _cost(name: str) -> Callable[[ComparedArm], float | None]:
+    return lambda row: row.costs and mean(row.costs, name)
 
 
 def _milliseconds(seconds: float | None) -> str:
     return decimal(None if seconds is None else 1000 * seconds, ",.1f")
 
 
-# The columns after the scores: name, the direction that a first press sorts in, an arm's cell.
-COLUMNS: list[tuple[str, str, Callable[[ComparedArm], Cell]]] = [
-    ("seeds", "descending", _seeds),
-    ("trials", "ascending", _trials),
-    ("trained", "ascending", _cost("trained_params", count)),
-    ("%", "ascending", _share),
-    ("changed", "ascending", _cost("updatable_params", count)),
-    ("peak MiB", "ascending", _cost("peak_bytes", mebibytes)),
-    ("tokens/s", "descending", _cost("tokens_per_second", lambda rate: decimal(rate, ",.0f"))),
-    ("ms/step", "ascending", _cost("step_seconds", _milliseconds)),
-    ("file", "ascending", _cost("adapter_file_bytes", size)),
+# The columns after the seeds: name, the direction that a first press sorts in, an arm's value, and
+# how that is written.
+Column = tuple[str, str, Callable[[ComparedArm], float | None], Callable[[float | None], str]]
+COLUMNS: list[Column] = [
+    ("trials", "ascending", lambda row: row.arm.trials, partial(decimal, format=".0f")),
+    ("trained", "ascending", _cost("trained_params"), count),
+    ("%", "ascending", lambda row: row.costs and trained_share(row.costs), per_cent),
+    ("changed", "ascending", _cost("updatable_params"), count),
+    ("peak MiB", "ascending", _cost("peak_bytes"), mebibytes),
+    ("tokens/s", "descending", _cost("tokens_per_second"), partial(decimal, format=",.0f")),
+    ("ms/step", "ascending", _cost("step_seconds"), _milliseconds),
+    ("file", "ascending", _cost("adapter_file_bytes"), size),
 ]
 
 
-# -- colours and marks, those of the figures -----------------------------------------------------
-
-
 def look(method: str) -> dict[str, str]:
-    """The class that gives a method its colour, and its mark."""
-    known = method in METHOD_ORDER
-    colour = f"c{METHOD_ORDER.index(method)}" if known else "cx"
-    return {"colour": colour, "mark": style(method)[1]}
+    """The class that gives a method its colour, and its mark: those of the figures."""
+    place = METHOD_ORDER.index(method) if method in METHOD_ORDER else "x"
+    return {"colour": f"c{place}", "mark": style(method)[1]}
 
 
 def colours() -> str:
-    """A rule of CSS for each method; what is black on paper is the colour of the text, so that it
-    can be seen in the dark."""
-    by_class = {look(method)["colour"]: colour for method, colour in COLOURS.items()}
+    """A rule of CSS for each method, and for all others; what is black on paper is the colour of
+    the text, so that it can be seen in the dark."""
     return "".join(
-        f".{name} {{ --c: {'var(--ink)' if colour == '#000000' else colour}; }}\n"
-        for name, colour in (by_class | {"cx": OTHER_COLOUR}).items()
+        f".{look(method)['colour']} {{ --c: {'var(--ink)' if colour == '#000000' else colour}; }}\n"
+        for method in (*METHOD_ORDER, "another")
+        for colour in [style(method)[0]]
     )

@@ -7,13 +7,14 @@ megabytes and set styles that the page's content security policy forbids.
 """
 
 import base64
+import gzip
 import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -23,32 +24,33 @@ from peftbench.analysis.blocks import (
     Place,
     Question,
     Run,
+    facts,
     labelled,
     method_order,
     quality_blocks,
 )
 from peftbench.analysis.estimates import Results
+from peftbench.article.claim import Verdict
 from peftbench.errors import InputError
-from peftbench.page.compared import COLUMNS, COSTS, colours, look, tables
-from peftbench.page.packed import CHUNK, inert, packed
+from peftbench.markup import Sheet
+from peftbench.page.compared import COLUMNS, COSTS, colours, look, position, scores, tables
+from peftbench.record import Record
 from peftbench.tables.cells import ALONE
 from peftbench.tables.comparison import Comparison
 from peftbench.wording import NONE, shortened, significant
 
-if TYPE_CHECKING:
-    from peftbench.article.claim import Verdict
-    from peftbench.markup import Sheet
-
 SCRIPTS = ("base.js", "tables.js", "plot.js", "runs.js", "print.js")
 MOST_ERROR = 300  # characters of an error in a list; its run's record has all of it
 MOST_LINKS = 24  # runs of a claim, and failures of a block, that are listed at first
+CHUNK = 100  # records that are packed together, and unpacked when one of them is looked at
+MOST_PACKED = 32_000_000  # bytes; with more than that, training curves are left in the store
 
 
 def page(
     results: Results,
     comparison: Comparison,
-    verdicts: "Sequence[Verdict]" = (),
-    closing: "Sheet | None" = None,
+    verdicts: Sequence[Verdict] = (),
+    closing: Sheet | None = None,
 ) -> str:
     """The page, as HTML. Whatever comes from a record is text there, never markup. Equal results
     make equal pages.
@@ -59,45 +61,45 @@ def page(
     sheet = comparison.sheet("en")
     compared = tables(comparison, sheet)
     blocks = _blocks([table.block for table in compared], labels)
-    devices = sorted({_device(run) for run in labels})
+    devices = sorted(set(map(_device, labels)))
     abouts = [_about(block) for block in blocks]
-    chunks, cut = packed([run.record for run in labels])
-    data = {
-        "blocks": abouts,
-        "tables": len(compared),
-        "panels": [
-            {"block": i} | table.panel(costs)
-            for i, table in enumerate(compared)
-            for costs in results.costs_of(table.block)
-        ],
-        "runs": _columns(labels, blocks, devices),
-        "devices": devices,
-        "costs": COSTS,
-        "links": MOST_LINKS,
-        "chunk": CHUNK,
-    }
+    packed, cut = _packed([run.record for run in labels])
     return _rendered(
-        data=inert(data),
-        packed=inert(chunks),
-        claims=inert([[run.key for run in verdict.runs] for verdict in verdicts]),
+        data={
+            "blocks": abouts,
+            "tables": len(compared),
+            "panels": [
+                {"block": i} | table.panel(costs)
+                for i, table in enumerate(compared)
+                for costs in results.costs_of(table.block)
+            ],
+            "runs": _columns(labels, blocks, devices),
+            "devices": devices,
+            "costs": COSTS,
+            "links": MOST_LINKS,
+            "chunk": CHUNK,
+        },
+        packed=packed,
+        cut=cut,
         facts=_facts(labels, devices),
         filters={
-            **{name: sorted({about[name] for about in abouts}) for name in ("task", "model")},
+            "task": sorted({about["task"] for about in abouts}),
+            "model": sorted({about["model"] for about in abouts}),
             "device": devices,
             "split": sorted({about["split"] for about in abouts}),
         },
         tables=compared,
+        facts_of=facts,
+        scores=scores,
+        position=position,
         columns=COLUMNS,
-        methods=_methods(labels),
         look=look,
-        costs=COSTS,
         verdicts=verdicts,
+        claims=[[run.key for run in verdict.runs] for verdict in verdicts],
         tally=Counter(verdict.decision for verdict in verdicts),
         closing=closing,
         comparison=comparison,
         nothing=sheet.empty,
-        links=MOST_LINKS,
-        cut=cut,
         dash=NONE,
         alone=ALONE.en,
         significant=significant,
@@ -133,9 +135,11 @@ def _rendered(**values: Any) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(_asset("page.html"))
-    parts = {"policy": "; ".join(policy), "style": Markup(style), "script": Markup(script)}
-    return template.render(**parts, **values)
+    # JSON in a <script>: `tojson` escapes what could end the element or be markup.
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return environment.from_string(_asset("page.html")).render(
+        policy="; ".join(policy), style=Markup(style), script=Markup(script), **values
+    )
 
 
 def _asset(name: str) -> str:
@@ -147,10 +151,26 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
+def _packed(records: Sequence[Record]) -> tuple[list[str], bool]:
+    """The records, a JSON line each, by gzip and base64 in chunks; and whether their curves had to
+    be left out."""
+    chunks = _chunks(records, set())
+    if sum(map(len, chunks)) <= MOST_PACKED:
+        return chunks, False
+    return _chunks(records, {"curve"}), True
+
+
+def _chunks(records: Sequence[Record], exclude: set[str]) -> list[str]:
+    lines = [record.model_dump_json(exclude=exclude) for record in records]
+    texts = ["\n".join(lines[start : start + CHUNK]) for start in range(0, len(lines), CHUNK)]
+    zipped = (gzip.compress(text.encode(), compresslevel=6, mtime=0) for text in texts)
+    return [base64.b64encode(chunk).decode() for chunk in zipped]
+
+
 # -- what the page says of runs ----------------------------------------------------------------
 
 
-def _blocks(compared: Sequence[Block], runs: Iterable[Run]) -> list[Block]:
+def _blocks(compared: Sequence[Block], runs: Collection[Run]) -> list[Block]:
     """The blocks that are compared, then those that hold nothing but trials of searches."""
     questions = {block.question for block in compared}
     others = (run for run in runs if Question.of(run.record.spec) not in questions)
@@ -185,20 +205,17 @@ def _columns(
         "primary": [record.primary.replace("_", " ") for record in records],
         "trial": [record.spec.study and record.spec.study.trial for record in records],
         "metric": [None if metric is None else round(metric, 6) for metric in metrics],
-        "error": [None if record.error is None else _error(record.error) for record in records],
+        "error": [
+            None
+            if record.error is None
+            else shortened(record.error, MOST_ERROR) or "no error was recorded"
+            for record in records
+        ],
     }
-
-
-def _error(text: str) -> str:
-    return shortened(text, MOST_ERROR) or "no error was recorded"
 
 
 def _device(run: Run) -> str:
     return str(Place.of(run.record))
-
-
-def _methods(runs: Iterable[Run]) -> list[str]:
-    return sorted({run.record.spec.method for run in runs}, key=method_order)
 
 
 def _facts(runs: Collection[Run], devices: Sequence[str]) -> dict[str, Any]:
@@ -210,7 +227,7 @@ def _facts(runs: Collection[Run], devices: Sequence[str]) -> dict[str, Any]:
         "statuses": sorted(counts.items(), key=lambda of: (of[0] != "done", -of[1], of[0])),
         "devices": devices,
         "stacks": sorted({Place.of(run.record).stack for run in runs}),
-        "methods": _methods(runs),
+        "methods": sorted({run.record.spec.method for run in runs}, key=method_order),
         "tasks": sorted({run.record.spec.task for run in runs}),
         "models": sorted({run.record.spec.model for run in runs}),
         "seeds": len({run.seed for run in runs}),

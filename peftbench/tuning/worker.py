@@ -126,9 +126,12 @@ def _all_ended(trials: Sequence[FrozenTrial]) -> bool:
 
 def _draw(trial: Trial, dimensions: Dimensions) -> Values:
     """The trial's values: those it waited with, the others drawn by its sampler."""
-    return {
-        key: trial._suggest(key, distribution(dimension)) for key, dimension in dimensions.items()
-    }
+    values: dict[str, float] = {}
+    for key, dimension in dimensions.items():
+        range = distribution(dimension)
+        suggest = trial.suggest_int if isinstance(range, IntDistribution) else trial.suggest_float
+        values[key] = suggest(key, range.low, range.high, log=range.log)  # type: ignore[arg-type]
+    return values
 
 
 def _watch(trial: Trial, before: int) -> Watch:
