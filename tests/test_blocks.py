@@ -15,16 +15,11 @@ from peftbench.analysis.blocks import (
     METHOD_ORDER,
     Block,
     Run,
-    cost_blocks,
-    counted,
-    differing,
-    facts,
-    labelled,
     method_order,
-    names,
-    quality_blocks,
 )
 from peftbench.analysis.estimates import Results
+from peftbench.analysis.grouping import cost_blocks, counted, labelled, quality_blocks
+from peftbench.analysis.labels import differing, facts, names
 from peftbench.record import CudaMemory, CudaPeaks, Footprint, Parts, Record, Spread, Timing
 from peftbench.spec import DataSpec, LimitSpec, StudyReference
 

@@ -16,10 +16,8 @@ from peftbench.analysis.blocks import (
     Run,
     Value,
     canonical,
-    cost_blocks,
-    counted,
-    quality_blocks,
 )
+from peftbench.analysis.grouping import cost_blocks, counted, quality_blocks
 from peftbench.analysis.intervals import (
     Array,
     example_weights,

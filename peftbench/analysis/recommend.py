@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from peftbench.analysis.blocks import Arm, Block, facts
+from peftbench.analysis.blocks import Arm, Block
 from peftbench.analysis.estimates import Interval, Over, Results
 from peftbench.analysis.intervals import CONFIDENCE
+from peftbench.analysis.labels import facts
 from peftbench.analysis.measures import measure
 from peftbench.wording import NONE, size
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from peftbench.analysis.blocks import METHOD_ORDER, Arm, Block, Run, Value, facts
+from peftbench.analysis.blocks import METHOD_ORDER, Arm, Block, Run, Value
 from peftbench.analysis.estimates import BETTER, Estimate
+from peftbench.analysis.labels import facts
 from peftbench.analysis.measures import mean, trained_share
 from peftbench.figures.style import COLOURS, OTHER_COLOUR, style
 from peftbench.markup import Sheet

@@ -18,16 +18,9 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from peftbench.analysis.blocks import (
-    Block,
-    Place,
-    Question,
-    Run,
-    labelled,
-    method_order,
-    quality_blocks,
-)
+from peftbench.analysis.blocks import Block, Place, Question, Run, method_order
 from peftbench.analysis.estimates import Results
+from peftbench.analysis.grouping import labelled, quality_blocks
 from peftbench.errors import InputError
 from peftbench.page.compared import COLUMNS, COSTS, colours, look, tables
 from peftbench.page.packed import CHUNK, inert, packed

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from peftbench.analysis.blocks import SPARE_LOAD, Arm, Block, Question, facts
+from peftbench.analysis.blocks import SPARE_LOAD, Arm, Block, Question
 from peftbench.analysis.estimates import Interval, Results
+from peftbench.analysis.labels import facts
 from peftbench.analysis.measures import TIMED, mean
 from peftbench.wording import Lang, Words, decimal
 

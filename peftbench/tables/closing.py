@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from peftbench.analysis.blocks import Arm, Block, names
+from peftbench.analysis.blocks import Arm, Block
 from peftbench.analysis.estimates import Difference, Results, best
+from peftbench.analysis.labels import names
 from peftbench.analysis.measures import mean
 from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.tables.cells import ALONE, REFERENCE, bracket, interval_cells, nothing
