@@ -318,7 +318,7 @@ def test_every_number_of_a_record_is_a_measure_and_has_its_value() -> None:
         assert measures.measure(run, name) == spread.median
         assert measures.measure(run, f"{name}.iqr") == spread.iqr
         assert measures.measure(run, f"{name}.n") == spread.n
-    assert set(spreads) == set(measures.SECONDS)
+    assert set(spreads) == set(measures.SPREADS)
     assert None not in {measures.measure(run, name) for name in measures.COUNTED}
 
 

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from peftbench.record import Record
@@ -24,6 +25,9 @@ class Run:
     """A record that counts, and what is asked of it."""
 
     record: Record
+
+    def __repr__(self) -> str:
+        return f"Run({self.key}, {self.record.spec.method}, seed {self.seed})"
 
     @property
     def key(self) -> str:
@@ -55,6 +59,12 @@ class Run:
         args = dict(sorted(spec.args.items()))
         return args | {f"train.{name}": value for name, value in spec.train}
 
+    @cached_property
+    def settings_key(self) -> str:
+        """What the runs of one arm have in common: equal for equal settings only."""
+        spec = self.record.spec
+        return canonical([spec.method, spec.method_version, spec.args, spec.train.model_dump()])
+
     def value(self, name: Value) -> float | None:
         """The primary metric, or nll per supervised token."""
         metric = self.record.primary if name == "metric" else "nll"
@@ -76,6 +86,9 @@ class Arm:
 
     label: str  # the method, with what tells it from other arms of that method in the block
     runs: tuple[Run, ...]  # in the order of their seeds
+
+    def __repr__(self) -> str:
+        return f"Arm({self.label}, {len(self.runs)} runs)"
 
     @property
     def spec(self) -> RunSpec:
@@ -121,9 +134,16 @@ class Question:
 
     @classmethod
     def of(cls, spec: RunSpec) -> "Question":
-        names = ("model", "task", "task_version", "split", "data")
-        shared = {name: getattr(spec.train, name) for name in ("dtype", "steps", "batch_size")}
-        return cls(**{name: getattr(spec, name) for name in names}, **shared)
+        return cls(
+            model=spec.model,
+            task=spec.task,
+            task_version=spec.task_version,
+            split=spec.split,
+            data=spec.data,
+            dtype=spec.train.dtype,
+            steps=spec.train.steps,
+            batch_size=spec.train.batch_size,
+        )
 
 
 @dataclass(frozen=True)
@@ -161,6 +181,10 @@ class Block:
     place: Place | None = None
     repeats: tuple[tuple[str, int], ...] = ()
     # (label, seed) of what was done several times with results that differ by more than rounding
+
+    def __repr__(self) -> str:
+        question, place = self.question, f", {self.place}" if self.place else ""
+        return f"Block({question.task}, {question.model}{place}, {len(self.arms)} arms)"
 
     @property
     def runs(self) -> tuple[Run, ...]:

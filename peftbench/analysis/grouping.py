@@ -9,28 +9,29 @@ from peftbench.analysis.blocks import (
     Place,
     Question,
     Run,
-    canonical,
     grouped,
     method_order,
 )
 from peftbench.analysis.labels import arm_labels
 from peftbench.record import Record
-from peftbench.spec import RunSpec, TrainSpec
+from peftbench.spec import RunSpec
 
 ROUNDING = 1e-4  # relative: results of one run that differ by more differ by more than rounding
 
-Purpose = Literal["final", "tuning"]
+Purpose = Literal["final", "tuning", "trials"]
 
 
 def counted(records: Iterable[Record], purpose: Purpose) -> list[Run]:
     """The runs that count. final: all that answer a question, so none that is a trial of a search.
-    tuning: all that were scored on valid, the trials among them."""
+    tuning: all that were scored on valid, the trials among them. trials: those of searches."""
     return [Run(record) for record in records if _counts(record.spec, purpose)]
 
 
 def _counts(spec: RunSpec, purpose: Purpose) -> bool:
+    if purpose == "tuning":
+        return spec.split == "valid"
     is_trial = spec.study is not None and spec.study.trial is not None
-    return spec.split == "valid" if purpose == "tuning" else not is_trial
+    return is_trial == (purpose == "trials")
 
 
 def quality_blocks(runs: Iterable[Run]) -> tuple[Block, ...]:
@@ -46,16 +47,15 @@ def cost_blocks(runs: Iterable[Run]) -> tuple[Block, ...]:
 
 
 def _blocks(runs: Iterable[Run], place: Callable[[Run], Place | None]) -> tuple[Block, ...]:
-    by_question = _by_question(runs)
     blocks: list[Block] = []
-    for question, members in by_question.items():
-        labels = arm_labels(grouped(members, _settings_key))
+    for question, members in _by_question(runs).items():
+        labels = _labels(members)
         for where, local in grouped(members, place).items():
             arms, repeats = [], []
-            for key, repeated in grouped(local, _settings_key).items():
-                by_seed = grouped(repeated, lambda run: run.seed)
-                arms.append(Arm(labels[key], tuple(_first(same) for same in by_seed.values())))
-                repeats += [(labels[key], seed) for seed, same in by_seed.items() if _differ(same)]
+            for repeated in grouped(local, lambda run: run.settings_key).values():
+                label, by_seed = labels[repeated[0]], grouped(repeated, lambda run: run.seed)
+                arms.append(Arm(label, tuple(_first(same) for same in by_seed.values())))
+                repeats += [(label, seed) for seed, same in by_seed.items() if _differ(same)]
             blocks.append(Block(question, tuple(arms), where, tuple(repeats)))
     return tuple(blocks)
 
@@ -65,14 +65,19 @@ def labelled(runs: Iterable[Run]) -> dict[Run, str]:
     of blocks, methods, settings and seeds."""
     labels: dict[Run, str] = {}
     for members in _by_question(runs).values():
-        arms = grouped(members, _settings_key)
-        of_arms = arm_labels(arms)
-        labels |= {run: of_arms[key] for key, same in arms.items() for run in same}
+        labels |= _labels(members)
     return labels
 
 
 def _by_question(runs: Iterable[Run]) -> dict[Question, list[Run]]:
     return grouped(sorted(runs, key=_order), lambda run: Question.of(run.record.spec))
+
+
+def _labels(runs: Iterable[Run]) -> dict[Run, str]:
+    """The label of each run's arm among the runs of one question."""
+    arms = grouped(runs, lambda run: run.settings_key)
+    labels = arm_labels(arms)
+    return {run: labels[key] for key, same in arms.items() for run in same}
 
 
 def _first(runs: Sequence[Run]) -> Run:
@@ -89,32 +94,22 @@ def _differ(runs: Sequence[Run]) -> bool:
     return False
 
 
-def _settings_key(run: Run) -> tuple[str, int, str, TrainSpec]:
-    spec = run.record.spec
-    return spec.method, spec.method_version, canonical(spec.args), spec.train
-
-
 def _order(run: Run) -> tuple[Any, ...]:
     """Where a run stands among all: by its block, its method, its settings and its seed."""
     spec = run.record.spec
-    question = [
-        spec.model,
-        spec.task,
-        spec.task_version,
-        spec.split,
-        _sortable(value for _, value in spec.data),
-    ]
-    settings = _sortable(value for _, value in [*sorted(spec.args.items()), *spec.train])
-    shared = _sortable([spec.train.dtype, spec.train.steps, spec.train.batch_size])
-    ends = (canonical(spec.args), spec.seed, run.record.run_id, run.key)
-    return (*question, shared, method_order(spec.method), spec.method_version, settings, *ends)
+    data = dict(spec.data).values()
+    question = (spec.model, spec.task, spec.task_version, spec.split, *data)
+    shared = (spec.train.dtype, spec.train.steps, spec.train.batch_size)
+    return (
+        *map(_sortable, (*question, *shared)),
+        method_order(spec.method),
+        spec.method_version,
+        [*map(_sortable, run.settings.values())],
+        (run.settings_key, spec.seed, run.record.run_id, run.key),
+    )
 
 
-def _sortable(values: Iterable[Any]) -> list[Any]:
-    return [_sortable_value(value) for value in values]
-
-
-def _sortable_value(value: Any) -> tuple[bool, float, str]:
+def _sortable(value: Any) -> tuple[bool, float, str]:
     """Numbers by size, then everything else by its text."""
     number = isinstance(value, int | float)
     return not number, value if number else 0, "" if number else str(value)

@@ -3,6 +3,7 @@ examples is a matrix product."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pandas as pd
@@ -59,9 +60,7 @@ class ByExample:
 
     def at(self, seeds: Sequence[int], ids: pd.Index) -> "ByExample":
         """The part of some seeds (their places) and ids."""
-        features = self.features[list(seeds)]
-        if not ids.equals(self.ids):
-            features = features[:, self.ids.get_indexer(ids)]
+        features = self.features[list(seeds)].take(self.ids.get_indexer(ids), 1)
         return ByExample(self.statistic, ids, features)
 
     def values(self) -> Array:
@@ -103,14 +102,14 @@ def by_example(name: str, recorded: Array, tables: Sequence[pd.DataFrame]) -> By
         ):
             return None
         of_seeds.append(features)
-    ids = of_seeds[0][0]
-    for others, _ in of_seeds[1:]:
-        ids = ids if ids.equals(others) else ids.intersection(others, sort=False)
-    aligned = [
-        features if ids.equals(own) else features[own.get_indexer(ids)]
-        for own, features in of_seeds
-    ]
+    ids = shared_ids([own for own, _ in of_seeds])
+    aligned = [features[own.get_indexer(ids)] for own, features in of_seeds]
     return ByExample(statistic, ids, np.stack(aligned)) if len(ids) else None
+
+
+def shared_ids(ids: Sequence[pd.Index]) -> pd.Index:
+    """Those that all have, in the order of the first."""
+    return reduce(lambda shared, others: shared.intersection(others, sort=False), ids)
 
 
 def _features(statistic: Statistic, table: pd.DataFrame) -> tuple[pd.Index, Array] | None:

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from peftbench.analysis.blocks import Run
 from peftbench.analysis.estimates import Results
-from peftbench.analysis.measures import run_trained_share
+from peftbench.analysis.measures import measure
 from peftbench.article.claim import (
     MIN_SEEDS,
     OVER_SEEDS,
@@ -73,7 +73,7 @@ def peft_comes_close_with_a_tiny_part(results: Results) -> Verdict:
     comparisons: list[Comparison] = []
     shares: list[float] = []
     for pair, quality in compare_quality(results, candidates, -CLOSE_POINTS):
-        if share := exact(map(run_trained_share, pair.ours.runs)):
+        if share := exact(measure(run, "trained_share") for run in pair.ours.runs):
             shares.append(share.value)
             decision = both(quality.decision, below(share, TINY_SHARE))
             comparisons.append(Comparison(decision, quality.effect, quality.runs))

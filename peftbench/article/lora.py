@@ -9,7 +9,7 @@ from scipy import stats
 from peftbench.analysis.blocks import Arm, Run, canonical, grouped
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import CONFIDENCE, rejects
-from peftbench.analysis.measures import run_trained_share
+from peftbench.analysis.measures import measure
 from peftbench.article.claim import (
     MIN_SEEDS,
     MIN_TIMED_RUNS,
@@ -48,7 +48,7 @@ def trains_few_parameters(results: Results) -> Verdict:
     arms = grouped(lora, lambda run: (run.record.spec.model, canonical(run.record.spec.args)))
     comparisons: list[Comparison] = []
     for runs in arms.values():
-        shares = (share for run in runs if (share := run_trained_share(run)) is not None)
+        shares = (share for run in runs if (share := measure(run, "trained_share")) is not None)
         if untrained := exact(1 - share for share in shares):
             decision = above(untrained, REDUCTION_SHARE)
             comparisons.append(Comparison(decision, untrained, tuple(runs)))

@@ -10,7 +10,7 @@ import numpy as np
 from peftbench.analysis.blocks import Arm, Block, Run
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import student_interval
-from peftbench.analysis.measures import measure, seed_ratios
+from peftbench.analysis.measures import seed_ratios
 from peftbench.article.claim import MIN_SEEDS, Comparison, Effect, above
 from peftbench.wording import Words
 
@@ -41,7 +41,7 @@ class Pair:
 
     def ratios(self, name: str) -> list[float]:
         """Our measure by theirs for each seed where both are known."""
-        return seed_ratios(self.ours.runs, self.theirs.runs, lambda run: measure(run, name))
+        return seed_ratios(self.ours.runs, self.theirs.runs, name)
 
 
 def on_test(blocks: Iterable[Block]) -> list[Block]:

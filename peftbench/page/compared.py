@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from peftbench.analysis.blocks import METHOD_ORDER, Arm, Block, Run, Value
 from peftbench.analysis.estimates import BETTER, Estimate
 from peftbench.analysis.labels import facts
-from peftbench.analysis.measures import mean, trained_share
+from peftbench.analysis.measures import mean
 from peftbench.figures.style import COLOURS, OTHER_COLOUR, style
 from peftbench.markup import Sheet
 from peftbench.tables.comparison import ComparedArm, ComparedBlock, Comparison
@@ -146,11 +146,6 @@ def _trials(row: ComparedArm) -> Cell:
     return Cell(row.arm.trials, decimal(row.arm.trials, ".0f"))
 
 
-def _share(row: ComparedArm) -> Cell:
-    share = row.costs and trained_share(row.costs)
-    return Cell(share, per_cent(share))
-
-
 def _cost(name: str, text: Callable[[float | None], str]) -> Callable[[ComparedArm], Cell]:
     def cell(row: ComparedArm) -> Cell:
         value = row.costs and mean(row.costs, name)
@@ -168,7 +163,7 @@ COLUMNS: list[tuple[str, str, Callable[[ComparedArm], Cell]]] = [
     ("seeds", "descending", _seeds),
     ("trials", "ascending", _trials),
     ("trained", "ascending", _cost("trained_params", count)),
-    ("%", "ascending", _share),
+    ("%", "ascending", _cost("trained_share", per_cent)),
     ("changed", "ascending", _cost("updatable_params", count)),
     ("peak MiB", "ascending", _cost("peak_bytes", mebibytes)),
     ("tokens/s", "descending", _cost("tokens_per_second", lambda rate: decimal(rate, ",.0f"))),

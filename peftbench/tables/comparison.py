@@ -6,7 +6,7 @@ from typing import Any
 
 from peftbench.analysis.blocks import Arm, Block, Value
 from peftbench.analysis.estimates import BETTER, Estimate, Results
-from peftbench.analysis.measures import MEASURES, mean, trained_share
+from peftbench.analysis.measures import MEASURES, mean
 from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.tables.cells import (
     ALONE,
@@ -122,7 +122,7 @@ def _section(compared: ComparedBlock, lang: Lang) -> Section:
             _score(row.metric),
             _score(row.nll),
             count(row.costs and mean(row.costs, "trained_params")),
-            per_cent(row.costs and trained_share(row.costs)),
+            per_cent(row.costs and mean(row.costs, "trained_share")),
             mebibytes(row.costs and mean(row.costs, "peak_bytes")),
             decimal(row.costs and mean(row.costs, "tokens_per_second"), ",.0f"),
             decimal(row.arm.trials, ".0f"),

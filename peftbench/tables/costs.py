@@ -6,7 +6,7 @@ from typing import Any
 
 from peftbench.analysis.blocks import Arm, Block, Run
 from peftbench.analysis.estimates import Results
-from peftbench.analysis.measures import PARTS, mean, measure, seed_ratios, trained_share
+from peftbench.analysis.measures import PARTS, mean, measure, seed_ratios
 from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.tables.cells import (
     ALONE,
@@ -115,12 +115,12 @@ def costs(results: Results) -> Costs:
 
 
 def _costly(block: Block) -> tuple[CostlyArm, ...]:
-    reference, speed = block.first(REFERENCE), partial(measure, name="tokens_per_second")
+    reference = block.first(REFERENCE)
     others = reference.timed if reference else ()
     return tuple(
         CostlyArm(
             arm,
-            seed_ratios(arm.timed, others, speed),
+            seed_ratios(arm.timed, others, "tokens_per_second"),
             _latencies(arm.timed, "latency.adapted"),
             _latencies(arm.timed, "latency.merged"),
         )
@@ -141,7 +141,7 @@ def _cells(row: CostlyArm) -> list[str]:
     return [
         row.arm.label,
         count(mean_of("trained_params")),
-        per_cent(trained_share(row.arm)),
+        per_cent(mean_of("trained_share")),
         count(mean_of("updatable_params")),
         size(mean_of("adapter_file_bytes")),
         mebibytes(mean_of("peak_bytes")),
@@ -156,7 +156,7 @@ def _cells(row: CostlyArm) -> list[str]:
 
 
 def _row(block: Block, row: CostlyArm) -> dict[str, Any]:
-    question, share = block.question, trained_share(row.arm)
+    question, share = block.question, mean(row.arm, "trained_share")
     return {
         **vars(block.place),
         **question_cells(question),
