@@ -52,9 +52,11 @@ def complete_mean(values: Sequence[float | None]) -> float | None:
     return fmean(numbers) if numbers and len(numbers) == len(values) else None
 
 
-def seed_ratios(runs: Iterable[Run], others: Iterable[Run], name: str) -> list[float]:
-    """A measure of runs relative to that of others of the same seed, which stand next to each other
-    in time."""
-    base = {run.seed: measure(run, name) for run in others}
+def seed_ratios(
+    runs: Iterable[Run], others: Iterable[Run], name: str, name_of_others: str = ""
+) -> list[float]:
+    """A measure of runs relative to that, or another one, of others of the same seed, which stand
+    next to each other in time."""
+    base = {run.seed: measure(run, name_of_others or name) for run in others}
     pairs = [(measure(run, name), base.get(run.seed)) for run in runs]
     return [own / other for own, other in pairs if own is not None and other]

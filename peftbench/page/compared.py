@@ -148,7 +148,7 @@ def _trials(row: ComparedArm) -> Cell:
 
 def _cost(name: str, text: Callable[[float | None], str]) -> Callable[[ComparedArm], Cell]:
     def cell(row: ComparedArm) -> Cell:
-        value = row.costs and mean(row.costs, name)
+        value = row.mean(name)
         return Cell(value, text(value))
 
     return cell

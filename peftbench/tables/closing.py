@@ -23,13 +23,13 @@ LEGEND = Words(
     "on: tasks where the paired test over the same seeds and examples says that the technique is "
     "better than each of the other four, at 5 % after Holm's correction; better, worse than LoRA "
     "on: where it says so of LoRA. Differences to LoRA: of the primary metric, positive is better, "
-    "with 95 % intervals; {best}: by more than chance, by these tests. peak, tok/s × LoRA: the "
+    "with 95 % intervals; {{best}}: by more than chance, by these tests. peak, tok/s × LoRA: the "
     "ratio of means on one device, and its range over tasks and devices. A technique with several "
     f"settings stands with its first. {ALONE.en} – means that there is none.",
     "推荐场景与“文中所述”来自文章;peft {0} 提供的接口于 {1} 读自其源代码;其余各格来自结果库。"
     "最优的任务:在相同种子与样本上的配对检验,经 Holm 校正后在 5 % 水平上优于其余四种技术中的每一种;"
     "优于、劣于 LoRA:同一检验对 LoRA 的结论。"
-    "与 LoRA 之差:主要指标之差(正值为优)及 95 % 区间;{best}:按上述检验显著。"
+    "与 LoRA 之差:主要指标之差(正值为优)及 95 % 区间;{{best}}:按上述检验显著。"
     "峰值内存、速度相对 LoRA:同一设备上均值之比及其在各任务与设备间的范围。"
     f"一种技术有多个设置时取第一个。{ALONE.zh}–:没有。",
 )
@@ -87,7 +87,7 @@ class Closing(AbstractTable):
     def sheet(self, lang: Lang) -> Sheet:
         sections = [self._statements(lang), *([self._differences(lang)] if self.tasks else [])]
         offers = self.offers
-        legend = LEGEND.format(offers.version, offers.read.isoformat(), best="{best}")
+        legend = LEGEND.format(offers.version, offers.read.isoformat())
         return Sheet(sections, legend[lang], "")
 
     def _statements(self, lang: Lang) -> Section:
