@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from peftbench.record import Record
 from peftbench.spec import DataSpec, Dtype, RunSpec, ScoredSplit
-from peftbench.store import device_folder, run_key
+from peftbench.store import run_key
 
 # The order of rows, legends and colours; other methods follow in alphabetical order.
 METHOD_ORDER = ("full", "frozen", "lora", "lora-fa", "vera", "delta-lora", "lora+")
@@ -160,10 +160,6 @@ class Place:
         stack = f"torch {environment.torch}, transformers {environment.transformers}"
         return cls(record.device, environment.device_name, stack)
 
-    @property
-    def folder(self) -> str:
-        return device_folder(self.device, self.device_name)
-
     def __str__(self) -> str:
         return f"{self.device}: {self.device_name}"
 
@@ -198,11 +194,6 @@ class Block:
     def places(self) -> tuple[Place, ...]:
         """The devices and software of its runs, in their order."""
         return tuple(dict.fromkeys(Place.of(run.record) for run in self.runs))
-
-    @property
-    def fingerprints(self) -> set[str]:
-        """Of the examples that its runs saw."""
-        return {run.record.data.fingerprint for run in self.runs if run.record.data}
 
     def first(self, method: str) -> Arm | None:
         """The first arm of a method that has a run that is done."""
