@@ -1,12 +1,13 @@
 """What tables share: cells, titles, and what they say of a store that answers no question."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from peftbench.analysis.blocks import SPARE_LOAD, Arm, Block, Question
 from peftbench.analysis.estimates import Interval, Results
 from peftbench.analysis.labels import facts
 from peftbench.analysis.measures import TIMED
+from peftbench.markup import Section, Sheet
 from peftbench.wording import Lang, Words, decimal
 
 REFERENCE = "lora"  # the method that others are compared with
@@ -53,8 +54,12 @@ def left_out(results: Results) -> tuple[int, int]:
     return len(studies), len({study.name for study in studies if study})
 
 
-def left_out_note(trials: int, studies: int, lang: Lang) -> list[str]:
-    return [LEFT_OUT.format(trials, studies)[lang]] if trials else []
+def sheet_of(
+    sections: Sequence[Section], legend: Words, trials: int, studies: int, lang: Lang
+) -> Sheet:
+    """Sections with what they have in common, and what they leave out."""
+    notes = [LEFT_OUT.format(trials, studies)[lang]] if trials else []
+    return Sheet(sections, legend[lang], nothing(trials)[lang], notes)
 
 
 def busy_notes(arms: Iterable[Arm], lang: Lang) -> list[str]:

@@ -18,9 +18,8 @@ from peftbench.tables.cells import (
     busy_notes,
     interval_cells,
     left_out,
-    left_out_note,
-    nothing,
     question_cells,
+    sheet_of,
     titles,
     whole,
 )
@@ -90,8 +89,7 @@ class Comparison(AbstractTable):
 
     def sheet(self, lang: Lang) -> Sheet:
         sections = [_section(compared, lang) for compared in self.blocks]
-        notes = left_out_note(self.trials, self.studies, lang)
-        return Sheet(sections, LEGEND[lang], nothing(self.trials)[lang], notes)
+        return sheet_of(sections, LEGEND, self.trials, self.studies, lang)
 
     def rows(self) -> list[dict[str, Any]]:
         return [_row(compared.block, row) for compared in self.blocks for row in compared.rows]
@@ -117,8 +115,9 @@ def _compared(results: Results, block: Block) -> ComparedBlock:
 
 
 def _section(compared: ComparedBlock, lang: Lang) -> Section:
-    metric, nll = Words.same(f"{compared.block.primary} ↑"), Words.same("nll ↓")
-    header = [METHOD, metric, nll, TRAINED, PER_CENT, PEAK, SPEED, TRIALS, SEEDS]
+    costs = (TRAINED, PER_CENT, PEAK, SPEED, TRIALS, SEEDS)
+    scores = (f"{compared.block.primary} ↑", "nll ↓")
+    header = [METHOD[lang], *scores, *(words[lang] for words in costs)]
     rows = [
         [
             row.arm.label,
@@ -143,7 +142,7 @@ def _section(compared: ComparedBlock, lang: Lang) -> Section:
     notes += busy_notes([row.costs for row in compared.rows if row.costs], lang)
     return Section(
         *titles(compared.block, lang),
-        [words[lang] for words in header],
+        header,
         rows,
         frozenset({0, len(header) - 1}),
         marked,

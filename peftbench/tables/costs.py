@@ -18,9 +18,8 @@ from peftbench.tables.cells import (
     TRAINED,
     busy_notes,
     left_out,
-    left_out_note,
-    nothing,
     question_cells,
+    sheet_of,
     titles,
     whole,
 )
@@ -90,8 +89,7 @@ class Costs(AbstractTable):
             )
             for block in self.blocks
         ]
-        notes = left_out_note(self.trials, self.studies, lang)
-        return Sheet(sections, LEGEND[lang], nothing(self.trials)[lang], notes)
+        return sheet_of(sections, LEGEND, self.trials, self.studies, lang)
 
     def rows(self) -> list[dict[str, Any]]:
         return [_row(block, arm) for block in self.blocks for arm in block.arms]
