@@ -123,7 +123,7 @@ def _markdown(sheet: Sheet) -> str:
         parts.append(_grid(section))
         if section.notes:
             parts.append("\n".join(f"- {escaped(note)}" for note in section.notes))
-    return "\n\n".join([*parts, *map(_filled, sheet.notes), _filled(sheet.legend, best="*")])
+    return "\n\n".join([*parts, *map(_filled, sheet.notes), _filled(sheet.legend.format(best="*"))])
 
 
 def _grid(section: Section) -> str:
@@ -149,10 +149,10 @@ def _grid(section: Section) -> str:
     )
 
 
-def _filled(text: str, **marks: str) -> str:
+def _filled(text: str) -> str:
     """A paragraph in lines of a terminal's width; Chinese, which has no spaces to break at, on one
     line."""
-    text = escaped(text.format(**marks)) if marks else escaped(text)
+    text = escaped(text)
     return textwrap.fill(text, WIDTH) if wcswidth(text) < 1.2 * len(text) else text
 
 
@@ -163,17 +163,12 @@ def _latex(sheet: Sheet, lang: Lang) -> str:
     parts = [rf"% needs \usepackage{{booktabs}}{package}"]
     for section in sheet.sections:
         caption = ". ".join(_tex(text) for text in (section.title, section.about) if text)
-        columns = "".join(
-            rf"p{{{section.wrapped[i]}\linewidth}}"
-            if i in section.wrapped
-            else "l"
-            if i in section.left
-            else "r"
-            for i in range(len(section.header))
-        )
+        columns = ["l" if i in section.left else "r" for i in range(len(section.header))]
+        for i, part in section.wrapped.items():
+            columns[i] = rf"p{{{part}\linewidth}}"
         lines = [r"\begin{table}", r"\centering", r"\small"]
         lines += [rf"\caption{{{caption}.}}"] if caption else []
-        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+        lines += [rf"\begin{{tabular}}{{{''.join(columns)}}}", r"\toprule"]
         lines += [rf"{' & '.join(map(_tex, section.header))} \\", r"\midrule"]
         for i, row in enumerate(section.rows):
             cells = [

@@ -83,6 +83,11 @@ class Footprint(FrozenModel):
     flops_per_step: NonNegativeInt | None
     """Counted on the largest batch; null: nothing is trained."""
 
+    @property
+    def trained_share(self) -> float:
+        """Trained parameters as a part of the model's, the head left out of both."""
+        return self.trained_params / (self.total_params - self.head_params)
+
 
 class Timing(FrozenModel):
     """Seconds and rates, each null where the run had no such thing (the frozen language model takes

@@ -29,49 +29,37 @@ class Words:
     def __getitem__(self, lang: Lang) -> str:
         return self.en if lang == "en" else self.zh
 
-    def format(self, *values: object, **named: object) -> "Words":
+    def format(self, *values: object) -> "Words":
         """The text with {0} and so on filled in; values may be Words themselves."""
-        en, zh = (
-            self[lang].format(
-                *(_said(value, lang) for value in values),
-                **{name: _said(value, lang) for name, value in named.items()},
-            )
-            for lang in ("en", "zh")
-        )
-        return Words(en, zh)
-
-
-def _said(value: object, lang: Lang) -> object:
-    return value[lang] if isinstance(value, Words) else value
+        langs: tuple[Lang, Lang] = ("en", "zh")
+        said = [[v[lang] if isinstance(v, Words) else v for v in values] for lang in langs]
+        return Words(self.en.format(*said[0]), self.zh.format(*said[1]))
 
 
 def count(number: float | None) -> str:
     """A count in at most three significant digits: 663,552 is 664 k."""
-    if number is None:
-        return NONE
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * limit:
-            return f"{_three_digits(number / limit)} {unit}"
-    return f"{number:.0f}"
+    return _scaled(number, ((1e9, " G"), (1e6, " M"), (1e3, " k")), "")
 
 
 def size(number: float | None) -> str:
     """Bytes with a binary unit."""
+    return _scaled(number, ((2**30, " GiB"), (2**20, " MiB"), (2**10, " KiB")), " B")
+
+
+def _scaled(number: float | None, units: Iterable[tuple[float, str]], unit: str) -> str:
+    """In the first of the units that is not too large, with three significant digits and no
+    exponent; else a whole number of `unit`."""
     if number is None:
         return NONE
-    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if number >= 0.9995 * 1024**power:
-            return f"{_three_digits(number / 1024**power)} {unit}"
-    return f"{number:.0f} B"
-
-
-def _three_digits(value: float) -> str:
-    """Three significant digits without an exponent."""
-    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
+    for scale, name in units:
+        if number >= 0.9995 * scale:
+            value = number / scale
+            return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}{name}"
+    return f"{number:.0f}{unit}"
 
 
 def mebibytes(number: float | None) -> str:
-    return decimal(None if number is None else number / 2**20, ",.1f")
+    return decimal(number and number / 2**20, ",.1f")
 
 
 def decimal(number: float | None, format: str) -> str:
@@ -80,9 +68,7 @@ def decimal(number: float | None, format: str) -> str:
 
 def per_cent(share: float | None) -> str:
     """A part of a whole, 0 to 1, in per cent with three significant digits."""
-    return decimal(
-        None if share is None else 100 * share, ".3g" if share is None or share < 0.1 else ".1f"
-    )
+    return decimal(share and 100 * share, ".1f" if share and share >= 0.1 else ".3g")
 
 
 def significant(number: float) -> str:

@@ -15,16 +15,11 @@ from peftbench.analysis.blocks import (
     METHOD_ORDER,
     Block,
     Run,
-    cost_blocks,
-    counted,
-    differing,
-    facts,
-    labelled,
     method_order,
-    names,
-    quality_blocks,
 )
 from peftbench.analysis.estimates import Results
+from peftbench.analysis.grouping import cost_blocks, counted, labelled, quality_blocks
+from peftbench.analysis.labels import differing, facts, names
 from peftbench.record import CudaMemory, CudaPeaks, Footprint, Parts, Record, Spread, Timing
 from peftbench.spec import DataSpec, LimitSpec, StudyReference
 
@@ -205,6 +200,16 @@ def test_every_run_has_a_label_and_a_place_in_the_list_whether_it_counts_or_not(
     assert counting.items() <= {run.key: label for run, label in labels_of.items()}.items()
 
 
+def test_a_failing_assertion_does_not_print_whole_records() -> None:
+    run = Run(records.record())
+    for block in (*quality_blocks([run]), *cost_blocks([run])):
+        for short in map(repr, (run, *block.arms, block)):
+            assert len(short) < 100
+    assert repr(run) == f"Run({run.key}, lora, seed 0)"
+    assert repr(block.arms) == "(Arm(lora, 1 runs),)"
+    assert repr(block) == "Block(reviews, minilm, cpu: AMD EPYC, 2 threads, 1 arms)"
+
+
 def test_no_records_make_no_blocks() -> None:
     assert blocks() == cost_blocks([]) == Results(()).final == ()
 
@@ -323,7 +328,7 @@ def test_every_number_of_a_record_is_a_measure_and_has_its_value() -> None:
         assert measures.measure(run, name) == spread.median
         assert measures.measure(run, f"{name}.iqr") == spread.iqr
         assert measures.measure(run, f"{name}.n") == spread.n
-    assert set(spreads) == set(measures.SECONDS)
+    assert set(spreads) == set(measures.SPREADS)
     assert None not in {measures.measure(run, name) for name in measures.COUNTED}
 
 

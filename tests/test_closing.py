@@ -17,8 +17,8 @@ from peftbench.analysis.estimates import Difference, Results
 from peftbench.analysis.intervals import ALPHA
 from peftbench.markup import as_text
 from peftbench.record import Record
-from peftbench.tables import Closing, closing
-from peftbench.tables.closing import NOT_MEASURED, Technique, Verdict
+from peftbench.tables import closing
+from peftbench.tables.closing import NOT_MEASURED, Closing, Technique, Verdict
 from peftbench.tables.peft_offers import PEFT_OFFERS, PeftOffers
 from peftbench.tables.statements import STATEMENTS
 

@@ -187,11 +187,14 @@ def test_places_are_pooled_for_quality_and_apart_for_costs(other: dict[str, Any]
     results = Results(members)
     (block,) = comparison(results).blocks
     assert [row.costs for row in block.rows] == [None, None]
-    assert [row[3:7] for row in rows(text(*members))] == [["–"] * 4] * 2
+    counts = [["664 k", "2.92"], ["23.8 k", "0.105"]]  # of parameters: the same on every device
+    assert [row[3:7] for row in rows(text(*members))] == [[*own, "–", "–"] for own in counts]
     assert "from 2 devices or software stacks" in text(*members)
     assert "peftbench table --kind costs" in text(*members)
     assert len(costs(results).blocks) == 2
     content = json.loads(text(*members, format="json"))
+    assert [row["trained_params"] for row in content] == [663_552, 23_808]
+    assert {row["peak_bytes"] for row in content} == {None}
     assert [[row["device"], row["device_name"], row["stack"]] for row in content] == [
         [None] * 3
     ] * 2

@@ -99,10 +99,10 @@ def test_an_unknown_number_is_a_dash() -> None:
 
 
 def test_words_in_both_languages() -> None:
-    words = Words("{0} of {part}", "{part} 的 {0}")
-    filled = words.format(Words("two", "二"), part=Words.same("x"))
+    words = Words("{0} of {1}", "{1} 的 {0}")
+    filled = words.format(Words("two", "二"), Words.same("x"))
     assert (filled["en"], filled["zh"]) == ("two of x", "x 的 二")
-    assert words.format(1, part=2) == Words("1 of 2", "2 的 1")
+    assert words.format(1, 2) == Words("1 of 2", "2 的 1")
     assert Words.joined([Words("a", "甲"), Words.same("b")]) == Words("a; b", "甲; b")
 
 

@@ -16,10 +16,8 @@ from peftbench.analysis.blocks import (
     Run,
     Value,
     canonical,
-    cost_blocks,
-    counted,
-    quality_blocks,
 )
+from peftbench.analysis.grouping import cost_blocks, counted, quality_blocks
 from peftbench.analysis.intervals import (
     Array,
     example_weights,
@@ -32,7 +30,7 @@ from peftbench.analysis.intervals import (
     sign_flip,
     sign_test,
 )
-from peftbench.analysis.predictions import MEAN, ByExample, by_example
+from peftbench.analysis.predictions import MEAN, ByExample, by_example, shared_ids
 from peftbench.record import Record
 from peftbench.store import Store
 
@@ -49,14 +47,6 @@ class Values:
     seeds: tuple[int, ...]
     numbers: Array  # (S,)
     by_example: ByExample | None
-
-    @property
-    def over(self) -> Over | None:
-        """What an interval can cover."""
-        several, examples = len(self.seeds) > 1, self.by_example is not None
-        if several:
-            return "seeds and examples" if examples else "seeds"
-        return "examples" if examples else None
 
 
 @dataclass(frozen=True)
@@ -97,11 +87,11 @@ class Difference:
     @property
     def is_better(self) -> bool:
         """By more than chance."""
-        return rejects(self.p_holm) and self.difference is not None and self.difference > 0
+        return rejects(self.p_holm) and (self.difference or 0) > 0
 
     @property
     def is_worse(self) -> bool:
-        return rejects(self.p_holm) and self.difference is not None and self.difference < 0
+        return rejects(self.p_holm) and (self.difference or 0) < 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +132,7 @@ class Results:
     @cached_property
     def trials(self) -> tuple[Run, ...]:
         """The runs that answer no question: trials of searches."""
-        final = {run.key for run in counted(self.records, "final")}
-        return tuple(run for run in map(Run, self.records) if run.key not in final)
+        return tuple(counted(self.records, "trials"))
 
     def values(self, arm: Arm, name: Value) -> Values:
         """A value of an arm that has a run that is done. Predictions are read once, and only where
@@ -154,7 +143,7 @@ class Results:
         return self._values[key][name]
 
     def _read(self, runs: Sequence[Run]) -> dict[Value, Values]:
-        tables: list[pd.DataFrame] | None = None
+        tables: list[pd.DataFrame] = []
         if self.predictions and all(run.record.predictions for run in runs):
             tables = [self.predictions(run.key) for run in runs]
         seeds = tuple(run.seed for run in runs)
@@ -162,8 +151,8 @@ class Results:
         for name in BETTER:
             numbers = np.array([run.value(name) for run in runs], float)  # None becomes NaN
             metric = runs[0].record.primary if name == "metric" else "nll"
-            complete = tables is not None and bool(np.isfinite(numbers).all())
-            by_seed = by_example(metric, numbers, tables) if tables and complete else None
+            complete = tables and np.isfinite(numbers).all()
+            by_seed = by_example(metric, numbers, tables) if complete else None
             both[name] = Values(seeds, numbers, by_seed)
         return both
 
@@ -185,28 +174,19 @@ class Results:
         others = [arm for arm in compared if arm is not reference and arm.done]
         base, sign = self.values(reference, name), BETTER[name]
         pairs = [_Paired.of(self.values(arm, name), base, sign) for arm in others]
-        adjusted = holm(np.array([np.nan if pair.p is None else pair.p for pair in pairs]))
+        adjusted = holm([pair.p for pair in pairs])
         return {
-            arm: pair.difference(generator(block, name, arm, reference), _known(p))
-            for arm, pair, p in zip(others, pairs, adjusted, strict=True)
+            arm: pair.difference(generator(block, name, arm, reference), p_holm)
+            for arm, pair, p_holm in zip(others, pairs, adjusted, strict=True)
         }
 
 
 def generator(block: Block, *what: str | Arm) -> np.random.Generator:
     """For resampling: the same for the same numbers, whatever else is in the store."""
-    words = [part if isinstance(part, str) else _identity(part) for part in what]
-    text = canonical([_question(block), *words])
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]))
-
-
-def _identity(arm: Arm) -> str:
-    return canonical(
-        [arm.method, arm.spec.method_version, arm.spec.args, arm.spec.train.model_dump()]
-    )
-
-
-def _question(block: Block) -> list[str]:
-    return [str(part) for part in (*vars(block.question).values(), block.place)]
+    question = [str(part) for part in (*vars(block.question).values(), block.place)]
+    words = [part if isinstance(part, str) else part.runs[0].settings_key for part in what]
+    digest = hashlib.sha256(canonical([question, *words]).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8]))
 
 
 def best(values: Sequence[Values], sign: float) -> int | None:
@@ -222,107 +202,98 @@ def best(values: Sequence[Values], sign: float) -> int | None:
         return None
     top = max(finite, key=means.__getitem__)
     pairs = [_Paired.of(values[i], values[top], sign) for i in finite if i != top]
-    adjusted = holm(np.array([np.nan if pair.p is None else pair.p for pair in pairs]))
-    worse = [pair.mean is not None and pair.mean < 0 for pair in pairs]
-    return top if all(worse) and all(rejects(_known(p)) for p in adjusted) else None
+    worse = all(pair.mean is not None and pair.mean < 0 for pair in pairs)
+    return top if worse and all(map(rejects, holm([pair.p for pair in pairs]))) else None
 
 
 def estimate(values: Values, rng: np.random.Generator) -> Estimate:
     """Mean, standard deviation and interval of one arm's value."""
-    numbers, by_seed = values.numbers, values.by_example
-    mean = float(numbers.mean())
-    if not np.isfinite(mean):
+    mean = _known(values.numbers.mean())
+    if mean is None:
         return Estimate(None, None, None)
-    std = float(numbers.std(ddof=1)) if len(numbers) > 1 else None
-    half = float(half_width(numbers, by_seed.scores() if by_seed else None))
-    if not np.isfinite(half) or values.over is None:
-        return Estimate(mean, std, None)
-    low, high = mean - half, mean + half
-    if by_seed:
-        weights = example_weights(len(by_seed.ids), rng)
-        draws = np.concatenate([by_seed.resampled(each) for each in weights])  # (B, S)
-        low, high = lopsided(mean, half, _reseeded(draws, rng))
-        low, high = max(low, by_seed.statistic.low), min(high, by_seed.statistic.high)
-    return Estimate(mean, std, Interval(low, high, values.over))
+    std = float(values.numbers.std(ddof=1)) if len(values.seeds) > 1 else None
+    own = values.by_example
+    interval = _interval(values.numbers, [(1.0, own)] if own else [], rng)
+    if interval and own:
+        low, high = max(interval.low, own.statistic.low), min(interval.high, own.statistic.high)
+        interval = replace(interval, low=low, high=high)
+    return Estimate(mean, std, interval)
+
+
+Terms = Sequence[tuple[float, ByExample]]  # values by example, and the factors of their sum
+
+
+def _scores(terms: Terms) -> Array | None:
+    """The sum by seed and example, (S, N); None where there are no terms."""
+    return np.sum([factor * term.scores() for factor, term in terms], 0) if terms else None
+
+
+def _interval(numbers: Array, terms: Terms, rng: np.random.Generator) -> Interval | None:
+    """The interval of the mean of `numbers`, one for each seed, (S,), which are the sum of the
+    terms if there are any; None where nothing says how wide it is."""
+    mean, half = float(numbers.mean()), float(half_width(numbers, _scores(terms)))
+    if not np.isfinite(half):
+        return None
+    if not terms:
+        return Interval(mean - half, mean + half, "seeds")
+    draws = [
+        np.sum([factor * term.resampled(weights) for factor, term in terms], 0)
+        for weights in example_weights(len(terms[0][1].ids), rng)
+    ]
+    over = "seeds and examples" if len(numbers) > 1 else "examples"
+    return Interval(*lopsided(mean, half, _reseeded(np.concatenate(draws), rng)), over)
 
 
 @dataclass(frozen=True, eq=False)
 class _Paired:
-    """Two arms' values over shared seeds and examples, ours and theirs, positive is better."""
+    """Two arms' values over shared seeds and examples; greater is better."""
 
-    sign: float
-    ours: Values
-    theirs: Values
+    ours: Array  # (S,)
+    theirs: Array  # (S,)
+    terms: Terms  # of the difference, where predictions give both by example
 
     @classmethod
     def of(cls, ours: Values, theirs: Values, sign: float) -> "_Paired":
-        seeds = tuple(seed for seed in ours.seeds if seed in set(theirs.seeds))
-        places = [[side.seeds.index(seed) for seed in seeds] for side in (ours, theirs)]
-        examples: Sequence[ByExample | None] = (None, None)
-        numbers = [side.numbers[at] for side, at in zip((ours, theirs), places, strict=True)]
+        seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
+        here, there = ([side.seeds.index(seed) for seed in seeds] for side in (ours, theirs))
+        numbers, terms = (ours.numbers[here], theirs.numbers[there]), ()
         if seeds and ours.by_example and theirs.by_example:
-            ids, other = ours.by_example.ids, theirs.by_example.ids
-            ids = ids if ids.equals(other) else ids.intersection(other, sort=False)
+            ids = shared_ids([ours.by_example.ids, theirs.by_example.ids])
             if len(ids):
-                both = (ours.by_example.at(places[0], ids), theirs.by_example.at(places[1], ids))
-                examples, numbers = both, [side.values() for side in both]
-        return cls(
-            sign, Values(seeds, numbers[0], examples[0]), Values(seeds, numbers[1], examples[1])
-        )
+                own, other = ours.by_example.at(here, ids), theirs.by_example.at(there, ids)
+                numbers, terms = (own.values(), other.values()), ((sign, own), (-sign, other))
+        return cls(sign * numbers[0], sign * numbers[1], terms)
 
     @cached_property
     def numbers(self) -> Array:
         """The difference of each seed, (S,)."""
-        return self.sign * (self.ours.numbers - self.theirs.numbers)
+        return self.ours - self.theirs
 
     @cached_property
     def mean(self) -> float | None:
         return _known(self.numbers.mean()) if len(self.numbers) else None
 
     @cached_property
-    def scores(self) -> Array | None:
-        """The difference of each seed and example, (S, N)."""
-        if self.ours.by_example is None or self.theirs.by_example is None:
-            return None
-        return self.sign * (self.ours.by_example.scores() - self.theirs.by_example.scores())
-
-    @cached_property
     def p(self) -> float | None:
         if self.mean is None:
             return None
-        by_seed, scores = self.ours.by_example, self.scores
-        one_seed = len(self.numbers) == 1
-        if one_seed and by_seed and by_seed.statistic is MEAN and scores is not None:
+        scores = _scores(self.terms)
+        if scores is not None and len(scores) == 1 and self.terms[0][1].statistic is MEAN:
             return sign_test(scores)
-        return _known(p_value(self.numbers, self.scores))
-
-    def interval(self, rng: np.random.Generator) -> Interval | None:
-        assert self.mean is not None
-        half = float(half_width(self.numbers, self.scores))
-        if not np.isfinite(half) or self.ours.over is None:
-            return None
-        low, high = self.mean - half, self.mean + half
-        if self.ours.by_example and self.theirs.by_example:
-            sides = self.ours.by_example, self.theirs.by_example
-            chunks = example_weights(len(sides[0].ids), rng)
-            draws = [sides[0].resampled(each) - sides[1].resampled(each) for each in chunks]
-            resampled = _reseeded(self.sign * np.concatenate(draws), rng)
-            low, high = lopsided(self.mean, half, resampled)
-        return Interval(low, high, self.ours.over)
+        return _known(p_value(self.numbers, scores))
 
     def difference(self, rng: np.random.Generator, p_holm: float | None) -> Difference:
         seeds = len(self.numbers)
         if self.mean is None:
             return Difference(seeds)
-        ours, theirs = self.sign * self.ours.numbers, self.sign * self.theirs.numbers
         return Difference(
             seeds=seeds,
             difference=self.mean,
-            interval=self.interval(rng),
+            interval=_interval(self.numbers, self.terms, rng),
             p=self.p,
             p_holm=p_holm,
             p_flip=sign_flip(self.numbers),
-            improvement=improvement(ours, theirs),
+            improvement=improvement(self.ours, self.theirs),
         )
 
 

@@ -16,7 +16,7 @@ alone) and that the examples carry it (the sum). With one seed A is unknown, and
 trained models, not methods: callers say so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,33 +46,20 @@ def student_interval(values: Array) -> tuple[float, float] | None:
     return float(interval.low), float(interval.high)
 
 
-def variances(values: Array, scores: Array | None) -> tuple[Array, Array]:
-    """Variances of the mean and their degrees of freedom, both (..., m): seeds alone (if several),
-    then seeds and examples (if `scores`).
+def variances(values: Array, scores: Array | None) -> list[tuple[Array, Array]]:
+    """Variances of the mean, each with its degrees of freedom, (...): of seeds alone (if several),
+    and of seeds and examples (if `scores`); of examples alone where there is one seed.
 
     values: (..., S), one for each seed; scores: (..., S, N), whose means over examples are
-    `values`. m is 0, 1 or 2.
+    `values`.
     """
-    seeds = values.shape[-1]
-    parts: list[tuple[Array, Array]] = []
-    if seeds > 1:
-        a = values.var(-1, ddof=1) / seeds
-        a = np.where(a > UNVARIED**2 * (values**2).mean(-1), a, 0.0)
-        parts.append((a, np.full_like(a, seeds - 1)))
-    if scores is not None and scores.shape[-1] > 1:
-        parts = _crossed(scores, parts[0][0] if parts else None)
-    if not parts:
-        empty = np.empty((*values.shape[:-1], 0))
-        return empty, empty
-    return np.stack([v for v, _ in parts], -1), np.stack([df for _, df in parts], -1)
-
-
-def _crossed(scores: Array, a: Array | None) -> list[tuple[Array, Array]]:
-    """Variance and degrees of freedom of seeds alone, and of seeds and examples; of examples alone
-    where there is one seed."""
-    seeds, n = scores.shape[-2:]
+    seeds, n = values.shape[-1], 1 if scores is None else scores.shape[-1]
+    a = values.var(-1, ddof=min(seeds - 1, 1)) / seeds
+    a = np.where(a > UNVARIED**2 * (values**2).mean(-1), a, 0.0)
+    if scores is None or n < 2:
+        return [(a, np.full_like(a, seeds - 1))] if seeds > 1 else []
     b = scores.mean(-2).var(-1, ddof=1) / n
-    if a is None:
+    if seeds < 2:
         return [(b, np.full_like(b, n - 1))]
     total = ((scores - scores.mean((-1, -2), keepdims=True)) ** 2).sum((-1, -2))
     explained = n * seeds * (seeds - 1) * a + seeds * n * (n - 1) * b  # sums of squares add up
@@ -82,10 +69,7 @@ def _crossed(scores: Array, a: Array | None) -> list[tuple[Array, Array]]:
     e = np.maximum(b - c, 0)
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing varies
         df = (a + e) ** 2 / (a**2 / (seeds - 1) + e**2 / (n - 1))
-    return [
-        (a, np.full_like(a, seeds - 1)),
-        (a + e, np.where(a + e > 0, df, seeds - 1.0)),
-    ]
+    return [(a, np.full_like(a, seeds - 1)), (a + e, np.where(a + e > 0, df, seeds - 1.0))]
 
 
 def half_width(values: Array, scores: Array | None) -> Array:
@@ -94,22 +78,23 @@ def half_width(values: Array, scores: Array | None) -> Array:
 
     NaN where nothing says how wide it is: one seed and no examples, or values that do not vary.
     """
-    v, df = variances(values, scores)
-    halves = special.stdtrit(df, (1 + CONFIDENCE) / 2) * np.sqrt(v)  # Student's quantile
-    widest = halves.max(-1, initial=0)
+    widest = np.zeros(values.shape[:-1])
+    for v, df in variances(values, scores):
+        widest = np.maximum(widest, special.stdtrit(df, (1 + CONFIDENCE) / 2) * np.sqrt(v))
     return np.where(widest > 0, widest, np.nan)
 
 
 def p_value(values: Array, scores: Array | None) -> Array:
     """Two-sided p of a mean of 0: (...), the larger of those of seeds alone and of seeds and
     examples. 1 where the mean is 0; NaN where nothing says, as in `half_width`."""
-    v, df = variances(values, scores)
-    mean = np.abs(values.mean(-1, keepdims=True))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # Student's distribution function
-        p = 2 * special.stdtr(df, -mean / np.sqrt(v)).max(-1, initial=0, where=v > 0)
-    p = np.where((v > 0).any(-1), p, np.nan)
-    return np.where((mean[..., 0] == 0) & (v.shape[-1] > 0), 1.0, p)
+    mean = np.abs(values.mean(-1))
+    p = np.full(mean.shape, np.nan)
+    for v, df in variances(values, scores):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            tails = 2 * special.stdtr(df, -mean / np.sqrt(v))  # Student's distribution function
+        p = np.fmax(p, np.where(v > 0, tails, np.nan))
+        p = np.where(mean == 0, 1.0, p)
+    return p
 
 
 def sign_test(differences: Array) -> float:
@@ -130,13 +115,14 @@ def sign_flip(differences: Array) -> float | None:
     return float((np.abs(sums) >= abs(sums[0]) * (1 - 1e-9)).mean())
 
 
-def holm(p: Array) -> Array:
-    """Holm's step-down adjusted p of a family; NaN stays NaN and is not of the family."""
-    adjusted = np.full(p.shape, np.nan)
-    family = np.flatnonzero(~np.isnan(p))
-    order = family[np.argsort(p[family], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjusted p of a family; None stays None and is not of the family."""
+    adjusted: list[float | None] = [None] * len(p)
+    family = sorted((value, i) for i, value in enumerate(p) if value is not None)
+    largest = 0.0
+    for passed, (value, i) in enumerate(family):
+        largest = max(largest, value * (len(family) - passed))
+        adjusted[i] = min(largest, 1.0)
     return adjusted
 
 

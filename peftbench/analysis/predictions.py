@@ -3,20 +3,20 @@ examples is a matrix product."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from peftbench.analysis.intervals import Array
 
-Value = Callable[[Array], Array]
-
 
 @dataclass(frozen=True)
 class Statistic:
     """A metric as `value` (..., k) -> (...) of sums over examples of k features; its bounds."""
 
-    value: Value
+    value: Callable[[Array], Array]
     low: float
     high: float
 
@@ -59,9 +59,7 @@ class ByExample:
 
     def at(self, seeds: Sequence[int], ids: pd.Index) -> "ByExample":
         """The part of some seeds (their places) and ids."""
-        features = self.features[list(seeds)]
-        if not ids.equals(self.ids):
-            features = features[:, self.ids.get_indexer(ids)]
+        features = self.features[list(seeds)].take(self.ids.get_indexer(ids), 1)
         return ByExample(self.statistic, ids, features)
 
     def values(self) -> Array:
@@ -103,29 +101,30 @@ def by_example(name: str, recorded: Array, tables: Sequence[pd.DataFrame]) -> By
         ):
             return None
         of_seeds.append(features)
-    ids = of_seeds[0][0]
-    for others, _ in of_seeds[1:]:
-        ids = ids if ids.equals(others) else ids.intersection(others, sort=False)
-    aligned = [
-        features if ids.equals(own) else features[own.get_indexer(ids)]
-        for own, features in of_seeds
-    ]
+    ids = shared_ids([own for own, _ in of_seeds])
+    aligned = [features[own.get_indexer(ids)] for own, features in of_seeds]
     return ByExample(statistic, ids, np.stack(aligned)) if len(ids) else None
+
+
+def shared_ids(ids: Sequence[pd.Index]) -> pd.Index:
+    """Those that all have, in the order of the first."""
+    return reduce(lambda shared, others: shared.intersection(others, sort=False), ids)
 
 
 def _features(statistic: Statistic, table: pd.DataFrame) -> tuple[pd.Index, Array] | None:
     """A run's ids (N,) and their features (N, k); None where the predictions lack what the metric
     needs."""
-    codes, unique = pd.factorize(table["id"].to_numpy())
-    ids = pd.Index(unique)
-    if statistic is MEAN:
-        return _mean_scores(ids, codes, table["score"].to_numpy(float))
+    if statistic is MEAN:  # several answers to an example are one score, their mean
+        scores: Any = table.groupby("id", sort=False)["score"]
+        means = scores.mean().dropna()
+        return (means.index, np.c_[means, np.ones(len(means))]) if len(means) else None
     # An example's answers share its nll; only generated ones are several.
-    first = np.unique(codes, return_index=True)[1]
+    first = table.drop_duplicates("id")
+    ids = pd.Index(first["id"])
     if statistic is NLL:
-        return ids, table[["nll", "count"]].to_numpy(float)[first]
+        return ids, first[["nll", "count"]].to_numpy(float)
     try:
-        x, y = table["answer"].to_numpy(float)[first], table["target"].to_numpy(float)[first]
+        x, y = first["answer"].to_numpy(float), first["target"].to_numpy(float)
     except (TypeError, ValueError):  # texts
         return None
     if statistic is MATTHEWS:
@@ -133,15 +132,3 @@ def _features(statistic: Statistic, table: pd.DataFrame) -> tuple[pd.Index, Arra
         return ids, np.stack(cells, 1).astype(float)
     x, y = x - x.mean(), y - y.mean()
     return ids, np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], 1)
-
-
-def _mean_scores(ids: pd.Index, codes: Array, scores: Array) -> tuple[pd.Index, Array] | None:
-    """Of the examples that have a score: several answers to an example are one score, their
-    mean."""
-    scored = ~np.isnan(scores)
-    if not scored.any():
-        return None
-    answers = np.bincount(codes[scored], minlength=len(ids))
-    sums = np.bincount(codes[scored], scores[scored], minlength=len(ids))[answers > 0]
-    means = sums / answers[answers > 0]
-    return ids[answers > 0], np.c_[means, np.ones(len(means))]

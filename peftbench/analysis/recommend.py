@@ -2,15 +2,16 @@
 there, or an honest "I do not know"."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from peftbench.analysis.blocks import Arm, Block, facts
+from peftbench.analysis.blocks import Arm, Block
 from peftbench.analysis.estimates import Interval, Over, Results
 from peftbench.analysis.intervals import CONFIDENCE
+from peftbench.analysis.labels import facts
 from peftbench.analysis.measures import measure
-from peftbench.wording import NONE, size
+from peftbench.wording import decimal, size
 
 GIB = 2**30
 # The budget must hold this many times the live tensors' peak: an allocator needs more than what
@@ -67,6 +68,10 @@ class _Candidate:
         return HEADROOM * self.peak
 
 
+class _UnknownError(Exception):
+    """The store does not cover the question: why."""
+
+
 def recommend(
     results: Results, model: str, task: str, memory_gib: float, samples: int | None = None
 ) -> Recommendation:
@@ -78,18 +83,26 @@ def recommend(
     model, task, memory or number of examples that was not measured.
     """
     unknown = Recommendation(model, task, memory_gib, samples, reason="")
-    block = _block(results, model, task, samples)
-    if isinstance(block, str):
-        return replace(unknown, reason=block)
+    try:
+        block = _block(results, model, task, samples)
+        return _answer(unknown, results, block, _fitting(results, block, memory_gib))
+    except _UnknownError as missing:
+        return replace(unknown, reason=str(missing))
+
+
+def _fitting(results: Results, block: Block, memory_gib: float) -> list[_Candidate]:
+    """The arms that train and fit into the memory. Raises _UnknownError if there is none, or none
+    that is better than the frozen model."""
     estimates = results.estimates(block, "metric")
     candidates = [
-        _Candidate(arm, peak, mean, estimate.interval)
+        _Candidate(arm, peak, estimate.mean, estimate.interval)
         for arm, estimate in estimates.items()
         if arm.method != "frozen"
         and (peak := _peak(results, block, arm)) is not None
-        and (mean := estimate.mean) is not None
+        and estimate.mean is not None
     ]
     fitting = [one for one in candidates if one.needed <= memory_gib * GIB]
+    arms = f"{block.question.model} on {block.question.task}"
     if not fitting:
         least = min((one.needed for one in candidates), default=None)
         needs = (
@@ -97,54 +110,41 @@ def recommend(
             if least is None
             else f"the least that was measured needs {size(least)} with headroom"
         )
-        reason = f"nothing measured for {model} on {task} fits into {memory_gib:g} GiB: {needs}"
-        return replace(unknown, reason=reason)
-    best = max(fitting, key=lambda one: one.mean)
+        raise _UnknownError(f"nothing measured for {arms} fits into {memory_gib:g} GiB: {needs}")
     floor = block.first("frozen")
     untrained = estimates[floor].mean if floor else None
-    if untrained is not None and best.mean <= untrained:
-        reason = (
-            f"of {len(fitting)} arms for {model} on {task} that fit, none scores above the frozen "
-            f"model ({block.primary} {untrained:.4f})"
+    if untrained is not None and all(one.mean <= untrained for one in fitting):
+        raise _UnknownError(
+            f"of {len(fitting)} arms for {arms} that fit, none scores above the frozen model "
+            f"({block.primary} {untrained:.4f})"
         )
-        return replace(unknown, reason=reason)
-    return _answer(unknown, results, block, best, fitting)
+    return fitting
 
 
 def _answer(
-    unknown: Recommendation,
-    results: Results,
-    block: Block,
-    best: _Candidate,
-    fitting: Sequence[_Candidate],
+    unknown: Recommendation, results: Results, block: Block, fitting: Sequence[_Candidate]
 ) -> Recommendation:
     """The recommendation of the best of the arms that fit, seen against the frozen model where that
     ran."""
+    best = max(fitting, key=lambda one: one.mean)
     arm, place = best.arm, facts(block.only([best.arm]))
-    interval, leaner = best.interval, _leaner(results, block, best, fitting)
+    leaner = _leaner(results, block, best, fitting)
     seeds, arms = len(arm.done), len(fitting)
     weak = f"weak evidence: only {_plural(seeds, 'seed')}; " if seeds < FEW_SEEDS else ""
-    doubt = (
-        ""
-        if _beats_the_frozen_model(results, block, arm)
-        else "it cannot be told from the frozen model; "
-    )
+    beaten = _beats_the_frozen_model(results, block, arm)
+    doubt = "" if beaten else "it cannot be told from the frozen model; "
+    names = ("lr", "head_lr", "batch_size", "steps")
     return replace(
         unknown,
         reason=f"{weak}{doubt}the best of {_plural(arms, 'arm')} measured that fit, "
         "so its mean is optimistic",
         method=arm.method,
         args=arm.spec.args,
-        lr=arm.spec.train.lr,
-        head_lr=arm.spec.train.head_lr,
-        batch_size=arm.spec.train.batch_size,
-        steps=arm.spec.train.steps,
+        **{name: getattr(arm.spec.train, name) for name in names},
         peak_bytes=best.peak,
         metric=block.primary,
         mean=best.mean,
-        low=interval and interval.low,
-        high=interval and interval.high,
-        over=interval and interval.over,
+        **(vars(best.interval) if best.interval else {}),
         seeds=seeds,
         arms=arms,
         trials=arm.trials,
@@ -178,28 +178,30 @@ def _leaner(
     return min(alike, key=lambda one: one.peak, default=None)
 
 
-def _block(results: Results, model: str, task: str, samples: int | None) -> Block | str:
-    """The block to answer from; where there is none, the reason."""
+def _block(results: Results, model: str, task: str, samples: int | None) -> Block:
+    """The block to answer from. Raises _UnknownError if there is none."""
     tested = [block for block in results.final if block.question.split == "test" and _done(block)]
     of_model = [block for block in tested if block.question.model == model]
     if not of_model:
         there = _instead(block.question.model for block in tested)
-        return f"the store holds no finished test run of model {model}{there}"
+        raise _UnknownError(f"the store holds no finished test run of model {model}{there}")
     of_task = [block for block in of_model if block.question.task == task]
     if not of_task:
         there = _instead(block.question.task for block in of_model)
-        return f"the store holds no finished test run of {model} on task {task}{there}"
-    near = _near(of_task, samples)
-    if near:
-        return max(near, key=_done)  # the first of the largest
-    sizes = sorted({n for block in of_task if (n := _examples(block)) is not None})
-    if sizes:
-        listed = ", ".join(f"{n:,}" for n in sizes)
-        return (
+        raise _UnknownError(
+            f"the store holds no finished test run of {model} on task {task}{there}"
+        )
+    sizes = {block: n for block in of_task if (n := _examples(block))}
+    if not sizes:
+        raise _UnknownError(f"no run of {model} on {task} says how many examples it was trained on")
+    near = _near(sizes, samples)
+    if not near:
+        listed = ", ".join(f"{n:,}" for n in sorted(set(sizes.values())))
+        raise _UnknownError(
             f"{model} on {task} was measured with {listed} training examples, "
             f"none within a factor of {NEARBY:g} of {samples}"
         )
-    return f"no run of {model} on {task} says how many examples it was trained on"
+    return max(near, key=_done)  # the first of the largest
 
 
 def _done(block: Block) -> int:
@@ -214,14 +216,12 @@ def _examples(block: Block) -> int | None:
     )
 
 
-def _near(blocks: Sequence[Block], samples: int | None) -> list[Block]:
+def _near(sizes: Mapping[Block, int], samples: int | None) -> list[Block]:
     """The blocks trained on about so many examples; without a number, on the most."""
-    sizes = {block: n for block in blocks if (n := _examples(block))}
-    if samples is None:
-        nearest = max(sizes.values(), default=None)
-    else:
-        near = [n for n in sizes.values() if samples / NEARBY <= n <= samples * NEARBY]
-        nearest = min(near, key=lambda n: abs(math.log(n / samples)), default=None)
+    near = sizes.values()
+    if samples is not None:
+        near = [n for n in near if samples / NEARBY <= n <= samples * NEARBY]
+    nearest = max(near, key=lambda n: -abs(math.log(n / samples)) if samples else n, default=None)
     return [block for block, n in sizes.items() if n == nearest]
 
 
@@ -254,14 +254,10 @@ def described(answer: Recommendation) -> str:
     if answer.method is None:
         return f"{question}: I do not know: {answer.reason}."
     others = dict(answer.args)
-    rank = [f"rank {others.pop('rank')}"] if "rank" in others else []
-    training = (
-        f"learning rate {answer.lr:g} (head {answer.head_lr:g})",
-        f"batch {answer.batch_size}",
-        f"{answer.steps} steps",
-    )
+    rank = f"rank {others.pop('rank')}, " if "rank" in others else ""
     settings = [
-        ", ".join([*rank, *training]),
+        f"{rank}learning rate {answer.lr:g} (head {answer.head_lr:g}), batch {answer.batch_size}, "
+        f"{answer.steps} steps",
         ", ".join(f"{name} {value}" for name, value in others.items()),
         "not tuned" if answer.trials is None else f"tuned with {answer.trials} trials",
     ]
@@ -270,7 +266,7 @@ def described(answer: Recommendation) -> str:
         if answer.low is None
         else f", {CONFIDENCE:.0%} interval over {answer.over} {answer.low:.4f} to {answer.high:.4f}"
     )
-    trained_on = NONE if answer.trained_on is None else f"{answer.trained_on:,}"
+    trained_on = decimal(answer.trained_on, ",d")
     lines = {
         "settings": "; ".join(part for part in settings if part),
         "memory": f"peak of a training step {size(answer.peak_bytes)}; "
@@ -278,11 +274,8 @@ def described(answer: Recommendation) -> str:
         "expect": f"{answer.metric} {answer.mean:.4f}{interval}, {_plural(answer.seeds, 'seed')}",
         "evidence": f"{answer.reason}; {trained_on} training examples; {answer.where}",
         "runs": " ".join(answer.run_ids),
+        "leaner": answer.leaner
+        and f"{answer.leaner} needs less, and cannot be told from it over the shared seeds",
     }
-    if answer.leaner:
-        lines["leaner"] = (
-            f"{answer.leaner} needs less, and cannot be told from it over the shared seeds"
-        )
-    return "\n".join(
-        [f"{question}: {answer.method}", *(f"  {name:<9} {text}" for name, text in lines.items())]
-    )
+    told = (f"  {name:<9} {text}" for name, text in lines.items() if text)
+    return "\n".join([f"{question}: {answer.method}", *told])

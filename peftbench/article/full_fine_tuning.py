@@ -4,7 +4,7 @@ from statistics import fmean
 
 from peftbench.analysis.blocks import Run
 from peftbench.analysis.estimates import Results
-from peftbench.analysis.measures import run_trained_share
+from peftbench.analysis.measures import measure
 from peftbench.article.claim import (
     OVER_SEEDS,
     Claim,
@@ -84,7 +84,8 @@ def peft_comes_close_with_a_tiny_part(results: Results) -> Verdict:
     comparisons: list[Comparison] = []
     shares: list[float] = []
     for pair in sound(candidates):
-        quality, share = gain(results, pair), exact(map(run_trained_share, pair.ours.runs))
+        quality = gain(results, pair)
+        share = exact(measure(run, "trained_share") for run in pair.ours.runs)
         if quality and share:
             shares.append(share.value)
             decision = both(above(quality, -CLOSE_POINTS), below(share, TINY_SHARE))

@@ -41,7 +41,7 @@ class Pair:
 
     def ratios(self, name: str) -> list[float]:
         """Our measure by theirs for each seed where both are known."""
-        return seed_ratios(self.ours.runs, self.theirs.runs, lambda run: measure(run, name))
+        return seed_ratios(self.ours.runs, self.theirs.runs, name)
 
 
 def on_test(blocks: Iterable[Block]) -> list[Block]:

@@ -15,11 +15,11 @@ from peftbench.analysis.blocks import (
     Question,
     Run,
     Value,
-    arm_labels,
     canonical,
     grouped,
 )
 from peftbench.analysis.estimates import Results
+from peftbench.analysis.labels import arm_labels
 from peftbench.figures.panels import (
     NothingToDraw,
     Panels,

@@ -15,9 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from peftbench.analysis.blocks import Arm, Block, Run, differing, facts, grouped
+from peftbench.analysis.blocks import Arm, Block, Run, grouped
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import Array
+from peftbench.analysis.labels import differing, facts
 from peftbench.errors import InputError
 from peftbench.figures.style import GREY, PANEL, SMALL, ink
 
@@ -44,7 +45,7 @@ class Panels:
     figure: Figure
     blocks: tuple[Block, ...]
     axes: tuple[list[Axes], ...]
-    omit: frozenset[str]  # of blocks.FACTS: what neither titles nor notes say
+    omit: frozenset[str]  # of labels.FACTS: what neither titles nor notes say
 
     @classmethod
     def of(

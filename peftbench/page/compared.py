@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-from peftbench.analysis.blocks import METHOD_ORDER, Arm, Block, Run, Value, facts
+from peftbench.analysis.blocks import METHOD_ORDER, Arm, Block, Run, Value
 from peftbench.analysis.estimates import Estimate
-from peftbench.analysis.measures import mean, trained_share
+from peftbench.analysis.labels import facts
+from peftbench.analysis.measures import mean
 from peftbench.figures.style import style
 from peftbench.markup import Sheet
 from peftbench.tables.comparison import ComparedArm, Comparison
@@ -109,7 +110,7 @@ def _ends(estimate: Estimate | None) -> tuple[float, float] | None:
 
 
 def _cost(name: str) -> Callable[[ComparedArm], float | None]:
-    return lambda row: row.costs and mean(row.costs, name)
+    return lambda row: row.mean(name)
 
 
 def _milliseconds(seconds: float | None) -> str:
@@ -122,7 +123,7 @@ Column = tuple[str, str, Callable[[ComparedArm], float | None], Callable[[float 
 COLUMNS: list[Column] = [
     ("trials", "ascending", lambda row: row.arm.trials, partial(decimal, format=".0f")),
     ("trained", "ascending", _cost("trained_params"), count),
-    ("%", "ascending", lambda row: row.costs and trained_share(row.costs), per_cent),
+    ("%", "ascending", _cost("trained_share"), per_cent),
     ("changed", "ascending", _cost("updatable_params"), count),
     ("peak MiB", "ascending", _cost("peak_bytes"), mebibytes),
     ("tokens/s", "descending", _cost("tokens_per_second"), partial(decimal, format=",.0f")),

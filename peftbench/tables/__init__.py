@@ -2,18 +2,8 @@
 with measured cells."""
 
 from peftbench.tables.cells import EMPTY
-from peftbench.tables.closing import Closing, closing
-from peftbench.tables.comparison import ComparedArm, ComparedBlock, Comparison, comparison
-from peftbench.tables.costs import Costs, costs
+from peftbench.tables.closing import closing
+from peftbench.tables.comparison import comparison
+from peftbench.tables.costs import costs
 
-__all__ = [
-    "EMPTY",
-    "Closing",
-    "ComparedArm",
-    "ComparedBlock",
-    "Comparison",
-    "Costs",
-    "closing",
-    "comparison",
-    "costs",
-]
+__all__ = ["EMPTY", "closing", "comparison", "costs"]

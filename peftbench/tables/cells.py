@@ -1,11 +1,13 @@
 """What tables share: cells, titles, and what they say of a store that answers no question."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from peftbench.analysis.blocks import SPARE_LOAD, Arm, Block, Question, facts
+from peftbench.analysis.blocks import SPARE_LOAD, Arm, Block, Question
 from peftbench.analysis.estimates import Interval, Results
-from peftbench.analysis.measures import TIMED, mean
+from peftbench.analysis.labels import facts
+from peftbench.analysis.measures import TIMED
+from peftbench.markup import Section, Sheet
 from peftbench.wording import Lang, Words, decimal
 
 REFERENCE = "lora"  # the method that others are compared with
@@ -46,21 +48,25 @@ def nothing(trials: int) -> Words:
     return ONLY_TRIALS.format(trials) if trials else EMPTY
 
 
-def studies(results: Results) -> int:
-    """Of the trials that are left out."""
-    specs = [run.record.spec for run in results.trials]
-    return len({spec.study.name for spec in specs if spec.study})
+def left_out(results: Results) -> tuple[int, int]:
+    """How many runs are trials of searches, and of how many studies."""
+    studies = [run.record.spec.study for run in results.trials]
+    return len(studies), len({study.name for study in studies if study})
 
 
-def left_out_note(trials: int, studies: int, lang: Lang) -> list[str]:
-    return [LEFT_OUT.format(trials, studies)[lang]] if trials else []
+def sheet_of(
+    sections: Sequence[Section], legend: Words, trials: int, studies: int, lang: Lang
+) -> Sheet:
+    """Sections with what they have in common, and what they leave out."""
+    notes = [LEFT_OUT.format(trials, studies)[lang]] if trials else []
+    return Sheet(sections, legend[lang], nothing(trials)[lang], notes)
 
 
-def busy_notes(arms: Sequence[Arm], lang: Lang) -> list[str]:
+def busy_notes(arms: Iterable[Arm], lang: Lang) -> list[str]:
     """How many runs' seconds do not count."""
-    done = sum(len(arm.done) for arm in arms)
-    busy = done - sum(len(arm.timed) for arm in arms)
-    return [BUSY.format(busy, done)[lang]] if busy else []
+    runs = [run for arm in arms for run in arm.done]
+    busy = sum(not run.alone for run in runs)
+    return [BUSY.format(busy, len(runs))[lang]] if busy else []
 
 
 def titles(block: Block, lang: Lang) -> tuple[str, str]:
@@ -87,8 +93,7 @@ def question_cells(question: Question) -> dict[str, Any]:
     return {name: getattr(question, name) for name in names} | {"data": question.data.model_dump()}
 
 
-def measured(arm: Arm | None, name: str) -> float | None:
-    """The mean of a measure; a whole number where only such make sense."""
-    value = mean(arm, name) if arm else None
+def whole(name: str, value: float | None) -> float | None:
+    """The mean of a measure, as a whole number where only such make sense."""
     counts = name not in TIMED or name.endswith(".n")
     return int(value) if value is not None and counts and value.is_integer() else value

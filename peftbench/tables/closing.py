@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from peftbench.analysis.blocks import Arm, Block, names
+from peftbench.analysis.blocks import Arm, Block
 from peftbench.analysis.estimates import Difference, Results, best
+from peftbench.analysis.labels import names
 from peftbench.analysis.measures import mean
 from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.tables.cells import ALONE, REFERENCE, bracket, interval_cells, nothing
@@ -22,13 +23,13 @@ LEGEND = Words(
     "on: tasks where the paired test over the same seeds and examples says that the technique is "
     "better than each of the other four, at 5 % after Holm's correction; better, worse than LoRA "
     "on: where it says so of LoRA. Differences to LoRA: of the primary metric, positive is better, "
-    "with 95 % intervals; {best}: by more than chance, by these tests. peak, tok/s × LoRA: the "
+    "with 95 % intervals; {{best}}: by more than chance, by these tests. peak, tok/s × LoRA: the "
     "ratio of means on one device, and its range over tasks and devices. A technique with several "
     f"settings stands with its first. {ALONE.en} – means that there is none.",
     "推荐场景与“文中所述”来自文章;peft {0} 提供的接口于 {1} 读自其源代码;其余各格来自结果库。"
     "最优的任务:在相同种子与样本上的配对检验,经 Holm 校正后在 5 % 水平上优于其余四种技术中的每一种;"
     "优于、劣于 LoRA:同一检验对 LoRA 的结论。"
-    "与 LoRA 之差:主要指标之差(正值为优)及 95 % 区间;{best}:按上述检验显著。"
+    "与 LoRA 之差:主要指标之差(正值为优)及 95 % 区间;{{best}}:按上述检验显著。"
     "峰值内存、速度相对 LoRA:同一设备上均值之比及其在各任务与设备间的范围。"
     f"一种技术有多个设置时取第一个。{ALONE.zh}–:没有。",
 )
@@ -51,7 +52,8 @@ PEAK_RATIO = Words("peak × LoRA", "峰值内存相对 LoRA")
 SPEED_RATIO = Words("tok/s × LoRA", "速度相对 LoRA")
 
 
-Verdict = Literal["better", "worse", "undecided"]  # than LoRA, by the paired test
+Verdict = Literal["best", "better", "worse", "undecided"]  # of all; than LoRA
+SHOWN: tuple[Verdict, ...] = ("best", "better", "worse")
 OTHERS = tuple(method for method in STATEMENTS if method != REFERENCE)
 
 
@@ -65,12 +67,11 @@ class Technique:
     peak: dict[str, float] = field(default_factory=dict)  # relative to LoRA
     speed: dict[str, float] = field(default_factory=dict)  # relative to LoRA
 
-    @property
-    def best_on(self) -> list[str]:
-        return [task for task, sure in self.highest.items() if sure]
-
     def on(self, verdict: Verdict) -> list[str]:
-        """The tasks whose difference to LoRA has a verdict."""
+        """The tasks whose difference to LoRA has a verdict; best: those where it alone has the
+        highest mean by more than chance."""
+        if verdict == "best":
+            return [task for task, sure in self.highest.items() if sure]
         return [task for task, effect in self.differences.items() if _verdict(effect) == verdict]
 
 
@@ -86,27 +87,23 @@ class Closing(AbstractTable):
     def sheet(self, lang: Lang) -> Sheet:
         sections = [self._statements(lang), *([self._differences(lang)] if self.tasks else [])]
         offers = self.offers
-        legend = LEGEND.format(offers.version, offers.read.isoformat(), best="{best}")
+        legend = LEGEND.format(offers.version, offers.read.isoformat())
         return Sheet(sections, legend[lang], "")
 
     def _statements(self, lang: Lang) -> Section:
         header = [words.format(self.offers.version)[lang] for words in HEADER]
-        rows: list[list[str]] = []
-        for method, statement in STATEMENTS.items():
-            technique = self.techniques[method]
-            measured = (technique.best_on, technique.on("better"), technique.on("worse"))
-            rows.append(
-                [
-                    statement.name,
-                    statement.recommended_for[lang],
-                    *(", ".join(tasks) or NONE for tasks in measured),
-                    statement.support[lang],
-                    ", ".join(self.offers.names[method]) or NO_SUCH_NAME[lang],
-                ]
-            )
+        rows = [
+            [
+                statement.name,
+                statement.recommended_for[lang],
+                *(", ".join(self.techniques[method].on(verdict)) or NONE for verdict in SHOWN),
+                statement.support[lang],
+                ", ".join(self.offers.names[method]) or NO_SUCH_NAME[lang],
+            ]
+            for method, statement in STATEMENTS.items()
+        ]
         notes = [] if self.tasks else [self.empty[lang]]
-        left = frozenset(range(len(HEADER)))
-        return Section(TITLE[lang], "", header, rows, left, notes=notes)
+        return Section(TITLE[lang], "", header, rows, frozenset(range(len(HEADER))), notes=notes)
 
     def _differences(self, lang: Lang) -> Section:
         """A row per task: the highest mean, and the other techniques' differences to LoRA; then
@@ -115,58 +112,58 @@ class Closing(AbstractTable):
         rows: list[list[str]] = []
         marked: set[tuple[int, int]] = set()
         for i, task in enumerate(self.tasks):
-            top = next((m for m in STATEMENTS if task in self.techniques[m].highest), None)
-            differences = [technique.differences.get(task) for technique in others]
-            name = STATEMENTS[top].name if top else NONE
-            rows.append([task, name, *map(_effect, differences)])
-            marked |= {(i, 1)} if top and self.techniques[top].highest[task] else set()
-            marked |= {
-                (i, j)
-                for j, effect in enumerate(differences, 2)
-                if effect and _verdict(effect) != "undecided"
-            }
+            tops = [method for method in STATEMENTS if task in self.techniques[method].highest]
+            effects = [technique.differences.get(task) for technique in others]
+            name = STATEMENTS[tops[0]].name if tops else NONE
+            rows.append([task, name, *map(_effect, effects)])
+            sure = [any(task in self.techniques[method].on("best") for method in tops)]
+            sure += [effect is not None and _verdict(effect) != "undecided" for effect in effects]
+            marked |= {(i, j) for j, is_sure in enumerate(sure, 1) if is_sure}
         rows.append([PEAK_RATIO[lang], NONE, *(ranged(one.peak.values()) for one in others)])
         rows.append([SPEED_RATIO[lang], NONE, *(ranged(one.speed.values()) for one in others)])
         header = [TASK[lang], HIGHEST[lang], *(STATEMENTS[method].name for method in OTHERS)]
         return Section(DIFFERENCES[lang], "", header, rows, frozenset({0, 1}), frozenset(marked))
 
     def rows(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "method": method,
-                "technique": statement.name,
-                "recommended_for": statement.recommended_for["en"],
-                "highest_on": list(technique.highest),
-                "best_on": technique.best_on,
-                **{f"{verdict}_on": technique.on(verdict) for verdict in get_args(Verdict)},
-                "differences": {
-                    task: _difference_cells(difference)
-                    for task, difference in technique.differences.items()
-                },
-                "peak_relative": technique.peak,
-                "tokens_per_second_relative": technique.speed,
-                "support_stated": statement.support["en"],
-                "peft_version": self.offers.version,
-                "peft_offers": list(self.offers.names[method]),
-            }
-            for method, statement in STATEMENTS.items()
-            for technique in [self.techniques[method]]
-        ]
+        return [self._row(method) for method in STATEMENTS]
+
+    def _row(self, method: str) -> dict[str, Any]:
+        statement, technique = STATEMENTS[method], self.techniques[method]
+        differences = technique.differences.items()
+        return {
+            "method": method,
+            "technique": statement.name,
+            "recommended_for": statement.recommended_for["en"],
+            "highest_on": list(technique.highest),
+            **{f"{verdict}_on": technique.on(verdict) for verdict in get_args(Verdict)},
+            "differences": {task: _difference_cells(effect) for task, effect in differences},
+            "peak_relative": technique.peak,
+            "tokens_per_second_relative": technique.speed,
+            "support_stated": statement.support["en"],
+            "peft_version": self.offers.version,
+            "peft_offers": list(self.offers.names[method]),
+        }
 
 
 def closing(results: Results, offers: PeftOffers = PEFT_OFFERS) -> Closing:
     """The article's closing table with each cell measured, over all runs that answer a question."""
     techniques = {method: Technique() for method in STATEMENTS}
-    present = {block: _present(block) for block in results.final}
-    blocks = [block for block, arms in present.items() if arms]
-    tasks = names(blocks)
-    for task, block in zip(tasks, blocks, strict=True):
-        _measure(techniques, results, block, present[block], task)
-    places = [(costs, present[block]) for block in blocks for costs in results.costs_of(block)]
-    for name, (costs, arms) in zip(names([costs for costs, _ in places]), places, strict=True):
-        _measure_costs(techniques, costs, arms, name)
-    trials = len(results.trials)
-    empty = NOT_MEASURED if results.final else nothing(trials)
+    blocks = {block: arms for block in results.final if (arms := _present(block))}
+    tasks = names(list(blocks))
+    for task, (block, arms) in zip(tasks, blocks.items(), strict=True):
+        if top := _highest(results, arms):
+            techniques[top[0]].highest[task] = top[1]
+        if REFERENCE in arms:
+            differences = results.differences(block, arms[REFERENCE], "metric", arms.values())
+            for arm, difference in differences.items():
+                techniques[arm.method].differences[task] = difference
+    places = {costs: arms for block, arms in blocks.items() for costs in results.costs_of(block)}
+    for name, (costs, arms) in zip(names(list(places)), places.items(), strict=True):
+        for method, ratio in _relative(costs, arms, "peak_bytes").items():
+            techniques[method].peak[name] = ratio
+        for method, ratio in _relative(costs, arms, "tokens_per_second").items():
+            techniques[method].speed[name] = ratio
+    empty = NOT_MEASURED if results.final else nothing(len(results.trials))
     return Closing(techniques, tuple(tasks), offers, empty)
 
 
@@ -175,42 +172,22 @@ def _present(block: Block) -> dict[str, Arm]:
     return {method: arm for method in STATEMENTS if (arm := block.first(method))}
 
 
-def _measure(
-    techniques: Mapping[str, Technique],
-    results: Results,
-    block: Block,
-    arms: Mapping[str, Arm],
-    task: str,
-) -> None:
-    """Fill in what a quality block says."""
-    values = [results.values(arm, "metric") for arm in arms.values()]
-    means = [value.numbers.mean() for value in values]
-    top = [method for i, method in enumerate(arms) if means[i] == np.max(means)]
-    if len(means) > 1 and len(top) == 1:  # a NaN is equal to none of them
-        techniques[top[0]].highest[task] = best(values, 1.0) is not None
-    if REFERENCE in arms:
-        differences = results.differences(block, arms[REFERENCE], "metric", arms.values())
-        for arm, difference in differences.items():
-            techniques[arm.method].differences[task] = difference
+def _highest(results: Results, arms: Mapping[str, Arm]) -> tuple[str, bool] | None:
+    """Which of several techniques alone has the highest mean, and whether by more than chance."""
+    values = {method: results.values(arm, "metric") for method, arm in arms.items()}
+    means = {method: own.numbers.mean() for method, own in values.items()}
+    top = [method for method in means if means[method] == np.max([*means.values()])]
+    if len(means) < 2 or len(top) != 1:  # a NaN is equal to none of them
+        return None
+    return top[0], best([*values.values()], 1.0) is not None
 
 
-def _measure_costs(
-    techniques: Mapping[str, Technique], costs: Block, arms: Mapping[str, Arm], name: str
-) -> None:
-    """Fill in what a cost block says of the same arms."""
-    lora = costs.same_settings(arms[REFERENCE]) if REFERENCE in arms else None
-    for method, arm in arms.items():
-        own = costs.same_settings(arm)
-        if lora is None or own is None or method == REFERENCE:
-            continue
-        technique = techniques[method]
-        for ratios, measure in (
-            (technique.peak, "peak_bytes"),
-            (technique.speed, "tokens_per_second"),
-        ):
-            value, base = mean(own, measure), mean(lora, measure)
-            if value and base:
-                ratios[name] = value / base
+def _relative(costs: Block, arms: Mapping[str, Arm], measure: str) -> dict[str, float]:
+    """A measure of the same arms in a cost block, relative to LoRA's."""
+    here = {method: own for method, arm in arms.items() if (own := costs.same_settings(arm))}
+    means = {method: mean(own, measure) for method, own in here.items()}
+    base = means.pop(REFERENCE, None)
+    return {method: value / base for method, value in means.items() if value and base}
 
 
 def _verdict(effect: Difference) -> Verdict:
@@ -224,6 +201,6 @@ def _effect(difference: Difference | None) -> str:
 
 
 def _difference_cells(difference: Difference) -> dict[str, Any]:
-    names = ("difference", "p", "p_holm", "p_flip", "improvement")
-    cells = {name: getattr(difference, name) for name in names}
-    return cells | interval_cells(difference.interval) | {"n": difference.seeds}
+    cells = dict(vars(difference))
+    seeds, interval = cells.pop("seeds"), cells.pop("interval")
+    return cells | interval_cells(interval) | {"n": seeds}

@@ -1,12 +1,11 @@
 """The comparison of methods: a section for each block."""
 
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from peftbench.analysis.blocks import Arm, Block, Value
 from peftbench.analysis.estimates import BETTER, Estimate, Results
-from peftbench.analysis.measures import MEASURES, mean, trained_share
+from peftbench.analysis.measures import MEASURES, PARAMETERS, complete_mean, mean
 from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.tables.cells import (
     ALONE,
@@ -18,12 +17,11 @@ from peftbench.tables.cells import (
     bracket,
     busy_notes,
     interval_cells,
-    left_out_note,
-    measured,
-    nothing,
+    left_out,
     question_cells,
-    studies,
+    sheet_of,
     titles,
+    whole,
 )
 from peftbench.tables.comparison_notes import Estimates, notes_of
 from peftbench.wording import NONE, Lang, Words, count, decimal, mebibytes, per_cent
@@ -65,6 +63,11 @@ class ComparedArm:
     def estimate(self, name: Value) -> Estimate | None:
         return self.metric if name == "metric" else self.nll
 
+    def mean(self, name: str) -> float | None:
+        """Of a measure: of what does not depend on the device over all runs."""
+        arm = self.arm if name in (*PARAMETERS, "trained_share") else self.costs
+        return arm and mean(arm, name)
+
 
 @dataclass(frozen=True, eq=False)
 class ComparedBlock:
@@ -72,6 +75,7 @@ class ComparedBlock:
 
     block: Block
     rows: tuple[ComparedArm, ...]
+    notes: tuple[Words, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +84,12 @@ class Comparison(AbstractTable):
     studies."""
 
     blocks: tuple[ComparedBlock, ...]
-    trials: int = 0
-    studies: int = 0
+    trials: int
+    studies: int
 
     def sheet(self, lang: Lang) -> Sheet:
         sections = [_section(compared, lang) for compared in self.blocks]
-        notes = left_out_note(self.trials, self.studies, lang)
-        return Sheet(sections, LEGEND[lang], nothing(self.trials)[lang], notes)
+        return sheet_of(sections, LEGEND, self.trials, self.studies, lang)
 
     def rows(self) -> list[dict[str, Any]]:
         return [_row(compared.block, row) for compared in self.blocks for row in compared.rows]
@@ -95,37 +98,36 @@ class Comparison(AbstractTable):
 def comparison(results: Results) -> Comparison:
     """The comparison of all runs that answer a question."""
     blocks = tuple(_compared(results, block) for block in results.final)
-    return Comparison(blocks, len(results.trials), studies(results))
+    return Comparison(blocks, *left_out(results))
 
 
 def _compared(results: Results, block: Block) -> ComparedBlock:
-    metric, nll = (results.estimates(block, name) for name in BETTER)
+    estimates: Estimates = {name: results.estimates(block, name) for name in BETTER}
+    metric, nll = estimates["metric"], estimates["nll"]
     costs = [apart for apart in results.costs_of(block) if block.places == (apart.place,)]
-    return ComparedBlock(
-        block,
-        tuple(
-            ComparedArm(
-                arm, metric.get(arm), nll.get(arm), costs[0].same_settings(arm) if costs else None
-            )
-            for arm in block.arms
-        ),
-    )
+    rows = [
+        ComparedArm(
+            arm, metric.get(arm), nll.get(arm), costs[0].same_settings(arm) if costs else None
+        )
+        for arm in block.arms
+    ]
+    return ComparedBlock(block, tuple(rows), tuple(notes_of(block, estimates)))
 
 
 def _section(compared: ComparedBlock, lang: Lang) -> Section:
-    block = compared.block
-    metric, nll = Words.same(f"{block.primary} ↑"), Words.same("nll ↓")
-    header = [METHOD, metric, nll, TRAINED, PER_CENT, PEAK, SPEED, TRIALS, SEEDS]
+    costs = (TRAINED, PER_CENT, PEAK, SPEED, TRIALS, SEEDS)
+    scores = (f"{compared.block.primary} ↑", "nll ↓")
+    header = [METHOD[lang], *scores, *(words[lang] for words in costs)]
     rows = [
         [
             row.arm.label,
             _score(row.metric),
             _score(row.nll),
-            count(row.costs and mean(row.costs, "trained_params")),
-            per_cent(row.costs and trained_share(row.costs)),
-            mebibytes(row.costs and mean(row.costs, "peak_bytes")),
-            decimal(row.costs and mean(row.costs, "tokens_per_second"), ",.0f"),
-            decimal(row.arm.trials, ".0f"),
+            count(row.mean("trained_params")),
+            per_cent(row.mean("trained_share")),
+            mebibytes(row.mean("peak_bytes")),
+            decimal(row.mean("tokens_per_second"), ",.0f"),
+            decimal(row.arm.trials, "d"),
             _seeds(row.arm, lang),
         ]
         for row in compared.rows
@@ -136,15 +138,16 @@ def _section(compared: ComparedBlock, lang: Lang) -> Section:
         for j, estimate in ((1, row.metric), (2, row.nll))
         if estimate and estimate.best
     )
-    left = frozenset({0, len(header) - 1})
-    named = [words[lang] for words in header]
-    estimates: Estimates = {
-        name: {row.arm: estimate for row in compared.rows if (estimate := row.estimate(name))}
-        for name in BETTER
-    }
-    notes = [note[lang] for note in notes_of(block, estimates)]
+    notes = [note[lang] for note in compared.notes]
     notes += busy_notes([row.costs for row in compared.rows if row.costs], lang)
-    return Section(*titles(block, lang), named, rows, left, marked, notes)
+    return Section(
+        *titles(compared.block, lang),
+        header,
+        rows,
+        frozenset({0, len(header) - 1}),
+        marked,
+        notes,
+    )
 
 
 def _score(estimate: Estimate | None) -> str:
@@ -180,7 +183,7 @@ def _row(block: Block, row: ComparedArm) -> dict[str, Any]:
         "primary": block.primary,
         **_score_cells("metric", row.metric),
         **_score_cells("nll", row.nll),
-        **{name: measured(row.costs, name) for name in MEASURES},
+        **{name: whole(name, row.mean(name)) for name in MEASURES},
         "metrics": {name: _metric(arm, name) for name in _metric_names(block)},
         "failures": [
             {"seed": run.seed, "status": run.record.status, "error": run.record.error}
@@ -199,13 +202,10 @@ def _score_cells(name: Value, estimate: Estimate | None) -> dict[str, Any]:
 def _metric_names(block: Block) -> list[str]:
     """The metrics that any arm of the block has."""
     names = {name for run in block.runs if run.done for name in run.record.metrics}
-    return [
-        name for name in sorted(names) if any(_metric(arm, name) is not None for arm in block.arms)
-    ]
+    return sorted(
+        name for name in names if any(_metric(arm, name) is not None for arm in block.arms)
+    )
 
 
 def _metric(arm: Arm, name: str) -> float | None:
-    """The mean over the seeds that are done; None where one lacks it."""
-    values = [run.record.metrics.get(name) for run in arm.done]
-    numbers = [value for value in values if value is not None]
-    return fmean(numbers) if numbers and len(numbers) == len(values) else None
+    return complete_mean([run.record.metrics.get(name) for run in arm.done])

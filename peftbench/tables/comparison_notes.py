@@ -49,8 +49,9 @@ NOT_TUNED = Words("none", "无")
 def notes_of(block: Block, estimates: Estimates) -> list[Words]:
     """A line for each way in which runs failed, and warnings."""
     notes = _failures(block)
-    if len(block.fingerprints) > 1:
-        notes.append(EXAMPLES_DIFFER.format(len(block.fingerprints)))
+    examples = {run.record.data.fingerprint for run in block.runs if run.record.data}
+    if len(examples) > 1:
+        notes.append(EXAMPLES_DIFFER.format(len(examples)))
     if block.repeats:
         seeds_of = grouped(block.repeats, lambda repeat: repeat[0])
         arms = [

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from peftbench.analysis.blocks import Arm, Block, Run
+from peftbench.analysis.blocks import Arm, Block
 from peftbench.analysis.estimates import Results
-from peftbench.analysis.measures import PARTS, mean, measure, seed_ratios, trained_share
+from peftbench.analysis.measures import PARAMETERS, PARTS, mean, seed_ratios
 from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.tables.cells import (
     ALONE,
@@ -17,12 +17,11 @@ from peftbench.tables.cells import (
     SPEED,
     TRAINED,
     busy_notes,
-    left_out_note,
-    measured,
-    nothing,
+    left_out,
     question_cells,
-    studies,
+    sheet_of,
     titles,
+    whole,
 )
 from peftbench.wording import Lang, Words, count, decimal, mebibytes, per_cent, ranged, size
 
@@ -62,30 +61,21 @@ HEADER = (
     Words("adapted/base", "未合并延迟/原模型"),
     Words("merged/base", "合并后延迟/原模型"),
 )
-BYTES = ("adapter_file_bytes", "peak_bytes", *PARTS)
-MEASURES = ("trained_params", "head_params", "updatable_params", "total_params", *BYTES)
-FORMS = ("latency.base", "latency.adapted", "latency.merged")
-SPEEDS = ("tokens_per_second", "step_seconds", "utilization", *FORMS)
-
-
-@dataclass(frozen=True, eq=False)
-class CostlyArm:
-    """An arm with the ratios of its timed runs: of tokens per second to LoRA's, of latencies to the
-    plain model's."""
-
-    arm: Arm
-    relative: list[float]
-    adapted: list[float]
-    merged: list[float]
+MEASURES = (
+    *PARAMETERS,
+    *("adapter_file_bytes", "peak_bytes", *PARTS),
+    *("tokens_per_second", "step_seconds", "utilization"),
+    *("latency.base", "latency.adapted", "latency.merged"),
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Costs(AbstractTable):
-    """By cost block the arms that have a run that is done."""
+    """Cost blocks, each with the arms that have a run that is done."""
 
-    blocks: tuple[tuple[Block, tuple[CostlyArm, ...]], ...]
-    trials: int = 0
-    studies: int = 0
+    blocks: tuple[Block, ...]
+    trials: int
+    studies: int
 
     def sheet(self, lang: Lang) -> Sheet:
         header = [words[lang] for words in HEADER]
@@ -93,79 +83,66 @@ class Costs(AbstractTable):
             Section(
                 *titles(block, lang),
                 header,
-                [_cells(row) for row in rows],
+                [_cells(block, arm) for arm in block.arms],
                 frozenset({0}),
-                notes=busy_notes([row.arm for row in rows], lang),
+                notes=busy_notes(block.arms, lang),
             )
-            for block, rows in self.blocks
+            for block in self.blocks
         ]
-        notes = left_out_note(self.trials, self.studies, lang)
-        return Sheet(sections, LEGEND[lang], nothing(self.trials)[lang], notes)
+        return sheet_of(sections, LEGEND, self.trials, self.studies, lang)
 
     def rows(self) -> list[dict[str, Any]]:
-        return [_row(block, row) for block, rows in self.blocks for row in rows]
+        return [_row(block, arm) for block in self.blocks for arm in block.arms]
 
 
 def costs(results: Results) -> Costs:
-    """The costs of all arms but the trials of searches. Ratios are taken run by run, and to LoRA
-    seed by seed: runs of one seed stand next to each other in time."""
-    blocks = [(block, _costly(block)) for block in results.costs]
-    blocks = tuple((block, rows) for block, rows in blocks if rows)
-    return Costs(blocks, len(results.trials), studies(results))
+    """The costs of all arms but the trials of searches."""
+    blocks = [block.only(arm for arm in block.arms if arm.done) for block in results.costs]
+    return Costs(tuple(block for block in blocks if block.arms), *left_out(results))
 
 
-def _costly(block: Block) -> tuple[CostlyArm, ...]:
-    reference, speed = block.first(REFERENCE), partial(measure, name="tokens_per_second")
-    others = reference.timed if reference else ()
-    return tuple(
-        CostlyArm(
-            arm,
-            seed_ratios(arm.timed, others, speed),
-            _latencies(arm.timed, "latency.adapted"),
-            _latencies(arm.timed, "latency.merged"),
-        )
-        for arm in block.arms
-        if arm.done
-    )
+def _ratios(block: Block, arm: Arm) -> dict[str, list[float]]:
+    """Of the runs whose seconds count: tokens per second relative to LoRA's, seed by seed, and
+    latencies relative to the plain model's."""
+    lora, runs = block.first(REFERENCE), arm.timed
+    return {
+        "relative": seed_ratios(runs, lora.timed if lora else (), "tokens_per_second"),
+        "adapted": seed_ratios(runs, runs, "latency.adapted", "latency.base"),
+        "merged": seed_ratios(runs, runs, "latency.merged", "latency.base"),
+    }
 
 
-def _latencies(runs: tuple[Run, ...], form: str) -> list[float]:
-    """Relative to the plain model's; without the runs that lack a form."""
-    pairs = [(measure(run, form), measure(run, "latency.base")) for run in runs]
-    return [own / base for own, base in pairs if own is not None and base]
-
-
-def _cells(row: CostlyArm) -> list[str]:
-    mean_of = partial(mean, row.arm)
+def _cells(block: Block, arm: Arm) -> list[str]:
+    mean_of, ratios = partial(mean, arm), _ratios(block, arm)
     seconds = mean_of("step_seconds")
     return [
-        row.arm.label,
+        arm.label,
         count(mean_of("trained_params")),
-        per_cent(trained_share(row.arm)),
+        per_cent(mean_of("trained_share")),
         count(mean_of("updatable_params")),
         size(mean_of("adapter_file_bytes")),
         mebibytes(mean_of("peak_bytes")),
         *(mebibytes(mean_of(part)) for part in PARTS),
         decimal(mean_of("tokens_per_second"), ",.0f"),
-        ranged(row.relative),
+        ranged(ratios["relative"]),
         decimal(seconds and 1000 * seconds, ",.1f"),
         decimal(mean_of("utilization"), ".0%"),
-        ranged(row.adapted),
-        ranged(row.merged),
+        ranged(ratios["adapted"]),
+        ranged(ratios["merged"]),
     ]
 
 
-def _row(block: Block, row: CostlyArm) -> dict[str, Any]:
-    question, share = block.question, trained_share(row.arm)
+def _row(block: Block, arm: Arm) -> dict[str, Any]:
+    question, share = block.question, mean(arm, "trained_share")
     return {
         **vars(block.place),
         **question_cells(question),
         **{name: getattr(question, name) for name in ("dtype", "steps", "batch_size")},
-        "method": row.arm.method,
-        "label": row.arm.label,
-        "seeds": len(row.arm.done),
-        "timed": len(row.arm.timed),
+        "method": arm.method,
+        "label": arm.label,
+        "seeds": len(arm.done),
+        "timed": len(arm.timed),
         "trained_per_cent": share and 100 * share,
-        **{name: measured(row.arm, name) for name in (*MEASURES, *SPEEDS)},
-        **{name: getattr(row, name) for name in ("relative", "adapted", "merged")},
+        **{name: whole(name, mean(arm, name)) for name in MEASURES},
+        **_ratios(block, arm),
     }

@@ -1,0 +1,93 @@
+"""What arms and blocks are called, and what a block is in words."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peftbench.analysis.blocks import Block, Key, Run, canonical, grouped
+from peftbench.wording import Lang, Words
+
+ALL_DATA = Words("all data", "全部数据")
+SPLIT = Words("{0} split", "{0} 划分")
+VERSION = Words("task version {0}", "任务版本 {0}")
+STEPS = Words("{0} steps of {1}", "{0} 步,批大小 {1}")
+
+
+def arm_labels(arms: Mapping[Key, Sequence[Run]]) -> dict[Key, str]:
+    """A label for every arm of a question: the method, with as many of the args, then of the
+    training settings, in which arms of that method differ as tell them apart."""
+    labels: dict[Key, str] = {}
+    for method, keys in grouped(arms, lambda key: arms[key][0].record.spec.method).items():
+        firsts = {key: arms[key][0] for key in keys}
+        settings = {
+            key: run.settings | {"version": run.record.spec.method_version}
+            for key, run in firsts.items()
+        }
+        parts: dict[Key, tuple[str, ...]] = dict.fromkeys(keys, ())
+        for name in dict.fromkeys(name for own in settings.values() for name in own):
+            values = {key: own[name] for key, own in settings.items() if name in own}
+            longer = parts | {
+                key: (*parts[key], f"{name.removeprefix('train.')}={text}")
+                for key, text in _texts(values).items()
+            }
+            if len(set(longer.values())) > len(set(parts.values())):
+                parts = longer
+        for key in keys:
+            labels[key] = f"{method} ({', '.join(parts[key])})" if parts[key] else method
+    return labels
+
+
+def _texts(values: Mapping[Key, Any]) -> dict[Key, str]:
+    """Values as they are written: floats with as few digits, three at least, as keep them
+    distinct."""
+    floats = {value for value in values.values() if isinstance(value, float)}
+    digits = next(
+        n for n in range(3, 18) if len({f"{value:.{n}g}" for value in floats}) == len(floats)
+    )
+    return {key: _setting_text(value, digits) for key, value in values.items()}
+
+
+def _setting_text(value: Any, digits: int) -> str:
+    match value:
+        case float():
+            return f"{value:.{digits}g}"
+        case list() | tuple():
+            return "+".join(map(str, value))
+        case str():
+            return value
+        case _:
+            return canonical(value)
+
+
+def facts(block: Block, lang: Lang = "en") -> dict[str, str]:
+    """By name: what all runs of a block have in common, in words; the task is a title, and not
+    among them."""
+    question = block.question
+    limits = question.data.model_dump(exclude_defaults=True).items()
+    places = (block.place,) if block.place else block.places
+    return {
+        "model": question.model,
+        "split": SPLIT.format(question.split)[lang],
+        "task_version": VERSION.format(question.task_version)[lang],
+        "data": ", ".join(f"{name}={value}" for name, value in limits) or ALL_DATA[lang],
+        "training": STEPS.format(f"{question.steps:,}", question.batch_size)[lang],
+        "dtype": question.dtype,
+        "place": ", ".join(dict.fromkeys(map(str, places))),
+        "stack": ", ".join(dict.fromkeys(place.stack for place in places)),
+    }
+
+
+def differing(blocks: Sequence[Block]) -> set[str]:
+    """The names of the facts in which blocks differ."""
+    by_block = [facts(block) for block in blocks]
+    return {name for own in by_block for name in own if own[name] != by_block[0][name]}
+
+
+def names(blocks: Sequence[Block]) -> list[str]:
+    """A name for each block: its task, with what tells it from the other blocks of that task."""
+    names: list[str] = []
+    for block in blocks:
+        task = block.question.task
+        apart = differing([other for other in blocks if other.question.task == task])
+        known = facts(block).items()
+        names.append(", ".join([task, *(text for name, text in known if name in apart)]))
+    return names
