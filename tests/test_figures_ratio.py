@@ -2,7 +2,7 @@
 what is no grid is not drawn as one."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from peftbench.record import Point, Record
 LRS, RATIOS = (1e-4, 3e-4, 1e-3), (1.0, 2.0, 4.0, 8.0, 16.0)
 BEST = {1e-4: 8.0, 3e-4: 4.0, 1e-3: 2.0}  # planted
 ARGS = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"}
-Tuned = dict[float, tuple[Run, ...]]
+Tuned = Mapping[float, Sequence[Run]]
 STEPS, SPEED = 40, 97  # a prime number, so that no two losses are equal but for rounding
 
 

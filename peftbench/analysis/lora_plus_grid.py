@@ -27,7 +27,7 @@ class Grid:
     """The runs of a block on `valid`, done, diverged or ended early, by learning rate and ratio."""
 
     block: Block
-    cells: Mapping[Cell, tuple[Run, ...]]
+    cells: Mapping[Cell, Sequence[Run]]
 
     @property
     def lrs(self) -> list[float]:
@@ -38,8 +38,8 @@ class Grid:
         return sorted({ratio for _, ratio in self.cells})
 
     @property
-    def runs(self) -> tuple[Run, ...]:
-        return tuple(run for runs in self.cells.values() for run in runs)
+    def runs(self) -> list[Run]:
+        return [run for runs in self.cells.values() for run in runs]
 
     def means(self, ratio: float, name: Value) -> dict[float, float]:
         """Over seeds, by learning rate: infinitely bad where a run diverged or was ended early,
@@ -83,7 +83,7 @@ def _largest_grid(block: Block) -> Grid | None:
     return max(alike, key=lambda grid: len(grid.runs), default=None)
 
 
-def _crossed(arms: Iterable[Arm]) -> dict[Cell, tuple[Run, ...]]:
+def _crossed(arms: Iterable[Arm]) -> dict[Cell, list[Run]]:
     """Without the runs of LoRA+ whose learning rate or ratio stands alone, as those do that a
     sampler drew, and of LoRA at other rates. Empty where runs are too few for a grid."""
     runs = [run for arm in arms for run in arm.runs if run.record.status in STATUSES]
@@ -98,7 +98,7 @@ def _crossed(arms: Iterable[Arm]) -> dict[Cell, tuple[Run, ...]]:
     if len(kept) < FILLED * len(lrs) * len(ratios):
         return {}
     kept |= {(lr, 1) for lr in lrs}
-    return {cell: tuple(members) for cell, members in cells.items() if cell in kept}
+    return {cell: members for cell, members in cells.items() if cell in kept}
 
 
 def _cell(run: Run) -> Cell:
@@ -138,10 +138,10 @@ def _nll_by_seed(runs: Iterable[Run]) -> dict[int, float]:
     return {seed: fmean(nlls) for seed, same in by_seed if (nlls := _values(same, "nll"))}
 
 
-def tuned(grid: Grid) -> dict[float, tuple[Run, ...]]:
+def tuned(grid: Grid) -> dict[float, Sequence[Run]]:
     """The runs of each ratio at the learning rate with its lowest mean nll, all of them done;
     without the ratios that no learning rate leaves whole."""
-    by_ratio: dict[float, tuple[Run, ...]] = {}
+    by_ratio: dict[float, Sequence[Run]] = {}
     for ratio in grid.ratios:
         nll = grid.means(ratio, "nll")
         lr = min(nll, key=nll.__getitem__, default=None)

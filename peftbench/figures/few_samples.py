@@ -18,13 +18,7 @@ from peftbench.analysis.blocks import (
     grouped,
 )
 from peftbench.analysis.estimates import Results
-from peftbench.figures.panels import (
-    Panels,
-    left_out,
-    legend,
-    legend_height,
-    line_of_means,
-)
+from peftbench.figures.panels import Panels, left_out, legend, legend_height, line_of_means
 from peftbench.figures.style import axis_name, line_styles, tidy
 from peftbench.figures.ticks import log_axis, only_ticks, round_ticks
 from peftbench.spec import DataSpec, TrainSpec
@@ -107,8 +101,8 @@ def _lines(runs: Iterable[Run]) -> tuple[Arm, ...]:
 
 
 def _one_for_each_size(runs: Iterable[Run]) -> bool:
-    by_size = grouped(runs, lambda run: run.examples)
-    return not any(map(_varies, by_size.values()))
+    settings = {(run.examples, run.record.spec.train) for run in runs}
+    return len(settings) == len({size for size, _ in settings})
 
 
 def _varies(runs: Iterable[Run], names: Settings = None) -> bool:

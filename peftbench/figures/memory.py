@@ -10,13 +10,7 @@ from matplotlib.patches import Patch
 from peftbench.analysis.blocks import Arm, Block, grouped
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.measures import PARTS, mean
-from peftbench.figures.panels import (
-    Panels,
-    left_out,
-    legend,
-    row_axis,
-    rows_height,
-)
+from peftbench.figures.panels import Panels, left_out, legend, row_axis, rows_height
 from peftbench.figures.style import SMALL, tidy
 
 # Light and dark as well as blue and yellow, and no method's colour: cividis, which colour-blind

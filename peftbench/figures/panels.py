@@ -4,7 +4,7 @@ named rows, and the notes below."""
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from statistics import fmean
 from typing import Any
 
@@ -108,6 +108,17 @@ def few_arms(
             )
         kept.append(block)
     return kept, note
+
+
+def having(blocks: Iterable[Block], keep: Callable[[Run], object]) -> list[Block]:
+    """The blocks with only the runs that are done and that `keep` is true of; without the arms and
+    blocks that have none."""
+    kept: list[Block] = []
+    for block in blocks:
+        runs = {arm.label: tuple(filter(keep, arm.done)) for arm in block.arms}
+        arms = [Arm(label, of_arm) for label, of_arm in runs.items() if of_arm]
+        kept += [block.only(arms)] if arms else []
+    return kept
 
 
 def named(block: Block, arm: Arm) -> str:

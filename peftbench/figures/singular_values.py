@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from peftbench.analysis.blocks import Block, Run
+from peftbench.analysis.blocks import Run
 from peftbench.analysis.estimates import Results
-from peftbench.figures.panels import Panels, few_arms, left_out, legend
+from peftbench.figures.panels import Panels, few_arms, having, left_out, legend
 from peftbench.figures.style import COLOURS, PANEL, tidy
 from peftbench.figures.ticks import only_ticks
 
@@ -26,17 +26,12 @@ PARTS = {
 def singular_values(results: Results) -> Figure:
     """The part of the sum of squared singular values that the first k hold, over k, of weights and
     of what full fine-tuning changes in them. Raises NothingToDraw where no run has them."""
-    measured: list[Block] = []
-    for block in results.final:
-        arms = [arm for arm in block.arms if any(map(_directions, arm.done))]
-        measured += [block.only(arms)] if arms else []
-    drawn, few = few_arms(results, measured, most=1)
+    drawn, few = few_arms(results, having(results.final, _directions), most=1)
     missing = "no run of full fine-tuning on test has singular values"
     panels = Panels(drawn, missing, [PANEL[1] - 0.6, 0.3])
     for block, (axes, below) in panels.axes.items():
-        runs = [run for run in block.runs if _directions(run)]
-        directions = sorted(set.intersection(*map(_directions, runs)))
-        legend(below, [_line(axes, runs, part, directions) for part in PARTS])
+        directions = sorted(set.intersection(*map(_directions, block.runs)))
+        legend(below, [_line(axes, block.runs, part, directions) for part in PARTS])
         tidy(axes, "first k singular directions", "part of the squared singular values")
         axes.set_xscale("log", base=2)
         only_ticks(axes, directions, str)

@@ -14,8 +14,8 @@ VALUES: tuple[Value, ...] = get_args(Value)  # what figures show of an arm
 # Okabe and Ito's palette, which colour-blind people can tell apart, and a marker for each, so that
 # no one needs the colour.
 PALETTE = ("#000000", "#7f7f7f", "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#e69f00")
-COLOURS = dict(zip(METHOD_ORDER, PALETTE, strict=True))
-MARKERS = dict(zip(METHOD_ORDER, "sXo^DvP", strict=True))
+COLOURS: dict[str, str] = dict(zip(METHOD_ORDER, PALETTE, strict=True))
+MARKERS: dict[str, str] = dict(zip(METHOD_ORDER, "sXo^DvP", strict=True))
 OTHER_COLOUR, OTHER_MARKER = "#cc79a7", "*"
 # These tell the arms of one method apart, in their order.
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))

@@ -7,16 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from peftbench.analysis.blocks import Arm, Block, Run
+from peftbench.analysis.blocks import Block, Run
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.loss_curves import Curve, Loss, curve, window
-from peftbench.figures.panels import (
-    Panels,
-    few_arms,
-    left_out,
-    legend,
-    legend_height,
-)
+from peftbench.figures.panels import Panels, few_arms, having, left_out, legend, legend_height
 from peftbench.figures.style import line_styles, tidy
 
 MARKS = 6  # markers along a line
@@ -27,11 +21,7 @@ def training_curves(results: Results) -> Figure:
     """The training loss, smoothed over a tenth of the curve, and below it the loss on the valid
     split, a panel for each block. Raises NothingToDraw if no run that is done has any."""
     blocks, few = few_arms(results, results.final)
-    drawn: list[Block] = []
-    for block in blocks:
-        with_curve = {arm: tuple(run for run in arm.done if run.record.curve) for arm in block.arms}
-        arms = [Arm(arm.label, runs) for arm, runs in with_curve.items() if runs]
-        drawn += [block.only(arms)] if arms else []
+    drawn = having(blocks, lambda run: run.record.curve)
     runs = {run for block in drawn for run in block.runs}
     valid = any(_points(run, "valid_loss") for run in runs)
     heights = [2.3, *([1.7] if valid else []), legend_height(drawn)]
