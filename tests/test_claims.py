@@ -751,7 +751,9 @@ def test_gap_is_test_less_the_end_of_training() -> None:
 def test_steps_to_the_final_loss() -> None:
     """A curve that falls twice as fast is at exp(-4) halfway."""
     fast, slow = falling(8.0), falling(4.0)
-    steps = range(3, 39)  # of 40, those with two neighbours on both sides: a tenth of the curve, odd
+    steps = range(
+        3, 39
+    )  # of 40, those with two neighbours on both sides: a tenth of the curve, odd
     smooth = {step: statistics.fmean(fast[step - 3 : step + 2]) for step in steps}
     target = statistics.fmean(slow[-5:])
     reached = next(step for step, loss in smooth.items() if loss <= target)

@@ -132,7 +132,7 @@ def drawn() -> Figure:
         for seed, loss in enumerate((4.0, 2.0))
         for method in ("lora", "vera")
     ]
-    return training_curves(results(made), width=1)
+    return training_curves(results(made))
 
 
 def test_lines_are_means_over_seeds_and_bands_reach_from_least_to_most(drawn: Figure) -> None:

@@ -2,7 +2,7 @@
 what is no grid is not drawn as one."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,11 @@ import pytest
 import records
 from matplotlib.figure import Figure
 
+from peftbench.analysis.blocks import Run
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.lora_plus_grid import (
     FEWEST,
     Grid,
-    TunedRatio,
     best_ratios,
     grids,
     steps_to_lora,
@@ -28,6 +28,7 @@ from peftbench.record import Point, Record
 LRS, RATIOS = (1e-4, 3e-4, 1e-3), (1.0, 2.0, 4.0, 8.0, 16.0)
 BEST = {1e-4: 8.0, 3e-4: 4.0, 1e-3: 2.0}  # planted
 ARGS = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"}
+Tuned = Mapping[float, Sequence[Run]]
 STEPS, SPEED = 40, 97  # a prime number, so that no two losses are equal but for rounding
 
 
@@ -93,11 +94,12 @@ def best_of(grid: Grid) -> dict[float, float]:
 
 def test_the_cells_hold_the_means(grid: Grid) -> None:
     assert (grid.lrs, grid.ratios) == (list(LRS), list(RATIOS))
-    for lr in LRS:
-        for ratio in RATIOS:
-            assert grid.mean(lr, ratio, "nll") == pytest.approx(planted(lr, ratio))
-            assert grid.mean(lr, ratio, "metric") == pytest.approx(1 - planted(lr, ratio))
-    assert grid.mean(5.0, 1.0, "nll") is None
+    for ratio in RATIOS:
+        nll = {lr: planted(lr, ratio) for lr in LRS}
+        assert grid.means(ratio, "nll") == pytest.approx(nll)
+        metric = {lr: 1 - value for lr, value in nll.items()}
+        assert grid.means(ratio, "metric") == pytest.approx(metric)
+    assert grid.means(5.0, "nll") == {}
 
 
 def test_a_planted_optimum_is_found(grid: Grid) -> None:
@@ -139,26 +141,32 @@ def test_a_ratio_that_diverged_is_never_the_best() -> None:
     made = [record for record in study() if not diverged(record)]
     made.append(run(3e-4, 4.0, 1, 0.0, status="diverged", metrics={}, error="nan"))
     (grid,) = grids_of(made)
-    assert grid.mean(3e-4, 4.0, "nll") == math.inf
-    assert grid.mean(3e-4, 4.0, "metric") == -math.inf
+    assert grid.means(4.0, "nll")[3e-4] == math.inf
+    assert grid.means(4.0, "metric")[3e-4] == -math.inf
     assert best_of(grid) == BEST | {3e-4: 2.0}
 
 
 def test_each_ratio_is_tuned_over_the_same_number_of_learning_rates(grid: Grid) -> None:
-    for ratio in tuned(grid):
-        assert ratio.trials == len(LRS)
-        assert ratio.lr == min(LRS, key=lambda lr, r=ratio.ratio: planted(lr, r))
-        assert {run.record.spec.train.lr for run in ratio.runs} == {ratio.lr}
-        assert sorted(run.seed for run in ratio.runs) == [0, 1, 2]
-    assert [ratio.ratio for ratio in tuned(grid)] == list(RATIOS)
+    for ratio, runs in tuned(grid).items():
+        assert list(grid.means(ratio, "nll")) == list(LRS)
+        assert lr_of(runs) == min(LRS, key=lambda lr, r=ratio: planted(lr, r))
+        assert sorted(run.seed for run in runs) == [0, 1, 2]
+    assert list(tuned(grid)) == list(RATIOS)
 
 
-def steps(ratios: list[TunedRatio], loss: Loss) -> dict[float, set[tuple[float, bool]]]:
+def lr_of(runs: Iterable[Run]) -> float:
+    """The one learning rate that runs have."""
+    (lr,) = {run.record.spec.train.lr for run in runs}
+    return lr
+
+
+def steps(ratios: Tuned, loss: Loss) -> dict[float, set[tuple[float, bool]]]:
     """By ratio: steps to LoRA's loss of its runs, and whether they never reach it."""
-    known = steps_to_lora(ratios, loss)
+    by_ratio = steps_to_lora(ratios, loss)
+    assert list(by_ratio) == list(ratios)
     return {
-        each.ratio: {(known[run].steps, known[run].never) for run in each.runs if run in known}
-        for each in ratios
+        ratio: {(reached.steps, reached.never) for reached in of_ratio}
+        for ratio, of_ratio in by_ratio.items()
     }
 
 
@@ -171,14 +179,14 @@ def test_steps_to_loras_training_loss_are_those_of_the_curves(grid: Grid) -> Non
     target = [1 - step * 2 / SPEED for step in range(1, STEPS + 1)]
     lora = planted(3e-4, 1.0) + np.mean(target[-width:])
     by_ratio = steps(ratios, "train_loss")
-    for each in ratios:
+    for ratio, runs in ratios.items():
         own = [
-            planted(each.lr, each.ratio) + max(0, 1 - step * (1 + each.ratio) / SPEED)
+            planted(lr_of(runs), ratio) + max(0, 1 - step * (1 + ratio) / SPEED)
             for step in range(1, STEPS + 1)
         ]
         means = {i + 1: np.mean(own[i - half : i + half + 1]) for i in range(half, STEPS - half)}
         first = min(step for step, mean in means.items() if mean <= lora)
-        assert by_ratio[each.ratio] == {(first, False)}
+        assert by_ratio[ratio] == {(first, False)}
     assert by_ratio[1.0] == {(STEPS - half, False)}
 
 
@@ -186,9 +194,9 @@ def test_steps_to_loras_valid_loss_follow_the_same_rule_with_few_points(grid: Gr
     ratios = tuned(grid)
     assert FEWEST["valid_loss"] == 1
     by_ratio = steps(ratios, "valid_loss")
-    for each in ratios:
-        reached = planted(each.lr, each.ratio) <= planted(3e-4, 1.0)
-        assert by_ratio[each.ratio] == {(10, False) if reached else (STEPS + 1, True)}
+    for ratio, runs in ratios.items():
+        reached = planted(lr_of(runs), ratio) <= planted(3e-4, 1.0)
+        assert by_ratio[ratio] == {(10, False) if reached else (STEPS + 1, True)}
     assert by_ratio[1.0] == {(10, False)}
 
 

@@ -107,21 +107,23 @@ def test_a_run_that_diverged_counts_as_worst_and_one_ended_early_in_no_median() 
     for seed, status in enumerate(("diverged", "pruned", "failed"), 3):
         made.append(trial(1e-3, seed=seed, status=status))
     rate = only(made)
-    assert (rate.lr, rate.done, rate.diverged, rate.pruned) == (1e-3, 3, 1, 1)
+    counts = [rate.count(status) for status in ("done", "diverged", "pruned")]
+    assert (rate.lr, counts) == (1e-3, [3, 1, 1])
     # The medians of 0.25, 0.5, 0.75 and infinity, which is the worst.
-    assert rate.values == {"nll": Middle(0.625, 0.25, 0.75), "metric": Middle(0.375, 0.25, 0.75)}
+    assert rate.middle("nll") == Middle(0.625, 0.25, 0.75)
+    assert rate.middle("metric") == Middle(0.375, 0.25, 0.75)
 
 
 def test_where_most_diverged_the_median_is_infinite() -> None:
     diverged = [trial(1e-3, seed=seed, status="diverged") for seed in (1, 2)]
     rate = only([trial(1e-3, 0.5), *diverged])
-    assert rate.values["nll"].median == math.inf
-    assert rate.values["metric"].median == -math.inf
+    assert rate.middle("nll").median == math.inf
+    assert rate.middle("metric").median == -math.inf
 
 
 def test_where_no_run_has_a_value_there_is_no_median() -> None:
     rate = only([trial(1e-3, status="pruned")])
-    assert set(rate.values.values()) == {Middle(None, None, None)}
+    assert rate.middle("nll") == rate.middle("metric") == Middle(None, None, None)
 
 
 def test_runs_on_test_are_no_tuning() -> None:

@@ -5,12 +5,15 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
-from peftbench.analysis.blocks import Block, Run, Value, grouped
+from peftbench.analysis.blocks import Arm, Block, Run, Value, grouped
+from peftbench.record import Status
 
 PER_DECADE = 4  # bins; fewer learning rates than that are bins of their own
+TOLERANCE = 0.02  # of the nll, relative: as much above the best is nearly as good
 WORST: dict[Value, float] = {"metric": -math.inf, "nll": math.inf}  # what a diverged run counts as
 
 
@@ -24,15 +27,26 @@ class Middle:
     high: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LearningRate:
     """The runs of a method at one learning rate, or at several close to each other."""
 
     lr: float
-    done: int
-    diverged: int
-    pruned: int
-    values: dict[Value, Middle]
+    runs: Sequence[Run]
+
+    def count(self, status: Status) -> int:
+        return sum(run.record.status == status for run in self.runs)
+
+    def middle(self, name: Value) -> Middle:
+        """A run that diverged counts as worse than all others; one that was ended early counts in
+        no median: what it would have reached is unknown."""
+        known = [value for run in self.runs if run.done and (value := run.value(name)) is not None]
+        counted = [*known, *[WORST[name]] * self.count("diverged")]
+        middle = median(counted) if counted else None
+        return Middle(middle, min(known, default=None), max(known, default=None))
+
+
+ByArm = dict[Arm, list[LearningRate]]
 
 
 @dataclass(frozen=True)
@@ -61,47 +75,18 @@ def bins(lrs: Sequence[float], per_decade: int = PER_DECADE) -> list[float]:
     return [means[place] for place in places]
 
 
-def by_learning_rate(block: Block) -> dict[str, tuple[LearningRate, ...]]:
-    """For each method of a block its learning rates in their order.
-
-    A run that diverged counts as worse than all others; one that was ended early counts in no
-    median: what it would have reached is unknown.
-    """
-    return {
-        method: _learning_rates(runs)
-        for method, runs in grouped(block.runs, lambda run: run.record.spec.method).items()
-    }
-
-
-def _learning_rates(runs: Sequence[Run]) -> tuple[LearningRate, ...]:
-    lrs = bins([run.record.spec.train.lr for run in runs])
-    pairs = sorted(zip(lrs, runs, strict=True), key=lambda pair: pair[0])
-    groups = grouped(pairs, lambda pair: pair[0])
-    return tuple(_summary(lr, [run for _, run in members]) for lr, members in groups.items())
-
-
-def _summary(lr: float, runs: Sequence[Run]) -> LearningRate:
-    statuses = [run.record.status for run in runs]
-    diverged = statuses.count("diverged")
-    values: dict[Value, Middle] = {}
-    for name, worst in WORST.items():
-        numbers = [value for run in runs if run.done and (value := run.value(name)) is not None]
-        median = _median([*numbers, *[worst] * diverged])
-        values[name] = Middle(median, min(numbers, default=None), max(numbers, default=None))
-    return LearningRate(lr, statuses.count("done"), diverged, statuses.count("pruned"), values)
-
-
-def _median(values: Sequence[float]) -> float | None:
-    """The median; infinite if one of the middle two is."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
-    return low if low == high else (low + high) / 2
+def by_learning_rate(block: Block) -> ByArm:
+    """For each method of a block, all its runs as one arm, its learning rates in their order."""
+    by_arm: ByArm = {}
+    for method, runs in grouped(block.runs, lambda run: run.record.spec.method).items():
+        lr_of = dict(zip(runs, bins([run.record.spec.train.lr for run in runs]), strict=True))
+        by_lr = sorted(grouped(runs, lr_of.__getitem__).items())
+        by_arm[Arm(method, tuple(runs))] = [LearningRate(lr, same) for lr, same in by_lr]
+    return by_arm
 
 
 def good_region(
-    lrs: Sequence[float], nll: Sequence[float | None], tolerance: float = 0.02
+    lrs: Sequence[float], nll: Sequence[float | None], tolerance: float = TOLERANCE
 ) -> Region | None:
     """The learning rates around the best one whose nll is at most `tolerance` (relative) above the
     best; None if no nll is finite.

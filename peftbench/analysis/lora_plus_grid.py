@@ -3,7 +3,7 @@ LoRA's final loss is reached."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -27,7 +27,7 @@ class Grid:
     """The runs of a block on `valid`, done, diverged or ended early, by learning rate and ratio."""
 
     block: Block
-    cells: Mapping[Cell, tuple[Run, ...]]
+    cells: Mapping[Cell, Sequence[Run]]
 
     @property
     def lrs(self) -> list[float]:
@@ -38,15 +38,14 @@ class Grid:
         return sorted({ratio for _, ratio in self.cells})
 
     @property
-    def runs(self) -> tuple[Run, ...]:
-        return tuple(run for runs in self.cells.values() for run in runs)
+    def runs(self) -> list[Run]:
+        return [run for runs in self.cells.values() for run in runs]
 
-    def mean(self, lr: float, ratio: float, name: Value) -> float | None:
-        """Over seeds: None where there is no run, infinitely bad where one diverged or was ended
-        early."""
-        runs = self.cells.get((lr, ratio), ())
-        values = [value for run in runs if (value := _value(run, name)) is not None]
-        return fmean(values) if values else None
+    def means(self, ratio: float, name: Value) -> dict[float, float]:
+        """Over seeds, by learning rate: infinitely bad where a run diverged or was ended early,
+        nothing where there is none."""
+        values = {lr: _values(self.cells.get((lr, ratio), ()), name) for lr in self.lrs}
+        return {lr: fmean(of_lr) for lr, of_lr in values.items() if of_lr}
 
 
 @dataclass(frozen=True)
@@ -60,25 +59,13 @@ class BestRatio:
     seeds: int
 
 
-@dataclass(frozen=True, eq=False)
-class TunedRatio:
-    """The runs of a ratio, all done, at the learning rate with its lowest mean nll, of `trials`
-    learning rates."""
-
-    ratio: float
-    lr: float
-    trials: int
-    runs: tuple[Run, ...]
-
-
 def grids(blocks: Iterable[Block]) -> list[Grid]:
     """The grid of each block that has one.
 
     A grid has two learning rates and two ratios of LoRA+ at least, and nothing else differs in it
     that both methods have: where it does, the largest such set of runs is taken.
     """
-    of_blocks = (_largest_grid(block) for block in blocks)
-    return [grid for grid in of_blocks if grid is not None]
+    return [grid for block in blocks if (grid := _largest_grid(block))]
 
 
 def _largest_grid(block: Block) -> Grid | None:
@@ -91,24 +78,27 @@ def _largest_grid(block: Block) -> Grid | None:
         args = {name: arm.spec.args[name] for name in shared}
         return canonical([args, arm.spec.train.model_dump(exclude={"lr"})])
 
-    alike = [Grid(block, _crossed(members)) for members in grouped(arms, others).values()]
-    return max(filter(_is_grid, alike), key=lambda grid: len(grid.runs), default=None)
+    crossed = [_crossed(members) for members in grouped(arms, others).values()]
+    alike = [Grid(block, cells) for cells in crossed if cells]
+    return max(alike, key=lambda grid: len(grid.runs), default=None)
 
 
-def _crossed(arms: Iterable[Arm]) -> dict[Cell, tuple[Run, ...]]:
+def _crossed(arms: Iterable[Arm]) -> dict[Cell, list[Run]]:
     """Without the runs of LoRA+ whose learning rate or ratio stands alone, as those do that a
-    sampler drew, and of LoRA at other rates."""
+    sampler drew, and of LoRA at other rates. Empty where runs are too few for a grid."""
     runs = [run for arm in arms for run in arm.runs if run.record.status in STATUSES]
     cells = grouped(runs, _cell)
     kept = {(lr, ratio) for lr, ratio in cells if ratio != 1}
-    size = -1
-    while size != len(kept):
-        size = len(kept)
+    while True:
         lrs, ratios = Counter(lr for lr, _ in kept), Counter(ratio for _, ratio in kept)
-        kept = {(lr, ratio) for lr, ratio in kept if lrs[lr] > 1 and ratios[ratio] > 1}
-    rates = {lr for lr, _ in kept}
-    kept |= {(lr, ratio) for lr, ratio in cells if ratio == 1 and lr in rates}
-    return {cell: tuple(members) for cell, members in cells.items() if cell in kept}
+        alone = {(lr, ratio) for lr, ratio in kept if lrs[lr] == 1 or ratios[ratio] == 1}
+        if not alone:
+            break
+        kept -= alone
+    if len(kept) < FILLED * len(lrs) * len(ratios):
+        return {}
+    kept |= {(lr, 1) for lr in lrs}
+    return {cell: members for cell, members in cells.items() if cell in kept}
 
 
 def _cell(run: Run) -> Cell:
@@ -116,67 +106,59 @@ def _cell(run: Run) -> Cell:
     return float(f"{spec.train.lr:.3g}"), float(spec.args.get("ratio", 1.0))
 
 
-def _is_grid(grid: Grid) -> bool:
-    cells = {(lr, ratio) for lr, ratio in grid.cells if ratio != 1}
-    lrs, ratios = {lr for lr, _ in cells}, {ratio for _, ratio in cells}
-    return min(len(lrs), len(ratios)) > 1 and len(cells) >= FILLED * len(lrs) * len(ratios)
-
-
-def _value(run: Run, name: Value) -> float | None:
-    return run.value(name) if run.done else WORST[name]
+def _values(runs: Iterable[Run], name: Value) -> list[float]:
+    values = (run.value(name) if run.done else WORST[name] for run in runs)
+    return [value for value in values if value is not None]
 
 
 def best_ratios(grid: Grid) -> list[BestRatio]:
     """For each learning rate where a ratio is finite at all shared seeds."""
-    return [best for lr in grid.lrs if (best := _best_ratio(grid, lr)) is not None]
-
-
-def _best_ratio(grid: Grid, lr: float) -> BestRatio | None:
-    ratios = [ratio for ratio in grid.ratios if (lr, ratio) in grid.cells]
-    by_seed = [_nll_by_seed(grid.cells[lr, ratio]) for ratio in ratios]
-    seeds = sorted(set.intersection(*map(set, by_seed)))
-    nll = np.array([[values[seed] for values in by_seed] for seed in seeds])  # (seeds, ratios)
-    if not (seeds and np.isfinite(nll).all(0).any()):
-        return None
-    best = ratios[int(nll.mean(0).argmin())]
-    if len(seeds) == 1:
-        return BestRatio(lr, best, None, 1)
-    rng = generator(grid.block, "best ratio", f"{lr:g}")
-    draws = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
-    resampled = np.array(ratios)[nll[draws].mean(1).argmin(1)]
-    ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    low, high = map(float, np.quantile(resampled, ends, method="nearest"))
-    return BestRatio(lr, best, (low, high), len(seeds))
+    best: list[BestRatio] = []
+    for lr in grid.lrs:
+        ratios = np.array([ratio for ratio in grid.ratios if (lr, ratio) in grid.cells])
+        by_seed = [_nll_by_seed(grid.cells[lr, ratio]) for ratio in ratios]
+        seeds = sorted(set.intersection(*map(set, by_seed)))
+        nll = np.array([[values[seed] for values in by_seed] for seed in seeds])  # (seeds, ratios)
+        if not (seeds and np.isfinite(nll).all(0).any()):
+            continue
+        interval = None
+        if len(seeds) > 1:
+            rng = generator(grid.block, "best ratio", f"{lr:g}")
+            draws = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
+            resampled = ratios[nll[draws].mean(1).argmin(1)]
+            ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+            low, high = map(float, np.quantile(resampled, ends, method="nearest"))
+            interval = low, high
+        best.append(BestRatio(lr, float(ratios[nll.mean(0).argmin()]), interval, len(seeds)))
+    return best
 
 
 def _nll_by_seed(runs: Iterable[Run]) -> dict[int, float]:
-    groups = grouped(runs, lambda run: run.seed)
-    values_of = {
-        seed: [value for run in members if (value := _value(run, "nll")) is not None]
-        for seed, members in groups.items()
-    }
-    return {seed: fmean(values) for seed, values in values_of.items() if values}
+    by_seed = grouped(runs, lambda run: run.seed).items()
+    return {seed: fmean(nlls) for seed, same in by_seed if (nlls := _values(same, "nll"))}
 
 
-def tuned(grid: Grid) -> list[TunedRatio]:
-    """Each ratio at its best learning rate; without those that no learning rate leaves whole."""
-    ratios: list[TunedRatio] = []
+def tuned(grid: Grid) -> dict[float, Sequence[Run]]:
+    """The runs of each ratio at the learning rate with its lowest mean nll, all of them done;
+    without the ratios that no learning rate leaves whole."""
+    by_ratio: dict[float, Sequence[Run]] = {}
     for ratio in grid.ratios:
-        means = {lr: grid.mean(lr, ratio, "nll") for lr in grid.lrs}
-        nll = {lr: mean for lr, mean in means.items() if mean is not None}
+        nll = grid.means(ratio, "nll")
         lr = min(nll, key=nll.__getitem__, default=None)
         if lr is not None and math.isfinite(nll[lr]):
-            ratios.append(TunedRatio(ratio, lr, len(nll), grid.cells[lr, ratio]))
-    return ratios
+            by_ratio[ratio] = grid.cells[lr, ratio]
+    return by_ratio
 
 
-def steps_to_lora(ratios: Iterable[TunedRatio], loss: Loss) -> dict[Run, StepsToLoss]:
-    """After how many steps each run reaches the final loss of the tuned LoRA (ratio 1) of its seed;
-    without the runs of which that is not known."""
-    runs = {tuned_ratio.ratio: tuned_ratio.runs for tuned_ratio in ratios}
+def steps_to_lora(
+    runs: Mapping[float, Sequence[Run]], loss: Loss
+) -> dict[float, list[StepsToLoss]]:
+    """After how many steps the runs of each ratio reach the final loss of LoRA (ratio 1) with their
+    seed; without the runs of which that is not known."""
     lora = {run.seed: curve(run, loss) for run in runs.get(1, ())}
-    compared = [run for of_ratio in runs.values() for run in of_ratio if run.seed in lora]
-    steps = {
-        run: steps_to_reach(curve(run, loss), lora[run.seed], FEWEST[loss]) for run in compared
-    }
-    return {run: reached for run, reached in steps.items() if reached is not None}
+    by_ratio: dict[float, list[StepsToLoss]] = {}
+    for ratio, of_ratio in runs.items():
+        curves = [(curve(run, loss), lora[run.seed]) for run in of_ratio if run.seed in lora]
+        steps = [steps_to_reach(own, target, FEWEST[loss]) for own, target in curves]
+        by_ratio[ratio] = [reached for reached in steps if reached is not None]
+    return by_ratio

@@ -10,7 +10,6 @@ from scipy import stats
 from peftbench.analysis.blocks import canonical, grouped
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import CONFIDENCE, rejects
-from peftbench.analysis.measures import measure
 from peftbench.article.claim import (
     MIN_SEEDS,
     MIN_TIMED_RUNS,
@@ -60,7 +59,8 @@ def trains_few_parameters(results: Results) -> Verdict:
     lora = [run for run in chain(*runs_of(results.final, "lora")) if run.record.footprint]
     arms = grouped(lora, lambda run: (run.record.spec.model, canonical(run.record.spec.args)))
     untrained = (
-        (runs, exact(less(1, run_trained_share(run)) for run in runs)) for runs in arms.values()
+        (runs, exact(less(1, measure(run, "trained_share")) for run in runs))
+        for runs in arms.values()
     )
     missing = Words("No run of LoRA on a test split is done", "没有在测试集上完成的 LoRA 运行")
     return L1.verdict(compare(untrained, above, REDUCTION_SHARE), missing)

@@ -1,81 +1,64 @@
-"""How much better or worse than a reference each arm is, task by task, with 95 % intervals."""
+"""How much better or worse than LoRA each arm is, task by task, with 95 % intervals."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from peftbench.analysis.blocks import Arm, Block, Value
 from peftbench.analysis.estimates import Difference, Results
 from peftbench.analysis.intervals import ALPHA
 from peftbench.figures.panels import (
-    NothingToDraw,
     Panels,
+    dot,
     few_arms,
+    left_out,
     legend,
-    missing,
     named,
     row_axis,
     rows_height,
-    trials_note,
 )
 from peftbench.figures.style import GREY, style, tidy
 
+REFERENCE = "lora"  # the method whose first arm the others are compared with
 ByArm = dict[Arm, Difference]  # of a block, those that are known
 
 
-def differences(results: Results, value: Value = "metric", reference: str = "lora") -> Figure:
-    """The differences to the first arm of the method `reference`, positive is better, a panel for
-    each block; filled: more than chance after Holm's correction over the block.
+def differences(results: Results, value: Value = "metric") -> Figure:
+    """The differences to the first arm of LoRA, positive is better, a panel for each block; filled:
+    more than chance after Holm's correction over the block.
 
     Raises NothingToDraw if there is no difference.
     """
     blocks, few = few_arms(results, results.final)
-    references = {block: arm for block in blocks if (arm := block.first(reference)) is not None}
-    of_blocks = {
-        block: _known(results.differences(block, arm, value)) for block, arm in references.items()
-    }
-    drawn = {block: by_arm for block, by_arm in of_blocks.items() if by_arm}
-    if not drawn:
-        raise NothingToDraw(
-            f"no two arms of a block share a seed with a {value}, one of them {reference}"
-        )
-    names = [[arm.label for arm in by_arm] for by_arm in drawn.values()]
-    panels = Panels.of(drawn, [rows_height(names, 0.8), 0.25])
-    for (axes, below), (block, by_arm) in zip(panels.axes, drawn.items(), strict=True):
+    references = {block: arm for block in blocks if (arm := block.first(REFERENCE))}
+    drawn: dict[Block, ByArm] = {}
+    for block, reference in references.items():
+        pairs = results.differences(block, reference, value).items()
+        by_arm = {arm: difference for arm, difference in pairs if difference.difference is not None}
+        if by_arm:
+            drawn[block] = by_arm
+    missing = f"no two arms of a block share a seed with a {value}, one of them {REFERENCE}"
+    panels = Panels(drawn, missing, [rows_height(drawn.values(), 0.8), 0.25])
+    for block, by_arm in drawn.items():
+        axes, below = panels.axes[block]
         _forest(axes, by_arm)
         name = "nll per token" if value == "nll" else block.primary.replace("_", " ")
-        tidy(axes, f"{name}: better than {reference} by")
-        look = {"color": GREY, "linestyle": "none", "marker": "o", "markersize": 5}
-        hollow = Line2D([], [], markerfacecolor="white", label="may be chance", **look)
-        legend(below, [Line2D([], [], label=f"Holm's p ≤ {ALPHA}", **look), hollow])
-    shown = {arm for by_arm in drawn.values() for arm in by_arm}
-    shown |= {references[block] for block in drawn}
-    notes = [*_notes(drawn, references), few, trials_note(results), missing(blocks, shown)]
-    return panels.annotate(notes)
-
-
-def _known(differences: ByArm) -> ByArm:
-    return {
-        arm: difference
-        for arm, difference in differences.items()
-        if difference.difference is not None
-    }
+        tidy(axes, f"{name}: better than {REFERENCE} by")
+        legend(below, [dot(f"Holm's p ≤ {ALPHA}"), dot("may be chance", "white")])
+    shown = {arm for block, by_arm in drawn.items() for arm in [references[block], *by_arm]}
+    return panels.annotate([*_notes(drawn, references), few, *left_out(results, blocks, shown)])
 
 
 def _notes(drawn: dict[Block, ByArm], references: dict[Block, Arm]) -> list[str]:
-    all_differences = [difference for by_arm in drawn.values() for difference in by_arm.values()]
     compared = [f"{block.question.task}: {references[block].label}" for block in drawn]
-    seeds = sorted({difference.seeds for difference in all_differences})
-    over = sorted(
-        {difference.interval.over for difference in all_differences if difference.interval}
-    )
-    bare = [
-        named(block, arm)
+    pairs = [
+        (named(block, arm), difference)
         for block, by_arm in drawn.items()
         for arm, difference in by_arm.items()
-        if difference.interval is None
     ]
+    seeds = sorted({difference.seeds for _, difference in pairs})
+    over = sorted({difference.interval.over for _, difference in pairs if difference.interval})
+    bare = [name for name, difference in pairs if not difference.interval]
     return [
         f"compared with {', '.join(dict.fromkeys(compared))}" if "(" in str(compared) else "",
         f"95 % intervals over {' or '.join(over)}" if over else "",
@@ -85,12 +68,11 @@ def _notes(drawn: dict[Block, ByArm], references: dict[Block, Arm]) -> list[str]
 
 
 def _forest(axes: Axes, by_arm: ByArm) -> None:
-    methods = [arm.method for arm in by_arm]
-    places = row_axis(axes, [arm.label for arm in by_arm], methods)
+    row_axis(axes, by_arm)
     axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)
-    for place, method, difference in zip(places, methods, by_arm.values(), strict=True):
+    for place, (arm, difference) in enumerate(by_arm.items()):
         assert difference.difference is not None
-        colour, marker = style(method)
+        colour, marker = style(arm.method)
         if difference.interval:
             ends = [difference.interval.low, difference.interval.high]
             axes.plot(ends, [place, place], color=colour, linewidth=1.4, zorder=2)

@@ -5,27 +5,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-
-from peftbench.figures.style import SMALL
+from matplotlib.text import Text
 
 DISTANCES = (5, 8, 12, 18, 26, 36, 48)  # of labels from their points, in typographic points
-DIAGONALS = itertools.product((0.7, -0.7), (0.7, -0.7))
-FLAT_DIAGONALS = itertools.product((0.9, -0.9), (0.4, -0.4))
-DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), *DIAGONALS, *FLAT_DIAGONALS])
-Ink = tuple[float, float, float]
+DIAGONALS = [
+    *itertools.product((0.7, -0.7), (0.7, -0.7)),
+    *itertools.product((0.9, -0.9), (0.4, -0.4)),
+]
+DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), *DIAGONALS])
 
 
-def label(
+def place_labels(
     axes: Axes,
+    labels: Mapping[int, Text],
     points: np.ndarray,
     spreads: np.ndarray,
-    names: Mapping[int, str],
-    inks: Sequence[Ink],
     front: Sequence[int],
 ) -> None:
-    """Write names beside points (n, 2) whose bars reach `spreads` (n,) up and down, where they hide
-    least: no other label, no point, no line. A thin line leads to a point that is far. names: by
-    the point's index; front: the points that the panel's step line joins.
+    """Move labels, by their point's index, beside points (n, 2) whose bars reach `spreads` (n,) up
+    and down, where they hide least: no other label, no point, no line. A thin line leads to a point
+    that is far. front: the points that the panel's step line joins.
 
     The figure must have been drawn, so that positions are known.
     """
@@ -35,24 +34,20 @@ def label(
     places = axes.transData.transform(points)
     tops = axes.transData.transform(points + np.c_[np.zeros(len(points)), spreads])
     bars = np.c_[np.full(len(places), pixel), np.abs(tops - places)[:, 1]]
-    obstacles = np.concatenate([_around(places, np.full((1, 2), 4 * pixel)), _around(places, bars)])
+    obstacles = np.concatenate([_around(places, 4 * pixel), _around(places, bars)])
     lines = _line_boxes(places[list(front)], axes.bbox.x1, pixel)
     left, bottom, right, top = axes.bbox.extents
     room = np.array([[left + 3 * pixel, bottom + 3 * pixel, right, top]])
-    texts = {
-        i: axes.text(0, 0, name, fontsize=SMALL, color=inks[i], in_layout=False)
-        for i, name in names.items()
-    }
-    sizes = {i: np.array(text.get_window_extent().size) for i, text in texts.items()}
+    sizes = {i: np.array(text.get_window_extent().size) for i, text in labels.items()}
     boxes: dict[int, np.ndarray] = {}
-    for i in [*names] * 4:  # again and again: a label gives way to those placed after it
+    for i in [*labels] * 4:  # again and again: a label gives way to those placed after it
         distances, candidates = _candidates(places[i], sizes[i], pixel)
         others = np.concatenate([obstacles, *([box] for j, box in boxes.items() if j != i)])
         hidden = overlaps(candidates, others).sum(1) + 0.3 * overlaps(candidates, lines).sum(1)
         inside = overlaps(candidates, room).sum(1)
         boxes[i] = candidates[np.argmin(hidden - 3 * inside + distances)]
     to_data = axes.transData.inverted().transform
-    for i, text in texts.items():
+    for i, text in labels.items():
         low, high = boxes[i][:2], boxes[i][2:]
         text.set_position(tuple(to_data(low)))
         end = np.clip(places[i], low, high)  # the box's nearest point
@@ -72,8 +67,8 @@ def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.clip(high - low, 0, None).prod(axis=2)
 
 
-def _around(middles: np.ndarray, halves: np.ndarray) -> np.ndarray:
-    return np.concatenate(np.broadcast_arrays(middles - halves, middles + halves), axis=1)
+def _around(middles: np.ndarray, halves: np.ndarray | float) -> np.ndarray:
+    return np.hstack([middles - halves, middles + halves])
 
 
 def _candidates(place: np.ndarray, size: np.ndarray, point: float) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +76,7 @@ def _candidates(place: np.ndarray, size: np.ndarray, point: float) -> tuple[np.n
     distances = np.repeat(DISTANCES, len(DIRECTIONS)) * point
     directions = np.tile(DIRECTIONS, (len(DISTANCES), 1))
     middles = place + distances[:, None] * directions + size / 2 * np.sign(directions)
-    return distances, _around(middles, size[None] / 2)
+    return distances, _around(middles, size / 2)
 
 
 def _line_boxes(corners: np.ndarray, right: float, point: float) -> np.ndarray:

@@ -3,6 +3,8 @@ or in the end."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,22 +14,21 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, NullLocator
 
-from peftbench.analysis.blocks import Run, Value, grouped
-from peftbench.analysis.estimates import Results
+from peftbench.analysis.blocks import Run, Value
+from peftbench.analysis.estimates import BETTER, Results
 from peftbench.analysis.lora_plus_grid import (
     BestRatio,
     Grid,
-    TunedRatio,
     best_ratios,
     grids,
     steps_to_lora,
     tuned,
 )
 from peftbench.analysis.loss_curves import Loss
-from peftbench.figures.panels import NothingToDraw, Panels, means_and_bars, not_drawn
+from peftbench.figures.panels import Panels, line_of_means, not_drawn
 from peftbench.figures.style import GREY, SMALL, axis_name, style, tidy
+from peftbench.figures.ticks import only_ticks
 
 # White is seen on dark and on bright cells.
 OUTLINE = [withStroke(linewidth=2.4, foreground="black")]
@@ -45,20 +46,19 @@ def lora_plus_ratio(results: Results) -> Figure:
     Raises NothingToDraw if no block has a grid.
     """
     drawn = grids(results.tuning)
-    if not drawn:
-        raise NothingToDraw(
-            "no task has runs of lora+ on the valid split on a grid of learning rates and ratios"
-        )
-    heat = 0.2 * max(len(grid.lrs) for grid in drawn) + 0.85
-    panels = Panels.of([grid.block for grid in drawn], [heat, heat, 1.8, 1.8])
+    missing = "no task has runs of lora+ on the valid split on a grid of learning rates and ratios"
+    heat = 0.2 * max((len(grid.lrs) for grid in drawn), default=0) + 0.85
+    panels = Panels([grid.block for grid in drawn], missing, [heat, heat, 1.8, 1.8])
     of_grids: list[str] = []
-    for (metric, nll, steps, final), grid in zip(panels.axes, drawn, strict=True):
+    for grid in drawn:
+        metric, nll, steps, final = panels.axes[grid.block]
         _heat(metric, grid, "metric")
         _heat(nll, grid, "nll")
         _frames(nll, grid, best_ratios(grid))
-        ratios = tuned(grid)
-        of_grids += [*_steps(steps, ratios), _trials(ratios)]
-        _final(final, ratios, axis_name("metric", grid.block.primary))
+        runs = tuned(grid)
+        of_grids += [*_steps(steps, runs), _trials(grid, runs)]
+        _points(final, {ratio: _metrics(of_ratio) for ratio, of_ratio in runs.items()})
+        _ratio_axis(final, runs, axis_name("metric", grid.block.primary).replace(" (", "\n("))
     notes = [
         "means over seeds; x: diverged or ended early; framed column: ratio 1 is LoRA",
         "framed in white: the best ratio for its learning rate, "
@@ -75,19 +75,18 @@ def lora_plus_ratio(results: Results) -> Figure:
 
 def _heat(axes: Axes, grid: Grid, value: Value) -> None:
     """Cells with their numbers, brighter is better, the highest learning rate on top."""
-    means = [[grid.mean(lr, ratio, value) for ratio in grid.ratios] for lr in grid.lrs]
-    numbers = np.array(means, float)  # (lrs, ratios), NaN where there is no run
-    goodness = -numbers if value == "nll" else numbers
-    finite = goodness[np.isfinite(goodness)]
+    means = [grid.means(ratio, value) for ratio in grid.ratios]
+    numbers = np.array([[of_ratio.get(lr, math.nan) for of_ratio in means] for lr in grid.lrs])
+    goodness = np.ma.masked_invalid(BETTER[value] * numbers)  # (lrs, ratios)
+    finite = goodness.compressed()
     # The worst tenth may be far off.
     low, high = np.quantile(finite, [0.1, 1.0]) if finite.size else (0.0, 1.0)
-    brightness = Normalize(low, high, clip=True)(np.where(np.isfinite(goodness), goodness, low))
-    shades = colormaps["cividis"](brightness)
-    shades[~np.isfinite(numbers)] = (1, 1, 1, 1)
+    palette = colormaps["cividis"].with_extremes(bad="white")
+    shades = palette(Normalize(low, high, clip=True)(goodness))
     axes.imshow(shades, aspect="auto", origin="lower")
     for (row, column), number in np.ndenumerate(numbers):
         text = "" if math.isnan(number) else "x" if math.isinf(number) else f"{number:.3f}"
-        dark = math.isfinite(number) and shades[row, column][:3].mean() < 0.5
+        dark = shades[row, column][:3].mean() < 0.5
         look = {"ha": "center", "va": "center", "fontsize": SMALL - 1.5}
         axes.text(column, row, text, color="white" if dark else "black", **look)
     names = ["1 (LoRA)" if ratio == 1 else f"{ratio:g}" for ratio in grid.ratios]
@@ -105,57 +104,55 @@ def _heat(axes: Axes, grid: Grid, value: Value) -> None:
 
 
 def _frames(axes: Axes, grid: Grid, ratios: Iterable[BestRatio]) -> None:
-    column = {ratio: place for place, ratio in enumerate(grid.ratios)}
+    column = grid.ratios.index
     for best in ratios:
         row = grid.lrs.index(best.lr)
         look: dict[str, Any] = {"linewidth": 1.2, "path_effects": OUTLINE}
-        corner = (column[best.ratio] - 0.44, row - 0.4)
+        corner = (column(best.ratio) - 0.44, row - 0.4)
         axes.add_patch(Rectangle(corner, 0.88, 0.8, edgecolor="white", fill=False, **look))
         if best.interval:
             low, high = best.interval
-            ends = [column[low] - 0.3, column[high] + 0.3]
+            ends = [column(low) - 0.3, column(high) + 0.3]
             axes.plot(ends, [row - 0.3] * 2, color="white", **look)
 
 
-def _steps(axes: Axes, ratios: Sequence[TunedRatio]) -> list[str]:
+def _steps(axes: Axes, runs: Mapping[float, Sequence[Run]]) -> list[str]:
     """Draw the steps to LoRA's final losses; returns notes."""
     notes: list[str] = []
-    runs = [run for tuned_ratio in ratios for run in tuned_ratio.runs]
+    count = sum(map(len, runs.values()))
     for loss, (name, dash, face) in FACES.items():
-        by_run = steps_to_lora(ratios, loss)
-        if not by_run:
+        by_ratio = steps_to_lora(runs, loss)
+        reached = list(chain.from_iterable(by_ratio.values()))
+        if not reached:
             notes.append(f"no {name} losses of LoRA to reach")
             continue
-        values = {run: reached.steps for run, reached in by_run.items()}
-        _points(axes, ratios, values, linestyle=dash, face=face, label=f"{name} loss")
-        never = sum(reached.never for reached in by_run.values())
-        unknown = len(runs) - len(by_run)
+        steps = {ratio: [one.steps for one in of_ratio] for ratio, of_ratio in by_ratio.items()}
+        _points(axes, steps, face, linestyle=dash, label=f"{name} loss")
+        never = sum(one.never for one in reached)
         if never:
             notes.append(
-                f"{never} of {len(by_run)} runs never reach LoRA's final {name} loss: "
+                f"{never} of {len(reached)} runs never reach LoRA's final {name} loss: "
                 "drawn one step after the last"
             )
+        unknown = count - len(reached)
         if unknown:
-            notes.append(f"{unknown} of {len(runs)} runs have no {name} loss of LoRA to reach")
+            notes.append(f"{unknown} of {count} runs have no {name} loss of LoRA to reach")
     if axes.containers:
         axes.legend(fontsize=SMALL - 1, edgecolor="none", framealpha=0.8)
     else:
         look = {"ha": "center", "va": "center", "fontsize": SMALL, "color": GREY}
         axes.text(0.5, 0.5, "unknown", transform=axes.transAxes, **look)
         axes.set_yticks([])
-    _ratio_axis(axes, ratios, "steps to LoRA's\nfinal loss")
+    _ratio_axis(axes, runs, "steps to LoRA's\nfinal loss")
     return notes
 
 
-def _final(axes: Axes, ratios: Sequence[TunedRatio], name: str) -> None:
-    runs = [run for tuned_ratio in ratios for run in tuned_ratio.runs]
-    values = {run: value for run in runs if (value := run.value("metric")) is not None}
-    _points(axes, ratios, values, linestyle="-", face=None)
-    _ratio_axis(axes, ratios, name.replace(" (", "\n("))
+def _metrics(runs: Iterable[Run]) -> list[float]:
+    return [value for run in runs if (value := run.value("metric")) is not None]
 
 
-def _trials(ratios: Sequence[TunedRatio]) -> str:
-    trials = sorted({tuned_ratio.trials for tuned_ratio in ratios})
+def _trials(grid: Grid, ratios: Iterable[float]) -> str:
+    trials = sorted({len(grid.means(ratio, "nll")) for ratio in ratios})
     if not trials:
         return "no ratio has a learning rate at which all runs are done"
     if len(trials) > 1:
@@ -164,35 +161,24 @@ def _trials(ratios: Sequence[TunedRatio]) -> str:
 
 
 def _points(
-    axes: Axes,
-    ratios: Sequence[TunedRatio],
-    values: Mapping[Run, float],
-    *,
-    face: str | None,
-    **look: Any,
+    axes: Axes, values: Mapping[float, Sequence[float]], face: str | None = None, **look: Any
 ) -> None:
-    """Means over seeds with bars, and a dashed line at LoRA's; face: of the markers, None for the
-    method's colour."""
-    ratio_of = {run: tuned_ratio.ratio for tuned_ratio in ratios for run in tuned_ratio.runs}
-    by_ratio = grouped(values, ratio_of.__getitem__)
-    drawn = sorted(by_ratio)
-    means, bars = means_and_bars([values[run] for run in by_ratio[ratio]] for ratio in drawn)
+    """Means over seeds by ratio, with bars, and a dashed line at LoRA's; face: of the markers, None
+    for the method's colour."""
+    by_ratio = {ratio: numbers for ratio, numbers in values.items() if numbers}
     colour, marker = style("lora+")
     look |= {"color": colour, "marker": marker, "markerfacecolor": face or colour, "markersize": 5}
-    axes.errorbar(drawn, means, bars, linewidth=1.1, elinewidth=0.8, **look)
+    line_of_means(axes, by_ratio, linewidth=1.1, **look)
     if 1 in by_ratio:
-        mean = float(means[drawn.index(1)])
+        mean = fmean(by_ratio[1])
         colour, marker = style("lora")
         look = {"color": colour, "markerfacecolor": face or colour, "markersize": 5.5}
         axes.plot(1, mean, marker, zorder=4, **look)
         axes.axhline(mean, color=colour, linestyle="--", linewidth=0.9, zorder=1)
 
 
-def _ratio_axis(axes: Axes, ratios: Sequence[TunedRatio], name: str) -> None:
-    places = [tuned_ratio.ratio for tuned_ratio in ratios]
+def _ratio_axis(axes: Axes, ratios: Iterable[float], name: str) -> None:
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(places))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(places, [f"{ratio:g}" for ratio in places])
+    only_ticks(axes, [*ratios], "{:g}".format)
     tidy(axes, "ratio of the learning rates, B to A", name)
     axes.margins(y=0.12)

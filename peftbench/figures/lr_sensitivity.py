@@ -1,7 +1,6 @@
 """How much each method depends on its learning rate."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,41 +8,40 @@ from matplotlib.figure import Figure
 
 from peftbench.analysis.blocks import Block, Value
 from peftbench.analysis.estimates import Results
-from peftbench.analysis.learning_rates import LearningRate, by_learning_rate, good_region
-from peftbench.figures.panels import NothingToDraw, Panels, beside, not_drawn, row_axis
+from peftbench.analysis.learning_rates import TOLERANCE, ByArm, by_learning_rate, good_region
+from peftbench.figures.panels import Panels, beside, named, not_drawn, row_axis
 from peftbench.figures.style import GREY, VALUES, axis_name, style, tidy
+from peftbench.figures.ticks import log_axis
+from peftbench.record import Status
 
+MARKS: dict[Status, str] = {"diverged": "x", "pruned": "|"}  # at the edge
 OTHER_ENDS = ("out-of-memory", "timed-out", "failed")  # these say nothing about a learning rate
-Methods = dict[str, tuple[LearningRate, ...]]
 
 
-def lr_sensitivity(results: Results, tolerance: float = 0.02) -> Figure:
+def lr_sensitivity(results: Results) -> Figure:
     """Metric and nll on `valid` against the learning rate, and the range of learning rates whose
-    median nll is within `tolerance` of the method's best, a panel for each block. Raises
+    median nll is within TOLERANCE of the method's best, a panel for each block. Raises
     NothingToDraw if no method has two learning rates there."""
-    drawn: dict[Block, Methods] = {}
+    drawn: dict[Block, ByArm] = {}
     single: list[str] = []
     for block in results.tuning:
-        methods = by_learning_rate(block)
-        usable = {method: rates for method, rates in methods.items() if _several(rates)}
-        single += [f"{name} ({block.question.task})" for name in methods if name not in usable]
-        if usable:
-            drawn[block] = usable
-    if not drawn:
-        raise NothingToDraw("no method has runs on the valid split with two learning rates")
-    rows = max(map(len, drawn.values()))
-    panels = Panels.of(drawn, [1.8, 1.8, 0.17 * rows + 0.6])
-    for panel, (block, methods) in zip(panels.axes, drawn.items(), strict=True):
+        for arm, rates in by_learning_rate(block).items():
+            if sum(rate.count("done") > 0 for rate in rates) > 1:
+                drawn.setdefault(block, {})[arm] = rates
+            else:
+                single.append(named(block, arm))
+    missing = "no method has runs on the valid split with two learning rates"
+    rows = max(map(len, drawn.values()), default=0)
+    panels = Panels(drawn, missing, [1.8, 1.8, 0.17 * rows + 0.6])
+    for block, by_arm in drawn.items():
+        panel = panels.axes[block]
         for axes, value in zip(panel, VALUES, strict=False):
-            _lines(axes, methods, value)
+            _lines(axes, by_arm, value)
             tidy(axes, y=axis_name(value, block.primary).replace(" (", "\n("))
-        _regions(panel[2], methods, tolerance)
-        lrs = [rate.lr for rates in methods.values() for rate in rates]
-        room = (max(lrs) / min(lrs)) ** 0.06
+        _regions(panel[2], by_arm)
         for axes in panel:
-            axes.set_xscale("log")
-            axes.set_xlim(min(lrs) / room, max(lrs) * room)
-    all_rates = [rate for methods in drawn.values() for rates in methods.values() for rate in rates]
+            log_axis(axes, [rate.lr for rates in by_arm.values() for rate in rates])
+    all_rates = [rate for by_arm in drawn.values() for rates in by_arm.values() for rate in rates]
     others = [
         f"{run.record.status} ({block.question.task})"
         for block in results.tuning
@@ -55,10 +53,10 @@ def lr_sensitivity(results: Results, tolerance: float = 0.02) -> Figure:
         "other settings than the learning rate may differ between runs",
         "learning rates in quarters of a decade where many were tried",
         "at the edge: x diverged, counted as worst"
-        if any(rate.diverged for rate in all_rates)
+        if any(rate.count("diverged") for rate in all_rates)
         else "",
-        "| ended early, in no median" if any(rate.pruned for rate in all_rates) else "",
-        f"lowest panel, its width at the right: within {100 * tolerance:g} % of the method's "
+        "| ended early, in no median" if any(rate.count("pruned") for rate in all_rates) else "",
+        f"lowest panel, its width at the right: within {100 * TOLERANCE:g} % of the method's "
         "lowest median nll",
         "arrows: no further learning rate was tried",
         not_drawn(single, " for want of a second learning rate"),
@@ -67,18 +65,14 @@ def lr_sensitivity(results: Results, tolerance: float = 0.02) -> Figure:
     return panels.annotate(notes)
 
 
-def _several(rates: Sequence[LearningRate]) -> bool:
-    return sum(rate.done > 0 for rate in rates) > 1
-
-
-def _lines(axes: Axes, methods: Methods, value: Value) -> None:
+def _lines(axes: Axes, by_arm: ByArm, value: Value) -> None:
     heights: list[float] = []
-    for place, (method, rates) in enumerate(methods.items()):
-        colour, marker = style(method)
+    for place, (arm, rates) in enumerate(by_arm.items()):
+        colour, marker = style(arm.method)
         shown = [
             (rate.lr, middle.median, middle.low, middle.high)
             for rate in rates
-            if (middle := rate.values[value]).median is not None and math.isfinite(middle.median)
+            if (middle := rate.middle(value)).median is not None and math.isfinite(middle.median)
         ]
         x, middles, lows, highs = np.array(shown, float).reshape(-1, 4).T
         bars = np.maximum([middles - lows, highs - middles], 0)
@@ -86,11 +80,10 @@ def _lines(axes: Axes, methods: Methods, value: Value) -> None:
         axes.errorbar(x, middles, bars, elinewidth=0.7, **look)
         heights += middles.tolist()
         edge = 1 - 0.03 * place if value == "nll" else 0.03 * place  # where it is worst
-        diverged = [rate.lr for rate in rates if rate.diverged]
-        pruned = [rate.lr for rate in rates if rate.pruned]
         look = {"color": colour, "markersize": 4, "clip_on": False}
         look["transform"] = axes.get_xaxis_transform()
-        for ended, mark in ((diverged, "x"), (pruned, "|")):
+        for status, mark in MARKS.items():
+            ended = [rate.lr for rate in rates if rate.count(status)]
             if ended:  # an empty line would stand in the figure's corner when the layout is made
                 axes.plot(ended, [edge] * len(ended), mark, **look)
     if value == "nll" and heights and min(heights) > 0 and max(heights) > 4 * min(heights):
@@ -99,14 +92,14 @@ def _lines(axes: Axes, methods: Methods, value: Value) -> None:
     axes.tick_params(labelbottom=False)
 
 
-def _regions(axes: Axes, methods: Methods, tolerance: float) -> None:
-    places = row_axis(axes, list(methods), list(methods))
-    for place, (method, rates) in zip(places, methods.items(), strict=True):
-        nll = [rate.values["nll"].median for rate in rates]
-        region = good_region([rate.lr for rate in rates], nll, tolerance)
+def _regions(axes: Axes, by_arm: ByArm) -> None:
+    row_axis(axes, by_arm)
+    for place, (arm, rates) in enumerate(by_arm.items()):
+        nll = [rate.middle("nll").median for rate in rates]
+        region = good_region([rate.lr for rate in rates], nll)
         if region is None:
             continue
-        colour, marker = style(method)
+        colour, marker = style(arm.method)
         ends, row = [region.low, region.high], [place, place]
         axes.plot(ends, row, color=colour, linewidth=2.5, solid_capstyle="butt")
         axes.plot(region.best, place, marker, color=colour, markersize=4)

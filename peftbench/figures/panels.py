@@ -4,20 +4,18 @@ named rows, and the notes below."""
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from peftbench.analysis.blocks import Arm, Block, Run, grouped
 from peftbench.analysis.estimates import Results
-from peftbench.analysis.intervals import Array
 from peftbench.analysis.labels import differing, facts
 from peftbench.errors import InputError
 from peftbench.figures.style import GREY, PANEL, SMALL, ink
@@ -38,51 +36,50 @@ class NothingToDraw(InputError):  # noqa: N818  (not a mistake: an answer)
         self.what_is_missing = what_is_missing
 
 
-@dataclass(frozen=True, eq=False)
 class Panels:
-    """A figure with the axes of each block, from top to bottom."""
+    """A figure with a panel for each block.
 
-    figure: Figure
-    blocks: tuple[Block, ...]
-    axes: tuple[list[Axes], ...]
-    omit: frozenset[str]  # of labels.FACTS: what neither titles nor notes say
+    axes: those of a panel from top to bottom. omit: of labels.facts, what neither titles nor notes
+    say.
+    """
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         blocks: Iterable[Block],
+        missing: str,
         heights: Sequence[float] = (PANEL[1],),
         omit: Collection[str] = (),
-    ) -> "Panels":
-        """Axes as high as `heights` in inches say. Titles say in what the blocks differ."""
+    ) -> None:
+        """Axes as high as `heights` in inches say. Titles say in what the blocks differ. Raises
+        NothingToDraw, with what is missing, if there is no block."""
         blocks = tuple(blocks)
+        if not blocks:
+            raise NothingToDraw(missing)
         columns = min(len(blocks), COLUMNS)
         rows = math.ceil(len(blocks) / columns)
         size = (PANEL[0] * columns, sum(heights) * rows + 0.3)
-        figure = Figure(figsize=size, layout="constrained", dpi=200)
-        FigureCanvasAgg(figure)  # measures text; no pyplot, no window
-        height_ratios = [*heights] * rows
-        grid = figure.subplots(
-            rows * len(heights), columns, squeeze=False, height_ratios=height_ratios
-        )
-        grid = grid.reshape(rows, len(heights), columns).swapaxes(1, 2)
+        self.figure = Figure(figsize=size, layout="constrained", dpi=200)
+        ratios = [*heights] * rows
+        grid = self.figure.subplots(len(ratios), columns, squeeze=False, height_ratios=ratios)
+        grid = grid.reshape(rows, -1, columns).swapaxes(1, 2)
         grid = grid.reshape(-1, len(heights))  # (panels, axes of a panel)
         for axes in grid[len(blocks) :].flat:
             axes.remove()
-        apart = differing(blocks) - {*omit}
-        for panel, block in zip(grid, blocks, strict=False):
+        self.axes: dict[Block, list[Axes]] = dict(zip(blocks, grid.tolist(), strict=False))
+        self.unsaid = differing(blocks) | {*omit}  # in the notes
+        apart = self.unsaid - {*omit}
+        for block, (top, *_) in self.axes.items():
             texts = [text for name, text in facts(block).items() if name in apart]
             title = textwrap.fill(", ".join([block.question.task, *texts]), TITLE)
-            panel[0].set_title(title, fontsize=8, loc="left")
-        return cls(figure, blocks, tuple(map(list, grid[: len(blocks)])), frozenset(omit))
+            top.set_title(title, fontsize=8, loc="left")
 
     def annotate(self, notes: Iterable[str]) -> Figure:
         """Write under the panels what all blocks have in common, and the notes that are not empty;
         returns the figure."""
-        left_out = differing(self.blocks) | self.omit
-        common = [text for name, text in facts(self.blocks[0]).items() if name not in left_out]
+        first, *_ = self.axes
+        common = [text for name, text in facts(first).items() if name not in self.unsaid]
         text = "; ".join([*common, *filter(None, notes)])
-        text = textwrap.fill(text, NOTE * min(len(self.blocks), COLUMNS))
+        text = textwrap.fill(text, NOTE * min(len(self.axes), COLUMNS))
         self.figure.supxlabel(text, fontsize=6, color=GREY, x=0.01, ha="left")
         return self.figure
 
@@ -99,8 +96,8 @@ def few_arms(
     note = ""
 
     def nll(arm: Arm) -> float:
-        mean = float(results.values(arm, "nll").numbers.mean()) if arm.done else math.nan
-        return math.inf if math.isnan(mean) else mean
+        mean = results.values(arm, "nll").numbers.mean() if arm.done else math.nan
+        return math.inf if math.isnan(mean) else float(mean)
 
     for block in blocks:
         if len(block.arms) > most:
@@ -114,25 +111,36 @@ def few_arms(
     return kept, note
 
 
-def trials_note(results: Results) -> str:
-    """On the runs that are left out everywhere but in the figures of tuning."""
-    count = len(results.trials)
-    return f"{count} trial{'s' if count > 1 else ''} of searches not drawn" if count else ""
+def having(blocks: Iterable[Block], keep: Callable[[Run], object]) -> list[Block]:
+    """The blocks with only the runs that are done and that `keep` is true of; without the arms and
+    blocks that have none."""
+    kept: list[Block] = []
+    for block in blocks:
+        runs = {arm.label: tuple(filter(keep, arm.done)) for arm in block.arms}
+        arms = [Arm(label, of_arm) for label, of_arm in runs.items() if of_arm]
+        kept += [block.only(arms)] if arms else []
+    return kept
 
 
 def named(block: Block, arm: Arm) -> str:
     return f"{arm.label} ({block.question.task})"
 
 
-def missing(blocks: Iterable[Block], shown: Set[Arm | Run]) -> str:
-    """A note on the runs that are not drawn: neither they nor their arms are shown."""
-    return not_drawn(
+def left_out(
+    results: Results, blocks: Iterable[Block] = (), shown: Set[Arm | Run] = frozenset()
+) -> list[str]:
+    """Notes on the trials of searches, which only the figures of tuning draw, and on the runs of
+    blocks that are not shown, nor are their arms."""
+    trials = len(results.trials)
+    missing = [
         named(block, arm)
         for block in blocks
         for arm in block.arms
         for run in arm.runs
         if arm not in shown and run not in shown
-    )
+    ]
+    note = f"{trials} trial{'s' if trials > 1 else ''} of searches not drawn" if trials else ""
+    return [note, not_drawn(missing)]
 
 
 def not_drawn(names: Iterable[str], why: str = "") -> str:
@@ -148,22 +156,22 @@ def not_drawn(names: Iterable[str], why: str = "") -> str:
 # -- rows, legends, bars -------------------------------------------------------------------------
 
 
-def rows_height(names: Sequence[Sequence[str]], around: float) -> float:
-    """How high, in inches, panels with these rows of names must be, with `around` for the axis
+def rows_height(panels: Collection[Collection[Arm]], around: float) -> float:
+    """How high, in inches, panels with rows for these arms must be, with `around` for the axis
     below and the title."""
-    lines = max(len(textwrap.wrap(name, NAME)) for rows in names for name in rows)
-    return max(map(len, names)) * (0.21 if lines == 1 else 0.12 * lines + 0.04) + around
+    labels = (textwrap.wrap(arm.label, NAME) for arms in panels for arm in arms)
+    lines = max(map(len, labels), default=1)
+    row = 0.21 if lines == 1 else 0.12 * lines + 0.04
+    return max(map(len, panels), default=0) * row + around
 
 
-def row_axis(axes: Axes, names: Sequence[str], methods: Sequence[str]) -> list[int]:
-    """Make a vertical axis of named rows, the first on top, each name in its method's ink; returns
-    the rows' places."""
-    places = list(range(len(names)))
-    axes.set_yticks(places, [textwrap.fill(name, NAME) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    for text, method in zip(axes.get_yticklabels(), methods, strict=True):
-        text.set_color(ink(method))
-    return places
+def row_axis(axes: Axes, arms: Collection[Arm]) -> None:
+    """Make a vertical axis of rows at 0, 1 and so on, the first on top, each named in its method's
+    ink."""
+    axes.set_yticks(range(len(arms)), [textwrap.fill(arm.label, NAME) for arm in arms])
+    axes.set_ylim(len(arms) - 0.4, -0.6)
+    for text, arm in zip(axes.get_yticklabels(), arms, strict=True):
+        text.set_color(ink(arm.method))
 
 
 def beside(
@@ -189,6 +197,12 @@ def legend(axes: Axes, handles: Sequence[Artist]) -> None:
     )
 
 
+def dot(label: str, face: str = GREY) -> Line2D:
+    """A marker of a legend, whatever the method."""
+    look: dict[str, Any] = {"color": GREY, "markerfacecolor": face, "linestyle": "none"}
+    return Line2D([], [], label=label, marker="o", markersize=5, **look)
+
+
 def _legend_columns(names: Sequence[str]) -> int:
     """How many names stand side by side."""
     longest = max(map(len, names))
@@ -200,12 +214,13 @@ def _legend_columns(names: Sequence[str]) -> int:
 def legend_height(blocks: Iterable[Block]) -> float:
     """In inches, of legends that name all arms."""
     names = [[arm.label for arm in block.arms] for block in blocks]
-    return 0.15 * max(math.ceil(len(labels) / _legend_columns(labels)) for labels in names) + 0.1
+    rows = (math.ceil(len(labels) / _legend_columns(labels)) for labels in names)
+    return 0.15 * max(rows, default=0) + 0.1
 
 
-def means_and_bars(groups: Iterable[Sequence[float]]) -> tuple[Array, Array]:
-    """The mean of each group (n,), and how far its smallest and largest values are (2, n)."""
-    groups = tuple(groups)
-    means = np.array([fmean(group) for group in groups])
-    ends = np.array([[*map(min, groups)], [*map(max, groups)]])
-    return means, np.abs(ends - means)
+def line_of_means(axes: Axes, groups: Mapping[float, Sequence[float]], **look: Any) -> None:
+    """A line through the means of groups, by their x, with bars from smallest to largest."""
+    numbers = groups.values()
+    means = np.array([*map(fmean, numbers)])
+    bars = np.abs([[*map(min, numbers)], [*map(max, numbers)]] - means)  # (2, groups)
+    axes.errorbar([*groups], means, bars, elinewidth=0.8, **look)

@@ -3,37 +3,40 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from peftbench.analysis.blocks import Arm, Block, Value, grouped
 from peftbench.analysis.estimates import BETTER, Results
 from peftbench.analysis.measures import mean
-from peftbench.figures.labels import label
-from peftbench.figures.panels import NothingToDraw, Panels, missing, trials_note
-from peftbench.figures.style import POINT, axis_name, ink, style, tidy
-from peftbench.figures.ticks import round_ticks, short
+from peftbench.figures.labels import place_labels
+from peftbench.figures.panels import Panels, left_out
+from peftbench.figures.style import SMALL, axis_name, ink, style, tidy
+from peftbench.figures.ticks import only_ticks, round_ticks
 from peftbench.wording import count, size
 
 CostAxis = Literal["trained_params", "peak_bytes"]
-COST_AXES: tuple[CostAxis, ...] = get_args(CostAxis)
-NAMES = {"trained_params": "trained parameters", "peak_bytes": "peak memory of a training step"}
+NAMES: dict[CostAxis, str] = {
+    "trained_params": "trained parameters",
+    "peak_bytes": "peak memory of a training step",
+}
+COST_AXES = tuple(NAMES)
 # in a panel with more arms only the best of each method and those on the front are named
 MOST_LABELS = 12
 
 
 @dataclass(frozen=True)
 class Point:
-    """An arm's mean cost and mean value over seeds; spread: the value's standard deviation, None
-    for one seed."""
+    """An arm's mean cost and mean value over seeds; goodness: the value, negative for nll; spread:
+    its standard deviation, None for one seed."""
 
     arm: Arm
     cost: float
     value: float
+    goodness: float
     spread: float | None
 
 
@@ -60,16 +63,12 @@ def pareto(results: Results, cost: CostAxis, value: Value = "metric") -> Figure:
     seeds; the frozen model stands at 0, on the linear beginning of the axis. Raises NothingToDraw
     if no run has both values.
     """
-    drawn = {
-        block: points for block in results.costs if (points := _points(results, block, cost, value))
-    }
-    if not drawn:
-        raise NothingToDraw(
-            f"no run that is done has both {cost} and {value}; trials of searches do not count"
-        )
-    panels = Panels.of(drawn)
-    for (axes,), (block, points) in zip(panels.axes, drawn.items(), strict=True):
-        _draw(axes, points, cost, value)
+    of_blocks = {block: _points(results, block, cost, value) for block in results.costs}
+    drawn = {block: points for block, points in of_blocks.items() if points}
+    missing = f"no run that is done has both {cost} and {value}; trials of searches do not count"
+    panels = Panels(drawn, missing)
+    for block, (axes,) in panels.axes.items():
+        _draw(axes, drawn[block], cost)
         tidy(axes, NAMES[cost], axis_name(value, block.primary))
     every = [point for points in drawn.values() for point in points]
     notes = [
@@ -78,13 +77,12 @@ def pareto(results: Results, cost: CostAxis, value: Value = "metric") -> Figure:
         if any(point.spread is not None for point in every)
         else "",
         "axis linear up to the mark after 0" if any(point.cost == 0 for point in every) else "",
-        trials_note(results),
-        missing(results.costs, {point.arm for point in every}),
+        *left_out(results, results.costs, {point.arm for point in every}),
     ]
     panels.annotate(notes)
     panels.figure.draw_without_rendering()  # from here on every position is known
-    for (axes,), points in zip(panels.axes, drawn.values(), strict=True):
-        _name(axes, points, value)
+    for block, (axes,) in panels.axes.items():
+        _name(axes, drawn[block])
     return panels.figure
 
 
@@ -97,24 +95,26 @@ def _points(results: Results, block: Block, cost: CostAxis, value: Value) -> lis
     for arm in block.arms:
         spent, reached = mean(arm, cost), estimates.get(arm.label)
         if spent is not None and reached is not None and reached.mean is not None:
-            points.append(Point(arm, spent, reached.mean, reached.std))
+            points.append(
+                Point(arm, spent, reached.mean, BETTER[value] * reached.mean, reached.std)
+            )
     return points
 
 
-def _front(points: Sequence[Point], value: Value) -> list[int]:
-    sign = BETTER[value]
-    return pareto_front([point.cost for point in points], [sign * point.value for point in points])
+def _front(points: Sequence[Point]) -> list[int]:
+    return pareto_front([point.cost for point in points], [point.goodness for point in points])
 
 
-def _draw(axes: Axes, points: Sequence[Point], cost: CostAxis, value: Value) -> None:
+def _draw(axes: Axes, points: Sequence[Point], cost: CostAxis) -> None:
     """The axes of a panel, its points and its front."""
     for point in points:
         colour, marker = style(point.arm.method)
-        look = {"color": colour, "elinewidth": 0.8, "zorder": 2}
-        axes.errorbar(point.cost, point.value, point.spread or None, **look)
-        axes.plot(point.cost, point.value, marker, color=colour, zorder=3, **POINT)
+        x, y = point.cost, point.value
+        axes.errorbar(x, y, point.spread or None, color=colour, elinewidth=0.8, zorder=2)
+        look = {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5}
+        axes.plot(x, y, marker, color=colour, zorder=3, **look)
     _scale(axes, np.array([point.cost for point in points]), cost)
-    front = [points[i] for i in _front(points, value)]
+    front = [points[i] for i in _front(points)]
     right = axes.get_xlim()[1]
     xs = [*(point.cost for point in front), right]
     ys = [*(point.value for point in front), front[-1].value]
@@ -139,26 +139,22 @@ def _scale(axes: Axes, values: np.ndarray, cost: CostAxis) -> None:
     else:
         axes.set_xscale("log", base=base)
         axes.set_xlim(low / room, high * room)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: short(text(tick))))
+    only_ticks(axes, ticks, text)
 
 
-def _name(axes: Axes, points: Sequence[Point], value: Value) -> None:
+def _name(axes: Axes, points: Sequence[Point]) -> None:
     """Label the points; in a panel with many arms only the best of each method and those on the
     front."""
-    front, shown = _front(points, value), list(range(len(points)))
+    front, shown = _front(points), list(range(len(points)))
     if len(points) > MOST_LABELS:
         by_method = grouped(shown, lambda i: points[i].arm.method)
-        best = [
-            max(same, key=lambda i: BETTER[value] * points[i].value) for same in by_method.values()
-        ]
+        best = [max(same, key=lambda i: points[i].goodness) for same in by_method.values()]
         shown = sorted({*front, *best})
-    label(
-        axes,
-        np.array([(point.cost, point.value) for point in points]),
-        np.array([point.spread or 0 for point in points]),
-        {i: points[i].arm.label for i in shown},
-        [ink(point.arm.method) for point in points],
-        front,
-    )
+    labels = {}
+    for i in shown:
+        arm = points[i].arm
+        look = {"fontsize": SMALL, "color": ink(arm.method), "in_layout": False}
+        labels[i] = axes.text(0, 0, arm.label, **look)
+    places = np.array([(point.cost, point.value) for point in points])
+    spreads = np.array([point.spread or 0 for point in points])
+    place_labels(axes, labels, places, spreads, front)

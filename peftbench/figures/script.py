@@ -18,18 +18,16 @@ NO_RECORDS = (
     "There is nothing to draw: the store holds no records yet; "
     "`peftbench run FILE.toml` makes some."
 )
-Drawings = Mapping[str, Callable[[Results], Figure]]  # by the name of the file
 
 
-def script(description: str | None, drawings: Drawings) -> int:
-    """Draw all figures and return the exit status: 0, also where there is nothing to draw, or 2 if
-    the store cannot be read. Prints a line for each figure."""
+def script(description: str | None, drawings: Mapping[str, Callable[[Results], Figure]]) -> int:
+    """Draw all figures, by the names of their files, and return the exit status: 0, also where
+    there is nothing to draw, or 2 if the store cannot be read. Prints a line for each figure."""
     example = "Example: python paper_figures/fig_pareto.py --out figures"
     parser = argparse.ArgumentParser(description=description, epilog=example)
-    folders = {"store": ("results", "of results"), "out": ("figures", "to draw into")}
-    for name, (folder, use) in folders.items():
-        text = f"the folder {use} (default: {folder})"
-        parser.add_argument(f"--{name}", type=Path, default=Path(folder), help=text)
+    text = "the folder %s (default: %%(default)s)"
+    parser.add_argument("--store", type=Path, default=Path("results"), help=text % "of results")
+    parser.add_argument("--out", type=Path, default=Path("figures"), help=text % "to draw into")
     options = parser.parse_args()
     try:
         results = Results.read(Store(options.store))
@@ -37,27 +35,22 @@ def script(description: str | None, drawings: Drawings) -> int:
             print(NO_RECORDS)
             return 0
         for name, draw in drawings.items():
-            print(f"{name}: {_drawn(lambda draw=draw: draw(results), options.out / name)}")
+            try:
+                print(f"{name}:", *save(draw(results), options.out / name))
+            except NothingToDraw as reason:
+                print(f"{name}: skipped: {reason.what_is_missing}")
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def _drawn(draw: Callable[[], Figure], stem: Path) -> str:
-    """The files of a figure, or why there are none."""
-    try:
-        return " ".join(map(str, save(draw(), stem)))
-    except NothingToDraw as reason:
-        return f"skipped: {reason.what_is_missing}"
-
-
-def save(figure: Figure, stem: Path) -> list[Path]:
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write `stem`.pdf and `stem`.png, without anything that would differ between two runs, and
     return their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    pdf, png = stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")
+    pdf, png = (stem.with_name(f"{stem.name}.{kind}") for kind in ("pdf", "png"))
     with matplotlib.rc_context({"pdf.fonttype": 42}):  # journals refuse the default, Type 3
         figure.savefig(pdf, metadata={"CreationDate": None})
     figure.savefig(png, metadata={"Software": None})
-    return [pdf, png]
+    return pdf, png

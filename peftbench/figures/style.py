@@ -1,10 +1,11 @@
 """How every figure, and the page, looks: one colour and one marker for a method, sizes of text and
 panels. Knows nothing of matplotlib, so that the page needs none."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, get_args
 
-from peftbench.analysis.blocks import METHOD_ORDER, Value
+from peftbench.analysis.blocks import METHOD_ORDER, Arm, Value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,13 +15,12 @@ VALUES: tuple[Value, ...] = get_args(Value)  # what figures show of an arm
 # no one needs the colour.
 PALETTE = ("#000000", "#7f7f7f", "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#e69f00")
 COLOURS: dict[str, str] = dict(zip(METHOD_ORDER, PALETTE, strict=True))
-MARKERS: dict[str, str] = dict(zip(METHOD_ORDER, ("s", "X", "o", "^", "D", "v", "P"), strict=True))
+MARKERS: dict[str, str] = dict(zip(METHOD_ORDER, "sXo^DvP", strict=True))
 OTHER_COLOUR, OTHER_MARKER = "#cc79a7", "*"
 # These tell the arms of one method apart, in their order.
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 PANEL = (3.5, 2.9)  # inches, a column of a paper
 SMALL, GREY = 7, "#555555"
-POINT = {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5}
 
 
 def style(method: str) -> tuple[str, str]:
@@ -34,24 +34,22 @@ def ink(method: str) -> tuple[float, float, float]:
     return 0.75 * red / 255, 0.75 * green / 255, 0.75 * blue / 255
 
 
-def line_styles(methods: Iterable[str]) -> list[dict[str, Any]]:
+def line_styles(arms: Iterable[Arm]) -> list[dict[str, Any]]:
     """How the lines of arms look: each in its method's colour, with a dash of its own."""
-    before: dict[str, int] = {}
+    before: Counter[str] = Counter()
     styles: list[dict[str, Any]] = []
-    for method in methods:
-        colour, marker = style(method)
-        dash = DASHES[before.setdefault(method, 0) % len(DASHES)]
-        before[method] += 1
+    for arm in arms:
+        colour, marker = style(arm.method)
+        dash = DASHES[before[arm.method] % len(DASHES)]
+        before[arm.method] += 1
         styles.append({"color": colour, "marker": marker, "linestyle": dash, "linewidth": 1.1})
     return styles
 
 
-def tidy(axes: "Axes", x: str | None = None, y: str | None = None) -> None:
+def tidy(axes: "Axes", x: str = "", y: str = "") -> None:
     """Small text, a light grid behind the data, and no frame; x and y: the axes' labels."""
-    if x is not None:
-        axes.set_xlabel(x, fontsize=SMALL + 1)
-    if y is not None:
-        axes.set_ylabel(y, fontsize=SMALL + 1)
+    axes.set_xlabel(x, fontsize=SMALL + 1)
+    axes.set_ylabel(y, fontsize=SMALL + 1)
     axes.tick_params(labelsize=SMALL)
     axes.grid(color="#e5e5e5", linewidth=0.5)
     axes.set_axisbelow(True)
