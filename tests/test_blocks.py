@@ -202,9 +202,9 @@ def test_every_run_has_a_label_and_a_place_in_the_list_whether_it_counts_or_not(
 
 def test_a_failing_assertion_does_not_print_whole_records() -> None:
     run = Run(records.record())
-    for block in (*quality_blocks([run]), *cost_blocks([run])):
-        for short in map(repr, (run, *block.arms, block)):
-            assert len(short) < 100
+    ((pooled,), (block,)) = quality_blocks([run]), cost_blocks([run])
+    for short in map(repr, (run, *block.arms, block, pooled)):
+        assert len(short) < 100
     assert repr(run) == f"Run({run.key}, lora, seed 0)"
     assert repr(block.arms) == "(Arm(lora, 1 runs),)"
     assert repr(block) == "Block(reviews, minilm, cpu: AMD EPYC, 2 threads, 1 arms)"

@@ -10,6 +10,7 @@ from scipy import stats
 from peftbench.analysis.blocks import canonical, grouped
 from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import CONFIDENCE, rejects
+from peftbench.analysis.measures import measure
 from peftbench.article.claim import (
     MIN_SEEDS,
     MIN_TIMED_RUNS,

@@ -87,7 +87,7 @@ def evaluate(tuning: FineTuning) -> Evaluation:
     if rows:
         scored = task.score([split.examples[i] for i, _ in rows], answers)
         metrics |= scored.metrics
-        scores = scored.per_example
+        scores = [*scored.per_example]
     unasked = [(i, 0) for i in range(rows[-1][0] + 1 if rows else 0, len(split.examples))]
     nothing = [None] * len(unasked)
     predictions = _predictions(
