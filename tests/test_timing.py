@@ -1,5 +1,6 @@
 """Seconds and rates: what is in the time and what is not."""
 
+import functools
 import time
 from typing import Any
 
@@ -8,7 +9,7 @@ import tiny
 import torch
 from test_methods import ARMS, _name, method_of
 
-from peftbench.methods.linear import adapted_layers
+from peftbench.methods.linear import AbstractAdapted, layers
 from peftbench.training.timing import gemm_peak, interleaved, latency, spread
 
 CPU = torch.device("cpu")
@@ -33,7 +34,7 @@ def test_interleaving_times_the_call_and_not_the_entry() -> None:
         def __exit__(self, *error: object) -> None:
             time.sleep(0.02)
 
-    forms: Any = {"a": Slow("a"), "b": Slow("b")}
+    forms: Any = {name: functools.partial(Slow, name) for name in "ab"}
     spreads = interleaved(forms, lambda: time.sleep(0.001), CPU, 4)
     assert entered == ["a", "b"] * 5
     assert all(0.001 <= value.median < 0.015 and value.n == 4 for value in spreads.values())
@@ -51,11 +52,11 @@ class Toy:
 def test_latency_is_measured_in_the_forms_that_a_method_has(arm: Any, pad: int) -> None:
     method, net = method_of(arm), tiny.make(tiny.llama)
     tiny.attach(method, net)
-    names = [name for name, _ in adapted_layers(net)]
+    names = list(layers(net, AbstractAdapted))
     seconds = latency(method, Toy(net, pad))  # type: ignore[arg-type]
     assert (seconds.base is None) == (arm[0] == "full")
     assert (seconds.merged is None) == (arm[0] in ("full", "frozen"))
-    assert [name for name, _ in adapted_layers(net)] == names
+    assert list(layers(net, AbstractAdapted)) == names
 
 
 def test_latency_of_a_method_without_other_forms() -> None:

@@ -6,21 +6,15 @@ nothing drifts in low precision, the base may be shared, and the trained model i
 adapter of rank 2r (of rank r when K = 0).
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
-from peftbench.methods.base import AbstractFile, Range, Space, Targets
-from peftbench.methods.linear import (
-    AbstractAdapterMethod,
-    adapt,
-    kaiming_uniform,
-    layers,
-    linear_plus,
-)
+from peftbench.methods.base import Range, Targets, rates
+from peftbench.methods.linear import AbstractAdapterMethod, adapt, layers, linear_plus
 from peftbench.methods.low_rank import LORA_FILE, AbstractLowRank, Alpha, Rank
 
 
@@ -51,13 +45,8 @@ class DeltaLowRank(AbstractLowRank):
     def __init__(
         self, base: nn.Linear, *, rank: int, alpha: float, ratio: float, rng: torch.Generator
     ) -> None:
-        super().__init__()
-        self.base = base
-        self.scale = alpha / rank
+        super().__init__(base, rank=rank, alpha=alpha, rng=rng)
         self.ratio = ratio  # the paper's lambda
-        a = kaiming_uniform((rank, base.in_features), 3**-0.5, base.weight, rng)
-        self.A = nn.Parameter(a)  # (r, in)
-        self.B = nn.Parameter(a.new_zeros(base.out_features, rank))  # (out, r)
         self.moving = False  # whether W has begun to move
         self.offset = False  # whether B_K A_K is other than zero
 
@@ -102,16 +91,14 @@ class DeltaLoRA(AbstractAdapterMethod):
     ratio is the paper's lambda, start_step its K.
     """
 
-    version: ClassVar[int] = 1
-    paper: ClassVar[str] = "arXiv:2309.02411"
-    lr: ClassVar[float] = 1e-3
-    space: ClassVar[Space] = {
-        "train.lr": Range(1e-4, 1e-2, log=True),
-        "train.head_lr": Range(1e-4, 1e-2, log=True),
+    version = 1
+    paper = "arXiv:2309.02411"
+    lr = 1e-3
+    space = rates(1e-4, 1e-2) | {
         "args.lambda": Range(0.25, 4, log=True),
         "args.start_step": Range(0, 100, integer=True, least=0),
     }
-    file: ClassVar[AbstractFile | None] = LORA_FILE
+    file = LORA_FILE
 
     rank: Rank = 8
     alpha: Alpha = 16.0
@@ -125,9 +112,10 @@ class DeltaLoRA(AbstractAdapterMethod):
         adapt(
             model,
             self.targets,
-            lambda base: DeltaLowRank(
-                base, rank=self.rank, alpha=self.alpha, ratio=self.ratio, rng=rng
-            ),
+            lambda linears: [
+                DeltaLowRank(linear, rank=self.rank, alpha=self.alpha, ratio=self.ratio, rng=rng)
+                for linear in linears
+            ],
         )
         if self.start_step == 0:
             self._start(model)
@@ -138,8 +126,8 @@ class DeltaLoRA(AbstractAdapterMethod):
             self._start(model)
 
     def updatable(self, model: nn.Module) -> int:
-        return sum(layer.base.weight.numel() for layer in layers(model, DeltaLowRank))
+        return sum(layer.base.weight.numel() for layer in layers(model, DeltaLowRank).values())
 
     def _start(self, model: nn.Module) -> None:
-        for layer in layers(model, DeltaLowRank):
+        for layer in layers(model, DeltaLowRank).values():
             layer.start(self.start_step)

@@ -1,14 +1,16 @@
 """What a run takes on its machine: seconds, rates, and CUDA's own count of memory."""
 
+import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from peftbench.methods.base import AbstractMethod
+from peftbench.methods.linear import replaced
 from peftbench.record import CudaMemory, CudaPeaks, Footprint, Latency, Spread, Timing
 from peftbench.training.environment import synchronize
 from peftbench.training.evaluation import Evaluation
@@ -49,9 +51,13 @@ def latency(method: AbstractMethod, model: AbstractModel) -> Latency:
     # any token but padding
     ids = torch.full((1, LATENCY_TOKENS), int(model.pad == 0), device=model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    forms = {"base": method.plain(net), "merged": method.merged(net), "adapted": nullcontext()}
-    there = {name: form for name, form in forms.items() if form is not None}
-    return Latency(**interleaved(there, lambda: net(**inputs), model.device, LATENCY_REPEATS))
+    modules = {"base": method.plain(net), "merged": method.merged(net), "adapted": {}}
+    forms = {
+        name: functools.partial(replaced, net, form)
+        for name, form in modules.items()
+        if form is not None
+    }
+    return Latency(**interleaved(forms, lambda: net(**inputs), model.device, LATENCY_REPEATS))
 
 
 def spread(seconds: Iterable[float]) -> Spread:
@@ -62,7 +68,7 @@ def spread(seconds: Iterable[float]) -> Spread:
 
 
 def interleaved(
-    forms: dict[str, AbstractContextManager[object]],
+    forms: Mapping[str, Callable[[], AbstractContextManager[object]]],
     call: Callable[[], Any],
     device: torch.device,
     repeats: int,
@@ -72,7 +78,7 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     for round_ in range(repeats + 1):
         for name, form in forms.items():
-            with form:
+            with form():
                 synchronize(device)
                 start = time.perf_counter()
                 call()
