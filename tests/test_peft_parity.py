@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from peftbench.methods import METHODS
 from peftbench.methods.adapter_file import CONFIG
 from peftbench.methods.files import load, save
-from peftbench.methods.linear import AbstractAdapted, TransposedLinear, layers, replaced
+from peftbench.methods.linear import AbstractAdapted, TransposedLinear, layers, replace, replaced
 from peftbench.methods.low_rank import LowRank
 
 peft = pytest.importorskip(
@@ -50,9 +50,8 @@ def start(method: Any, build: Build, folder: Path) -> tuple[Any, Any, list[nn.Pa
     """Our model and peft's with equal weights, and what the method trains of ours."""
     model, head = tiny.make(build, torch.float32), tiny.HEADS[build]
     trained = tiny.attach(method, model, head)
-    for layer in layers(
-        model, LowRank
-    ):  # the first gradient of A would be zero, and its correction untested
+    # the first gradient of A would be zero, and its correction untested
+    for layer in layers(model, LowRank).values():
         layer.B.data.normal_(std=0.02, generator=torch.Generator().manual_seed(layer.B.shape[0]))
     save(method, model, head, folder, base_model="someone/tiny")
     return model, opened(build, folder, trainable=True), trained
@@ -299,7 +298,7 @@ class Nested(nn.Module):
 def test_peft_adapts_no_layer_whose_name_merely_ends_alike(tmp_path: Path) -> None:
     model = Nested()
     rng = torch.Generator().manual_seed(0)
-    model.proj = LowRank(model.proj, rank=2, alpha=2.0, dropout=0.0, rng=rng)
+    replace(model, {"proj": LowRank(model.proj, rank=2, alpha=2.0, dropout=0.0, rng=rng)})
     save(METHODS["lora"].build({}), model, (), tmp_path, base_model="someone/tiny")  # type: ignore[arg-type]
     config = peft.PeftConfig.from_pretrained(tmp_path)
     config.task_type = config.base_model_name_or_path = None  # a toy is no language model

@@ -3,7 +3,7 @@
 import abc
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor, nn
 
 from peftbench.errors import InputError
-from peftbench.methods.base import AbstractFile
+from peftbench.methods.base import AbstractFile, head_tensors
 from peftbench.methods.linear import AbstractAdapted, TransposedLinear, layers, replace
 from peftbench.spec import validated
 
@@ -46,17 +46,12 @@ class AdapterFile(AbstractFile):
     def __init__(self, settings: type[AbstractSettings]) -> None:
         self.settings = settings
 
-    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        shared: dict[str, Tensor] = {}
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
+        tensors = head_tensors(model, head, LAYER)
         for name, layer in layers(model, AbstractAdapted).items():
-            shared = layer.shared()
-            for part, tensor in layer.tensors().items():
-                yield f"{LAYER}{name}.{part}", tensor
-        for part, tensor in shared.items():
-            yield SHARED + part, tensor
-        for name in head:
-            for part, tensor in model.get_submodule(name).state_dict().items():
-                yield f"{LAYER}{name}.{part}", tensor
+            tensors |= {f"{LAYER}{name}.{part}": t for part, t in layer.tensors().items()}
+            tensors |= {SHARED + part: t for part, t in layer.shared().items()}
+        return tensors
 
     def texts(self, model: nn.Module, head: Sequence[str], base_model: str) -> dict[str, str]:
         """All that peft cannot guess; for the rest it takes its defaults, which is plain LoRA or

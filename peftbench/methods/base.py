@@ -1,7 +1,7 @@
 """What a method is: a frozen set of hyperparameters that can attach itself to a model."""
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -53,9 +53,8 @@ class AbstractFile(abc.ABC):
     weights: ClassVar[str]  # the name of the tensors' file
 
     @abc.abstractmethod
-    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """Key and tensor of everything in the tensors' file. The tensors are the model's own, or
-        made from them one at a time."""
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
+        """Everything in the tensors' file by its key: the model's tensors, or made from them."""
 
     def metadata(self, head: Sequence[str]) -> dict[str, str]:
         """The note in the tensors' file; transformers refuses a file without "format"."""
@@ -72,6 +71,14 @@ class AbstractFile(abc.ABC):
         """Give a plain model the structure whose tensors the file at `path` stores; returns the
         head's names. note: the file's metadata. Raises InputError."""
         return ()
+
+
+def head_tensors(model: nn.Module, head: Sequence[str], prefix: str = "") -> dict[str, Tensor]:
+    """Everything in the head's modules by its name in the model, after `prefix`."""
+    tensors: dict[str, Tensor] = {}
+    for name in head:
+        tensors |= model.get_submodule(name).state_dict(prefix=f"{prefix}{name}.")
+    return tensors
 
 
 class AbstractMethod(FrozenModel, abc.ABC):

@@ -6,8 +6,6 @@ nothing drifts in low precision, the base may be shared, and the trained model i
 adapter of rank 2r (of rank r when K = 0).
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
@@ -18,17 +16,12 @@ from peftbench.methods.linear import AbstractAdapterMethod, adapt, layers, linea
 from peftbench.methods.low_rank import LORA_FILE, AbstractLowRank, Alpha, Rank
 
 
-class ScaleGradient(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by a factor."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.factor * gradients[0], None
+def scale_gradient(value: Tensor, factor: float) -> Tensor:
+    """The same value, whose gradient is multiplied by a factor."""
+    view = value.view_as(value)
+    if view.requires_grad:
+        view.register_hook(lambda gradient: factor * gradient)
+    return view
 
 
 class DeltaLowRank(AbstractLowRank):
@@ -39,7 +32,7 @@ class DeltaLowRank(AbstractLowRank):
     lambda) s, and the gradients of A and B divided by 1 + lambda. Before step K lambda counts as 0.
     """
 
-    A_start: Tensor  # A_K, (r, in)
+    A_start: Tensor | None  # A_K, (r, in); None: B_K A_K is zero, or W does not move yet
     B_start: Tensor  # B_K, (out, r)
 
     def __init__(
@@ -48,35 +41,31 @@ class DeltaLowRank(AbstractLowRank):
         super().__init__(base, rank=rank, alpha=alpha, rng=rng)
         self.ratio = ratio  # the paper's lambda
         self.moving = False  # whether W has begun to move
-        self.offset = False  # whether B_K A_K is other than zero
+        self.register_buffer("A_start", None)
 
-    @torch.no_grad()
     def start(self, step: int) -> None:
         """W moves from here on: keep A_K and B_K. At K = 0 their product is zero and nothing need
         be kept."""
         self.moving = True
-        self.offset = step > 0
-        if self.offset:
+        if step > 0:
             self.register_buffer("A_start", self.A.detach().clone())
             self.register_buffer("B_start", self.B.detach().clone())
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        gain = 1 + self.ratio if self.moving else 1.0
-        if not self.offset:
-            return self.A, gain * self.B
-        return torch.cat([self.A, self.A_start]), torch.cat(
-            [gain * self.B, -self.ratio * self.B_start], dim=1
-        )
+        A, B = self.A, (1 + self.ratio if self.moving else 1.0) * self.B
+        if self.A_start is None:
+            return A, B
+        return torch.cat([A, self.A_start]), torch.cat([B, -self.ratio * self.B_start], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         A, B = self.A.to(x.dtype), self.B.to(x.dtype)
         scale = self.scale
         if self.moving:
             scale *= 1 + self.ratio
-            A, B = (ScaleGradient.apply(matrix, 1 / (1 + self.ratio)) for matrix in (A, B))
+            A, B = (scale_gradient(matrix, 1 / (1 + self.ratio)) for matrix in (A, B))
         tokens = x.reshape(-1, x.shape[-1])
         y = linear_plus(self.base, x, F.linear(tokens, A), B, scale)
-        if not self.offset:
+        if self.A_start is None:
             return y
         z = F.linear(tokens, self.A_start.to(x.dtype))
         return torch.addmm(

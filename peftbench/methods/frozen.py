@@ -1,12 +1,12 @@
 """The frozen model: nothing is trained but, for classification, the head. The lower bound."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from peftbench.methods.base import HEAD_RATE, AbstractFile, AbstractMethod
+from peftbench.methods.base import HEAD_RATE, AbstractFile, AbstractMethod, head_tensors
 
 
 class HeadFile(AbstractFile):
@@ -14,10 +14,8 @@ class HeadFile(AbstractFile):
 
     weights = "head.safetensors"
 
-    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        for name in head:
-            for part, tensor in model.get_submodule(name).state_dict().items():
-                yield f"{name}.{part}", tensor
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
+        return head_tensors(model, head)
 
     def metadata(self, head: Sequence[str]) -> dict[str, str]:
         return super().metadata(head) | {"head": " ".join(head)}

@@ -1,6 +1,6 @@
 """Full fine-tuning: every parameter is trained."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,15 @@ class ModelFile(AbstractFile):
 
     weights = "model.safetensors"
 
-    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
         transposed = {f"{name}.weight" for name in layers(model, TransposedLinear)}
-        seen: set[int] = set()
-        # keep_vars: tied parameters are one object
-        for name, tensor in model.state_dict(keep_vars=True).items():
-            if id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield name, tensor.t() if name in transposed else tensor
+        # keep_vars: tied parameters are one object, of which the first name stays
+        names = {id(t): name for name, t in reversed(model.state_dict(keep_vars=True).items())}
+        return {
+            name: tensor.t() if name in transposed else tensor
+            for name, tensor in model.state_dict(keep_vars=True).items()
+            if names[id(tensor)] == name
+        }
 
     def texts(self, model: nn.Module, head: Sequence[str], base_model: str) -> dict[str, str]:
         assert isinstance(model, PreTrainedModel)

@@ -150,10 +150,9 @@ def kaiming_uniform(
     trained parameters stay precise beside a bfloat16 base.
     """
     bound = gain * (3 / shape[1]) ** 0.5
-    values = torch.empty(shape, device="cpu", dtype=torch.float32).uniform_(
-        -bound, bound, generator=rng
-    )
-    return values.to(device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+    values = torch.empty(shape, device="cpu", dtype=torch.float32)
+    values.uniform_(-bound, bound, generator=rng)
+    return values.to(like.device, torch.promote_types(like.dtype, torch.float32))
 
 
 def linear_plus(base: nn.Linear, x: Tensor, z: Tensor, B: Tensor, scale: float) -> Tensor:

@@ -21,9 +21,7 @@ class LoRAPlus(AbstractLowRankMethod):
     version = 1
     paper = "arXiv:2402.12354"
     lr = 3e-4
-    space = rates(1e-5, 1e-3) | {
-        "args.ratio": Range(1, 64, log=True, least=1),  # 1 is LoRA
-    }
+    space = rates(1e-5, 1e-3) | {"args.ratio": Range(1, 64, log=True, least=1)}  # 1 is LoRA
 
     ratio: PositiveFloat = 16.0
     """Learning rate of B relative to that of A, which is `train.lr`; 1: LoRA."""

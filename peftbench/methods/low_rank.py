@@ -1,6 +1,5 @@
 """The low-rank layer y = W x + s B A x of the LoRA family (arXiv:2106.09685, section 4.1)."""
 
-import abc
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -25,27 +24,34 @@ Dropout = Annotated[float, Field(ge=0, lt=1, description="Part of the branch's i
 
 
 class AbstractLowRank(AbstractAdapted):
-    """A layer whose change is s B A with s = alpha / r: whatever it does while training, its file is
-    that of an ordinary LoRA layer. W is frozen, A starts Kaiming-uniform (a = sqrt 5), B at zero.
+    """A layer whose change is s B A, s = alpha / r; its file is an ordinary LoRA layer's. W is
+    frozen, A starts Kaiming-uniform (a = sqrt 5), B at zero.
 
     A's distribution is loralib's and peft's, U(-1/sqrt(in), 1/sqrt(in)); the paper says "random
     Gaussian".
     """
 
-    dropout = 0.0
-
-    def __init__(self, base: nn.Linear, *, rank: int, alpha: float, rng: torch.Generator) -> None:
+    def __init__(
+        self,
+        base: nn.Linear,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        rng: torch.Generator,
+    ) -> None:
         super().__init__()
         self.base = base
         self.scale = alpha / rank
+        self.dropout = dropout
         a = kaiming_uniform((rank, base.in_features), 3**-0.5, base.weight, rng)
         self.A = nn.Parameter(a)  # (r, in)
         self.B = nn.Parameter(a.new_zeros(base.out_features, rank))  # (out, r)
 
-    @abc.abstractmethod
     def factors(self) -> tuple[Tensor, Tensor]:
         """(A, B) of an ordinary LoRA layer with the same scale that computes the same: (r', in),
         (out, r')."""
+        return self.A, self.B
 
     def delta(self) -> Tensor:
         A, B = self.factors()
@@ -62,15 +68,6 @@ class AbstractLowRank(AbstractAdapted):
 
 class LowRank(AbstractLowRank):
     """y = W x + s B A drop(x)."""
-
-    def __init__(
-        self, base: nn.Linear, *, rank: int, alpha: float, dropout: float, rng: torch.Generator
-    ) -> None:
-        super().__init__(base, rank=rank, alpha=alpha, rng=rng)
-        self.dropout = dropout
-
-    def factors(self) -> tuple[Tensor, Tensor]:
-        return self.A, self.B
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.dropout(x, self.dropout, self.training) if self.dropout else x

@@ -142,9 +142,7 @@ class VeRA(AbstractAdapterMethod):
     version = 1
     paper = "arXiv:2310.11454"
     lr = 1e-2
-    space = rates(1e-3, 1e-1) | {
-        "args.d_init": Range(1e-7, 1.0, log=True),
-    }
+    space = rates(1e-3, 1e-1) | {"args.d_init": Range(1e-7, 1.0, log=True)}
     file = AdapterFile(VeraSettings)
 
     rank: Rank = 256
