@@ -2,9 +2,9 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from peftbench.training.models import AbstractModel
 
 LATENCY_TOKENS = 32
 LATENCY_REPEATS = 7
+Result = TypeVar("Result")
 
 
 def timing(
@@ -79,13 +80,19 @@ def interleaved(
     for round_ in range(repeats + 1):
         for name, form in forms.items():
             with form():
-                synchronize(device)
-                start = time.perf_counter()
-                call()
-                synchronize(device)
-                if round_ > 0:
-                    seconds[name].append(time.perf_counter() - start)
+                taken = seconds_of(call, device)
+            if round_ > 0:
+                seconds[name].append(taken)
     return {name: spread(values) for name, values in seconds.items()}
+
+
+def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
+    """How long a call takes on the device."""
+    synchronize(device)
+    start = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def gemm_peak(
@@ -94,41 +101,23 @@ def gemm_peak(
     """FLOP/s of the fastest of a few square matrix products: the rate that utilization is relative
     to."""
     a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        torch.mm(a, b)
-        synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return 2 * size**3 / min(seconds_of(lambda: torch.mm(a, b), device) for _ in range(repeats))
 
 
-class CudaMeter:
-    """CUDA's own peak counters, phase by phase; on another device there are none."""
+def with_cuda_peaks(
+    device: torch.device, stage: Callable[[], Result]
+) -> tuple[Result, tuple[int, ...]]:
+    """What a stage returns, and CUDA's peaks of allocated and of reserved bytes meanwhile; none on
+    another device."""
+    if device.type != "cuda":
+        return stage(), ()
+    torch.cuda.reset_peak_memory_stats(device)
+    result = stage()
+    peaks = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+    return result, peaks
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._allocated: dict[str, int] = {}
-        self._reserved: dict[str, int] = {}
 
-    @contextmanager
-    def phase(self, name: Literal["train", "eval"]) -> Iterator[None]:
-        """Record the peaks of what runs inside."""
-        if self.device.type != "cuda":
-            yield
-            return
-        torch.cuda.reset_peak_memory_stats(self.device)
-        yield
-        self._allocated[name] = torch.cuda.max_memory_allocated(self.device)
-        self._reserved[name] = torch.cuda.max_memory_reserved(self.device)
-
-    def peaks(self) -> CudaMemory | None:
-        """None: the device is no CUDA device."""
-        if self.device.type != "cuda":
-            return None
-        allocated, reserved = (
-            CudaPeaks(train=peak.get("train"), eval=peak.get("eval"))
-            for peak in (self._allocated, self._reserved)
-        )
-        return CudaMemory(allocated_bytes=allocated, reserved_bytes=reserved)
+def cuda_memory(train: tuple[int, ...], evaluation: tuple[int, ...]) -> CudaMemory | None:
+    """The peaks of both stages; None on another device."""
+    peaks = [CudaPeaks(train=t, eval=e) for t, e in zip(train, evaluation, strict=True)]
+    return CudaMemory(allocated_bytes=peaks[0], reserved_bytes=peaks[1]) if peaks else None
