@@ -1,6 +1,5 @@
 """Seconds and rates: what is in the time and what is not."""
 
-import functools
 import time
 from typing import Any
 
@@ -8,24 +7,26 @@ import pytest
 import tiny
 import torch
 from test_methods import ARMS, _name, method_of
+from torch import nn
 
 from peftbench.methods.linear import AbstractAdapted, layers
+from peftbench.training import timing
 from peftbench.training.timing import gemm_peak, interleaved, latency, spread
 
 CPU = torch.device("cpu")
 
 
 def test_spread_is_median_and_interquartile_range() -> None:
-    seconds = spread(float(i) for i in range(1, 102))
+    seconds = spread([float(i) for i in range(1, 102)])
     assert (seconds.median, seconds.iqr, seconds.n) == (51, 50, 101)
 
 
-def test_interleaving_times_the_call_and_not_the_entry() -> None:
+def test_interleaving_times_the_call_and_not_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     entered: list[str] = []
 
     class Slow:
-        def __init__(self, name: str) -> None:
-            self.name = name
+        def __init__(self, net: nn.Module, modules: dict[str, nn.Module]) -> None:
+            (self.name,) = modules
 
         def __enter__(self) -> None:
             entered.append(self.name)
@@ -34,8 +35,10 @@ def test_interleaving_times_the_call_and_not_the_entry() -> None:
         def __exit__(self, *error: object) -> None:
             time.sleep(0.02)
 
-    forms: Any = {name: functools.partial(Slow, name) for name in "ab"}
-    spreads = interleaved(forms, lambda: time.sleep(0.001), CPU, 4)
+    monkeypatch.setattr(timing, "replaced", Slow)
+    monkeypatch.setattr(timing, "LATENCY_REPEATS", 4)
+    net = nn.Identity()
+    spreads = interleaved(net, {"a": {"a": net}, "b": {"b": net}}, lambda: time.sleep(0.001), CPU)
     assert entered == ["a", "b"] * 5
     assert all(0.001 <= value.median < 0.015 and value.n == 4 for value in spreads.values())
 

@@ -74,9 +74,7 @@ class AdapterFile(AbstractFile):
         }
         return {CONFIG: json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"}
 
-    def prepare(
-        self, model: nn.Module, path: Path, stored: Mapping[str, Tensor], note: Mapping[str, str]
-    ) -> Sequence[str]:
+    def prepare(self, model: nn.Module, path: Path, stored: Mapping[str, Tensor]) -> Sequence[str]:
         settings = self._read(path.parent / CONFIG)
         linears: dict[str, nn.Linear] = {}
         for name, module in model.named_modules():

@@ -65,11 +65,9 @@ class AbstractFile(abc.ABC):
         model by."""
         return {}
 
-    def prepare(
-        self, model: nn.Module, path: Path, stored: Mapping[str, Tensor], note: Mapping[str, str]
-    ) -> Sequence[str]:
+    def prepare(self, model: nn.Module, path: Path, stored: Mapping[str, Tensor]) -> Sequence[str]:
         """Give a plain model the structure whose tensors the file at `path` stores; returns the
-        head's names. note: the file's metadata. Raises InputError."""
+        head's names, unless the metadata have them. Raises InputError."""
         return ()
 
 

@@ -18,12 +18,7 @@ DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", to
 
 
 def save(
-    method: AbstractMethod,
-    model: nn.Module,
-    head: Sequence[str],
-    folder: Path,
-    *,
-    base_model: str,
+    method: AbstractMethod, model: nn.Module, head: Sequence[str], folder: Path, *, base_model: str
 ) -> None:
     """Write the files of a trained model; none where the method has no file.
 
@@ -80,10 +75,10 @@ def load(method: AbstractMethod, model: nn.Module, folder: Path) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no dict
-            note = file.metadata() or {}
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a safetensors file: {error}") from error
-    head = method.file.prepare(model, path, stored, note)
+    head = method.file.prepare(model, path, stored) or metadata.get("head", "").split()
     if missing := set(head) - dict(model.named_modules()).keys():
         raise InputError(f"{path}: the head {min(missing)!r} is no module of the model")
     targets = method.file.tensors(model, head)

@@ -1,7 +1,6 @@
 """The frozen model: nothing is trained but, for classification, the head. The lower bound."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +18,6 @@ class HeadFile(AbstractFile):
 
     def metadata(self, head: Sequence[str]) -> dict[str, str]:
         return super().metadata(head) | {"head": " ".join(head)}
-
-    def prepare(
-        self, model: nn.Module, path: Path, stored: Mapping[str, Tensor], note: Mapping[str, str]
-    ) -> Sequence[str]:
-        return note.get("head", "").split()
 
 
 class Frozen(AbstractMethod):

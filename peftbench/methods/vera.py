@@ -11,12 +11,7 @@ from torch import Tensor, nn
 
 from peftbench.methods.adapter_file import AbstractSettings, AdapterFile
 from peftbench.methods.base import Range, Targets, rates
-from peftbench.methods.linear import (
-    AbstractAdapted,
-    AbstractAdapterMethod,
-    adapt,
-    kaiming_uniform,
-)
+from peftbench.methods.linear import AbstractAdapted, AbstractAdapterMethod, adapt, kaiming_uniform
 from peftbench.methods.low_rank import Dropout, Rank
 
 
@@ -71,17 +66,15 @@ class VectorBased(AbstractAdapted):
         self.projection = projection
         self.d_init = d_init
         self.dropout = dropout
-        dtype = torch.promote_types(base.weight.dtype, torch.float32)
-        self.b = nn.Parameter(base.weight.new_zeros(base.out_features, dtype=dtype))  # (out,)
-        self.d = nn.Parameter(
-            base.weight.new_full((projection.A.shape[0],), d_init, dtype=dtype)
-        )  # (r,)
+        rank, weight = projection.A.shape[0], base.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        self.b = nn.Parameter(weight.new_zeros(base.out_features, dtype=dtype))  # (out,)
+        self.d = nn.Parameter(weight.new_full((rank,), d_init, dtype=dtype))  # (r,)
 
     def matrices(self) -> tuple[Tensor, Tensor]:
         """This layer's slices of the shared pair: (r, in), (out, r)."""
-        return self.projection.A[:, : self.base.in_features], self.projection.B[
-            : self.base.out_features
-        ]
+        A, B = self.projection.A, self.projection.B
+        return A[:, : self.base.in_features], B[: self.base.out_features]
 
     def delta(self) -> Tensor:
         A, B = self.matrices()

@@ -74,13 +74,14 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     splits = _splits(spec)
     examples = [_examples(task, spec, split) for split in splits]
     shots = shots_of(task, spec)
+    dtype, max_length = getattr(torch, spec.train.dtype), spec.data.max_length
     model = load(
         spec.model,
         task.kind,
-        _labels(type(task)),
+        len(task.labels) or 1,
         device=device,
-        dtype=getattr(torch, spec.train.dtype),
-        max_length=spec.data.max_length,
+        dtype=dtype,
+        max_length=max_length,
     )
     data: dict[Split, EncodedSplit] = {
         split: EncodedSplit(part, [model.encode(example) for example in part])
@@ -111,10 +112,9 @@ def check_specs(specs: Sequence[RunSpec]) -> None:
         shots_of(task, spec)
     distinct = {(spec.model, spec.task, spec.method, repr(spec.args)): spec for spec in specs}
     for spec in distinct.values():
-        task_type = TASKS[spec.task]
-        METHODS[spec.method].build(spec.args).attach(
-            skeleton(spec.model, task_type.kind, _labels(task_type)), torch.Generator()
-        )
+        task = TASKS[spec.task]
+        net = skeleton(spec.model, task.kind, len(task.labels) or 1)
+        METHODS[spec.method].build(spec.args).attach(net, torch.Generator())
 
 
 def attach(
@@ -204,7 +204,3 @@ def _examples(task: AbstractTask, spec: RunSpec, split: Split) -> list[Example]:
     if not examples:
         raise InputError(f"task {spec.task!r}: split {split!r} is empty")
     return examples
-
-
-def _labels(task: type[AbstractTask]) -> int:
-    return len(task.labels) if task.kind == "classification" else 1

@@ -39,15 +39,6 @@ class Drawing:
     temperature: float
     uniform: Tensor  # (prompts, tokens), float64
 
-    @classmethod
-    def seeded(cls, temperature: float, tokens: int, seeds: Sequence[int]) -> "Drawing":
-        """One seed per prompt."""
-        rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return cls(
-            temperature,
-            torch.stack([torch.rand(tokens, generator=rng, dtype=torch.float64) for rng in rngs]),
-        )
-
     def draw(self, logits: Tensor, prompts: Sequence[int], places: Sequence[int]) -> Tensor:
         """The next token of each row of logits, (rows, vocabulary): whose prompt it is, and which
         of its tokens, from 0."""
@@ -114,7 +105,7 @@ class Running:
         start = self.mask.shape[1] - int(self.mask.sum(1).max())
         layers: list[Any] = self.cache.layers
         for layer in layers:
-            layer.keys, layer.values = (states[:, :, start:] for states in _states(layer))
+            layer.keys, layer.values = layer.keys[:, :, start:], layer.values[:, :, start:]
         return Running(self.prompts, self.token, self.mask[:, start:], self.cache)
 
 
@@ -223,8 +214,8 @@ class Work:
         cache = DynamicCache(config=self.model.net.config)
         for i, layers in enumerate(zip(*(part.cache.layers for part in parts), strict=True)):
             keys, values = (
-                [F.pad(states, (0, 0, width - states.shape[2], 0)) for states in pair]
-                for pair in zip(*map(_states, layers), strict=True)
+                [F.pad(states, (0, 0, width - states.shape[2], 0)) for states in group]
+                for group in zip(*((layer.keys, layer.values) for layer in layers), strict=True)
             )
             cache.update(torch.cat(keys), torch.cat(values), i)
         return Running(
@@ -262,9 +253,11 @@ def generate(
     if room is not None:
         cut = sum(len(tokens) > room for tokens in encoded)
         encoded = [tokens[-room:] for tokens in encoded]
-    drawing = (
-        Drawing.seeded(temperature, max_new_tokens, seeds) if temperature and prompts else None
-    )
+    drawing = None
+    if temperature and prompts:
+        rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+        draws = [torch.rand(max_new_tokens, generator=rng, dtype=torch.float64) for rng in rngs]
+        drawing = Drawing(temperature, torch.stack(draws))
     work, halvings = Work(model, encoded, max_new_tokens, End(model, stops), drawing), 0
     while work.unfinished:
         try:
@@ -287,10 +280,6 @@ def lacks_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _states(layer: Any) -> tuple[Tensor, Tensor]:
-    return layer.keys, layer.values
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:

@@ -1,13 +1,12 @@
 """What a run takes on its machine: seconds, rates, and CUDA's own count of memory."""
 
-import functools
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from peftbench.methods.base import AbstractMethod
 from peftbench.methods.linear import replaced
@@ -52,38 +51,31 @@ def latency(method: AbstractMethod, model: AbstractModel) -> Latency:
     # any token but padding
     ids = torch.full((1, LATENCY_TOKENS), int(model.pad == 0), device=model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    modules = {"base": method.plain(net), "merged": method.merged(net), "adapted": {}}
-    forms = {
-        name: functools.partial(replaced, net, form)
-        for name, form in modules.items()
-        if form is not None
-    }
-    return Latency(**interleaved(forms, lambda: net(**inputs), model.device, LATENCY_REPEATS))
+    forms = {"base": method.plain(net), "merged": method.merged(net), "adapted": {}}
+    there = {name: modules for name, modules in forms.items() if modules is not None}
+    return Latency(**interleaved(net, there, lambda: net(**inputs), model.device))
 
 
-def spread(seconds: Iterable[float]) -> Spread:
+def spread(seconds: Sequence[float]) -> Spread:
     """Median and interquartile range."""
-    values = list(seconds)
-    low, median, high = np.percentile(values, [25, 50, 75])
-    return Spread(median=float(median), iqr=float(high - low), n=len(values))
+    low, median, high = np.percentile(seconds, [25, 50, 75])
+    return Spread(median=float(median), iqr=float(high - low), n=len(seconds))
 
 
 def interleaved(
-    forms: Mapping[str, Callable[[], AbstractContextManager[object]]],
+    net: nn.Module,
+    forms: Mapping[str, Mapping[str, nn.Module]],
     call: Callable[[], Any],
     device: torch.device,
-    repeats: int,
 ) -> dict[str, Spread]:
-    """Seconds of `call` within each of `forms`, in turn: a warm-up round, then `repeats`. To enter
-    and to leave takes no part in the time."""
+    """Seconds of `call` with each form's modules in the network, in turn: a warm-up round, then
+    LATENCY_REPEATS. To put them there and back takes no part in the time."""
     seconds: dict[str, list[float]] = {name: [] for name in forms}
-    for round_ in range(repeats + 1):
-        for name, form in forms.items():
-            with form():
-                taken = seconds_of(call, device)
-            if round_ > 0:
-                seconds[name].append(taken)
-    return {name: spread(values) for name, values in seconds.items()}
+    for _ in range(1 + LATENCY_REPEATS):
+        for name, modules in forms.items():
+            with replaced(net, modules):
+                seconds[name].append(seconds_of(call, device))
+    return {name: spread(values[1:]) for name, values in seconds.items()}
 
 
 def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
