@@ -69,7 +69,8 @@ def test_the_size_is_known_without_writing(
         model.to(dtype)
     tiny.attach(method, model, head)
     for layer in layers(model, DeltaLowRank).values():
-        layer.start(method.complete(arm[1])["start_step"])
+        if not layer.moving:
+            layer.start()
     assert file_bytes(method, model, head) == weights(tmp_path).stat().st_size
 
 

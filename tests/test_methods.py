@@ -558,7 +558,8 @@ def test_a_layer_keeps_no_more_activations_than_its_gradients_need(
     method = METHODS[name].build(args)
     method.attach(model, torch.Generator())
     for layer in layers(model, DeltaLowRank).values():
-        layer.start(method.complete(args)["start_step"])
+        if not layer.moving:
+            layer.start()
     x = torch.randn(TOKENS, IN, dtype=dtype, requires_grad=True)
     assert sorted(
         tensor.shape[1] for tensor in kept(model, x) if tensor.shape[0] == TOKENS
@@ -601,11 +602,13 @@ def make_layer(kind: str, base: nn.Linear, rank: int, rng: torch.Generator) -> A
             base, projection=Projection(rank, [base, wide], rng), d_init=0.1, dropout=0.0
         )
     else:
-        layer = DeltaLowRank(base, rank=rank, alpha=2.5, ratio=1.5, rng=rng)
+        moving = kind == "delta, from the start"
+        layer = DeltaLowRank(base, rank=rank, alpha=2.5, ratio=1.5, moving=moving, rng=rng)
     for parameter in (p for p in layer.parameters() if p is not base.weight and p is not base.bias):
         parameter.data.normal_(generator=rng)
     if isinstance(layer, DeltaLowRank) and kind != "delta, not begun":
-        layer.start({"delta, from the start": 0, "delta, begun later": 4}[kind])
+        if kind == "delta, begun later":
+            layer.start()
         for parameter in (layer.A, layer.B):
             parameter.data.add_(torch.randn(parameter.shape, generator=rng), alpha=0.5)
     return layer

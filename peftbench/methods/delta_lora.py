@@ -36,20 +36,25 @@ class DeltaLowRank(AbstractLowRank):
     B_start: Tensor  # B_K, (out, r)
 
     def __init__(
-        self, base: nn.Linear, *, rank: int, alpha: float, ratio: float, rng: torch.Generator
+        self,
+        base: nn.Linear,
+        *,
+        rank: int,
+        alpha: float,
+        ratio: float,
+        moving: bool,
+        rng: torch.Generator,
     ) -> None:
         super().__init__(base, rank=rank, alpha=alpha, rng=rng)
         self.ratio = ratio  # the paper's lambda
-        self.moving = False  # whether W has begun to move
+        self.moving = moving  # whether W moves; from the start at K = 0, where B_K A_K is zero
         self.register_buffer("A_start", None)
 
-    def start(self, step: int) -> None:
-        """W moves from here on: keep A_K and B_K. At K = 0 their product is zero and nothing need
-        be kept."""
+    def start(self) -> None:
+        """W moves from here on: keep A_K and B_K."""
         self.moving = True
-        if step > 0:
-            self.register_buffer("A_start", self.A.detach().clone())
-            self.register_buffer("B_start", self.B.detach().clone())
+        self.register_buffer("A_start", self.A.detach().clone())
+        self.register_buffer("B_start", self.B.detach().clone())
 
     def factors(self) -> tuple[Tensor, Tensor]:
         A, B = self.A, (1 + self.ratio if self.moving else 1.0) * self.B
@@ -98,25 +103,21 @@ class DeltaLoRA(AbstractAdapterMethod):
     targets: Targets = "all-linear"
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
+        rank, alpha, ratio, moving = self.rank, self.alpha, self.ratio, self.start_step == 0
         adapt(
             model,
             self.targets,
             lambda linears: [
-                DeltaLowRank(linear, rank=self.rank, alpha=self.alpha, ratio=self.ratio, rng=rng)
+                DeltaLowRank(linear, rank=rank, alpha=alpha, ratio=ratio, moving=moving, rng=rng)
                 for linear in linears
             ],
         )
-        if self.start_step == 0:
-            self._start(model)
 
     def update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         optimizer.step()
         if step == self.start_step:
-            self._start(model)
+            for layer in layers(model, DeltaLowRank).values():
+                layer.start()
 
     def updatable(self, model: nn.Module) -> int:
         return sum(layer.base.weight.numel() for layer in layers(model, DeltaLowRank).values())
-
-    def _start(self, model: nn.Module) -> None:
-        for layer in layers(model, DeltaLowRank).values():
-            layer.start(self.start_step)

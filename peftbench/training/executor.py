@@ -69,9 +69,8 @@ class LocalExecutor:
     def _run(self, spec: RunSpec, watch: Watch | None) -> RunResult:
         started, start = datetime.now(UTC), time.perf_counter()
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_work, args=(theirs, spec, self._adapter_folder), daemon=False
-        )
+        arguments = (theirs, spec, self._adapter_folder)
+        process = self._context.Process(target=_work, args=arguments, daemon=False)
         with _without_main():
             process.start()
         self._process = process
@@ -83,10 +82,8 @@ class LocalExecutor:
                     process.join(GRACE_SECONDS)
                     return message
                 ours.send(watch is not None and watch(*message))
-            outcome = {
-                "status": "timed-out",
-                "error": f"not done after {spec.limits.seconds} s",
-            }
+            error = f"not done after {spec.limits.seconds} s"
+            outcome = {"status": "timed-out", "error": error}
         except EOFError:
             process.join(GRACE_SECONDS)
             outcome = {"status": "failed", "error": _how_it_ended(process.exitcode)}

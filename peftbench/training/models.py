@@ -106,7 +106,7 @@ class AbstractModel(abc.ABC):
 
     def pad_rows(self, rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, both (rows, longest)."""
-        tokens = [torch.tensor(row) for row in rows]
+        tokens = [torch.tensor(row, dtype=torch.long) for row in rows]
         side = "left" if left else "right"
         ids = pad_sequence(tokens, True, self.pad, side)
         mask = pad_sequence([torch.ones_like(row) for row in tokens], True, 0, side)
