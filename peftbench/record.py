@@ -49,15 +49,16 @@ class Spread(FrozenModel):
 
 
 class Latency(FrozenModel):
-    """Seconds of one forward pass of one sequence. A method that leaves the model as it is has
-    neither an adapted nor a merged form; one that cannot be merged has no merged form."""
+    """Seconds of one forward pass of one sequence, in each form of the model: full fine-tuning has
+    neither a plain nor a merged form, the frozen model no merged form."""
 
     base: Spread | None = None
     """The plain model; null: the method's changes cannot be taken out of the model."""
     adapted: Spread
     """The model as the method leaves it."""
     merged: Spread | None = None
-    """With the adapter merged into the weights; null: the method has nothing to merge."""
+    """With the adapter merged into the weights; null: the method has nothing to merge, or cannot be
+    merged."""
 
 
 class Footprint(FrozenModel):

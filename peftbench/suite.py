@@ -13,13 +13,12 @@ from peftbench.training.executor import Executor
 
 @dataclass(frozen=True)
 class Progress:
-    """A run has ended: its record, how many of how many are done, and seconds left by an estimate
-    (None: nothing to go by)."""
+    """A run has ended: its record, how many are done, and an estimate of what is left."""
 
     record: Record
     done: int
     total: int
-    seconds_left: float | None
+    seconds_left: float
 
 
 def pending(
@@ -45,26 +44,22 @@ def run_all(
     """Carry out the specs in order and store what comes out. KeyboardInterrupt ends the run in
     progress, which leaves no record."""
     records: list[Record] = []
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     try:
         for number, spec in enumerate(specs, 1):
             begin(spec)
             result = executor.submit(spec).result()
-            record = store.write(result.record, result.predictions)
-            records.append(record)
-            seconds[spec.model, spec.task].append(record.seconds)
-            end(Progress(record, number, len(specs), _left(specs[number:], seconds)))
+            records.append(store.write(result.record, result.predictions))
+            end(Progress(records[-1], number, len(specs), _left(specs[number:], records)))
     finally:
         executor.close()
     return records
 
 
-def _left(specs: Sequence[RunSpec], seconds: dict[tuple[str, str], list[float]]) -> float | None:
+def _left(specs: Sequence[RunSpec], records: Sequence[Record]) -> float:
     """Seconds that `specs` will take: the mean of what ran on the same model and task, else of
     everything."""
-    all_seconds = [value for values in seconds.values() for value in values]
-    if not all_seconds:
-        return None
-    return sum(
-        statistics.fmean(seconds.get((spec.model, spec.task)) or all_seconds) for spec in specs
-    )
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for record in records:
+        seconds[record.spec.model, record.spec.task].append(record.seconds)
+    everything = [record.seconds for record in records]
+    return sum(statistics.fmean(seconds[spec.model, spec.task] or everything) for spec in specs)

@@ -20,7 +20,7 @@ from peftbench.methods import METHODS
 from peftbench.methods.adapter_file import CONFIG, AdapterFile
 from peftbench.methods.delta_lora import DeltaLowRank
 from peftbench.methods.files import file_bytes, load, save
-from peftbench.methods.linear import adapted_layers, layers
+from peftbench.methods.linear import AbstractAdapted, layers, replaced
 
 Build = Callable[[], PreTrainedModel]
 MODELS = [tiny.llama, tiny.linear_gpt2, tiny.bert, tiny.roberta, tiny.distilbert]
@@ -68,8 +68,9 @@ def test_the_size_is_known_without_writing(
         model: Any = build()
         model.to(dtype)
     tiny.attach(method, model, head)
-    for layer in layers(model, DeltaLowRank):
-        layer.start(method.complete(arm[1])["start_step"])
+    for layer in layers(model, DeltaLowRank).values():
+        if not layer.moving:
+            layer.start()
     assert file_bytes(method, model, head) == weights(tmp_path).stat().st_size
 
 
@@ -134,7 +135,7 @@ def test_a_merged_model_is_no_adapter(tmp_path: Path) -> None:
     tiny.attach(method, model)
     merged = method.merged(model)
     assert merged is not None
-    with merged, pytest.raises(ValueError, match="no adapted layer"):
+    with replaced(model, merged), pytest.raises(ValueError, match="no adapted layer"):
         save(method, model, (), tmp_path, base_model="someone/tiny")
 
 
@@ -143,7 +144,7 @@ def test_targets_are_the_layers_full_names(arm: Any, tmp_path: Path) -> None:
     arm = (arm[0], arm[1] | {"targets": ["v_proj", "0.mlp.up_proj"]})
     model = write(arm, tiny.llama, tmp_path)
     targets = json.loads((tmp_path / CONFIG).read_text())["target_modules"]
-    assert targets == [name for name, _ in adapted_layers(model)]
+    assert targets == list(layers(model, AbstractAdapted))
     assert "model.layers.0.mlp.up_proj" in targets
 
 

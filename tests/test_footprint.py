@@ -2,6 +2,7 @@
 memory behind its tensors."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_tracker_tells_held_tensors_apart() -> None:
         tracker.hold("weights", [weight, weight[:10]])
         y = weight + 1
         tracker.hold("gradients", [y])
-    assert tracker.parts().model_dump() == {
+    assert tracker.peak_parts == {
         "weights": 2000,
         "gradients": 0,
         "optimizer": 0,
@@ -145,16 +146,24 @@ def measured(
     step: int,
     head: tuple[str, ...] = (),
 ) -> Footprint:
+    """The footprint of a run that ends with the step before `step`."""
     batch = tiny.batch(model)
-    return footprint(
-        method,
-        model,
-        optimizer,
-        lambda: model(**batch).loss,
+    tuning: Any = SimpleNamespace(
+        spec=SimpleNamespace(train=SimpleNamespace(steps=step - 1)),
+        method=method,
+        model=SimpleNamespace(
+            net=model,
+            head=head,
+            head_parameters=lambda: [
+                p for name in head for p in model.get_submodule(name).parameters()
+            ],
+        ),
+        optimizer=optimizer,
+        largest_batch=lambda: batch,
+        loss=lambda inputs: model(**inputs).loss,
         total_params=1000,
-        step=step,
-        head=head,
     )
+    return footprint(tuning)
 
 
 def whole_state(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:

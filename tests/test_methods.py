@@ -22,10 +22,10 @@ from peftbench.methods.base import AbstractMethod
 from peftbench.methods.delta_lora import DeltaLowRank
 from peftbench.methods.linear import (
     AbstractAdapted,
-    Replaced,
     kaiming_uniform,
     layers,
     linear_layers,
+    replaced,
 )
 from peftbench.methods.lora_fa import corrected
 from peftbench.methods.low_rank import AbstractLowRank, LowRank
@@ -166,7 +166,7 @@ def test_adapters_stay_float32_beside_a_bfloat16_base(arm: Any) -> None:
     assert logits(model).dtype == torch.bfloat16
     merged = method_of(arm).merged(model)
     assert merged is not None
-    with merged:
+    with replaced(model, merged):
         assert logits(model).dtype == torch.bfloat16
 
 
@@ -254,7 +254,7 @@ def test_only_products_of_scale_initial_size_and_rate_matter(p: float, q: float)
         model = tiny.make(tiny.llama)
         method = METHODS["lora+"].build({"rank": 3, "alpha": 6.0 / (inner * outer), "ratio": 1.0})
         groups = method.param_groups(tiny.attach(method, model), model, 1e-2)
-        for layer in layers(model, LowRank):
+        for layer in layers(model, LowRank).values():
             layer.A.data.mul_(inner)
         groups[0]["lr"] *= inner
         groups[1]["lr"] *= outer
@@ -264,7 +264,7 @@ def test_only_products_of_scale_initial_size_and_rate_matter(p: float, q: float)
                 model, optimizer, lambda step, o=optimizer, m=model, k=method: k.update(m, o, step)
             )
         )
-        changes.append([layer.delta() for layer in layers(model, LowRank)])
+        changes.append([layer.delta() for layer in layers(model, LowRank).values()])
     assert histories[0] == pytest.approx(histories[1], rel=1e-9)
     for one, other in zip(*changes, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
@@ -275,11 +275,11 @@ def test_gradient_correction_projects_the_full_gradient_on_the_rows_of_a(build: 
     model = tiny.make(build)
     method = METHODS["lora-fa"].build({"rank": 3, "alpha": 5.0, "correction": True})
     tiny.train(method, model, steps=3)  # B is no longer zero
-    for layer in layers(model, LowRank):
+    for layer in layers(model, LowRank).values():
         layer.base.weight.requires_grad_(True)
     model.zero_grad()
     model(**tiny.batch(model)).loss.backward()
-    for layer in layers(model, LowRank):
+    for layer in layers(model, LowRank).values():
         A, G = layer.A, layer.base.weight.grad  # dL/dW, as W + s B A is linear in W
         assert layer.B.grad is not None
         assert G is not None
@@ -557,8 +557,9 @@ def test_a_layer_keeps_no_more_activations_than_its_gradients_need(
     args = args if name == "frozen" else args | {"rank": RANK}
     method = METHODS[name].build(args)
     method.attach(model, torch.Generator())
-    for layer in layers(model, DeltaLowRank):
-        layer.start(method.complete(args)["start_step"])
+    for layer in layers(model, DeltaLowRank).values():
+        if not layer.moving:
+            layer.start()
     x = torch.randn(TOKENS, IN, dtype=dtype, requires_grad=True)
     assert sorted(
         tensor.shape[1] for tensor in kept(model, x) if tensor.shape[0] == TOKENS
@@ -601,11 +602,13 @@ def make_layer(kind: str, base: nn.Linear, rank: int, rng: torch.Generator) -> A
             base, projection=Projection(rank, [base, wide], rng), d_init=0.1, dropout=0.0
         )
     else:
-        layer = DeltaLowRank(base, rank=rank, alpha=2.5, ratio=1.5, rng=rng)
+        moving = kind == "delta, from the start"
+        layer = DeltaLowRank(base, rank=rank, alpha=2.5, ratio=1.5, moving=moving, rng=rng)
     for parameter in (p for p in layer.parameters() if p is not base.weight and p is not base.bias):
         parameter.data.normal_(generator=rng)
     if isinstance(layer, DeltaLowRank) and kind != "delta, not begun":
-        layer.start({"delta, from the start": 0, "delta, begun later": 4}[kind])
+        if kind == "delta, begun later":
+            layer.start()
         for parameter in (layer.A, layer.B):
             parameter.data.add_(torch.randn(parameter.shape, generator=rng), alpha=0.5)
     return layer
@@ -667,12 +670,12 @@ def test_plain_and_merged_forms_after_training(arm: Any, build: Build) -> None:
     assert (merged is None) == (arm[0] in ("full", "frozen"))
     for _ in range(2):  # either may be entered again
         if plain is not None:
-            with plain:
+            with replaced(model, plain):
                 assert not list(tiny.adapted(model))
-                with Replaced(model, heads):
+                with replaced(model, heads):
                     assert torch.equal(logits(model), before)
         if merged is not None:
-            with merged:
+            with replaced(model, merged):
                 assert not list(tiny.adapted(model))
                 torch.testing.assert_close(logits(model), adapted, rtol=1e-10, atol=1e-12)
                 assert not torch.allclose(adapted, before, atol=1e-3)  # something was merged
@@ -690,7 +693,7 @@ def test_a_model_is_whole_again_when_a_form_is_left_by_an_error() -> None:
     names = [name for name, _ in tiny.adapted(model)]
     merged = method.merged(model)
     assert merged is not None
-    with pytest.raises(ZeroDivisionError), merged:
+    with pytest.raises(ZeroDivisionError), replaced(model, merged):
         raise ZeroDivisionError
     assert [name for name, _ in tiny.adapted(model)] == names
 
@@ -741,7 +744,7 @@ def test_veras_inner_vector_starts_at_d_init() -> None:
     for args, expected in (({}, 0.1), ({"d_init": 1e-3}, 1e-3)):
         model = nn.Sequential(nn.Linear(IN, OUT)).double()
         METHODS["vera"].build({"rank": RANK} | args).attach(model, torch.Generator())
-        (layer,) = layers(model, VectorBased)
+        (layer,) = layers(model, VectorBased).values()
         assert torch.equal(layer.d, torch.full((RANK,), expected, dtype=torch.float64))
 
 
@@ -750,7 +753,7 @@ def test_vera_takes_first_columns_and_first_rows_of_a_pair_as_large_as_the_large
     tiny.attach(METHODS["vera"].build({"rank": 5}), model)
     shapes = {(layer.base.out_features, layer.base.in_features) for _, layer in tiny.adapted(model)}
     assert len(shapes) > 2
-    for layer in layers(model, VectorBased):
+    for layer in layers(model, VectorBased).values():
         A, B = layer.matrices()
         assert layer.projection.A.shape == (5, max(shape[1] for shape in shapes))
         assert layer.projection.B.shape == (max(shape[0] for shape in shapes), 5)
@@ -879,6 +882,6 @@ def test_low_rank_layers_tell_an_ordinary_loras_factors() -> None:
     for arm in ADAPTERS:
         model = tiny.make(tiny.llama)
         tiny.train(method_of(arm), model, steps=8)
-        for layer in layers(model, AbstractLowRank):
+        for layer in layers(model, AbstractLowRank).values():
             A, B = layer.factors()
             torch.testing.assert_close(layer.scale * B @ A, layer.delta())

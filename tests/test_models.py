@@ -5,7 +5,7 @@ import torch
 
 from peftbench.errors import InputError
 from peftbench.tasks.base import Example
-from peftbench.training.models import AbstractModel, check_kind, load, read_config, skeleton
+from peftbench.training.models import AbstractModel, load, read_config, skeleton
 
 CPU = torch.device("cpu")
 TEXTS = [
@@ -55,8 +55,8 @@ def test_padding_changes_no_score(fixture: str, kind: str, request: pytest.Fixtu
     )
     assert together.count.tolist() == [int(one.count.item()) for one in alone]
     batch = model.collate(items)
-    assert batch.tokens == sum(item.length for item in items)
-    assert batch.padded == len(items) * max(item.length for item in items)
+    assert batch.tokens == sum(len(item.tokens) for item in items)
+    assert batch.padded == len(items) * max(len(item.tokens) for item in items)
 
 
 @torch.no_grad()
@@ -64,10 +64,12 @@ def test_nll_is_that_of_the_plain_formula(small_decoder: str) -> None:
     model = subject(small_decoder, "generation")
     model.net.eval()
     item = model.encode(examples("generation")[1])
-    assert isinstance(item.target, list)
-    assert item.target[-1] == model.tokenizer.eos_token_id
-    logits = model.net(torch.tensor([[*item.tokens, *item.target]])).logits[0].log_softmax(-1)
-    expected = -sum(logits[len(item.tokens) - 1 + i, token] for i, token in enumerate(item.target))
+    answer = item.tokens[-item.supervised :]
+    assert answer[-1] == model.tokenizer.eos_token_id
+    assert model.tokenizer.decode(answer[:-1]) == " four five six seven"
+    logits = model.net(torch.tensor([item.tokens])).logits[0].log_softmax(-1)
+    start = len(item.tokens) - item.supervised
+    expected = -sum(logits[start - 1 + i, token] for i, token in enumerate(answer))
     torch.testing.assert_close(model.score(model.collate([item])).nll[0], expected)
 
 
@@ -75,17 +77,18 @@ def test_what_is_too_long_is_cut_and_counted(small_decoder: str, small_encoder: 
     long = " ".join(["word"] * 200)
     model = subject(small_decoder, "generation")
     item = model.encode(Example(id="0", text=long, target=" the end"))
-    assert item.length == 64
+    assert len(item.tokens) == 64
     assert item.truncated
-    assert isinstance(item.target, list)
+    # the answer stays whole, the prompt's start goes
     assert (
-        model.tokenizer.decode(item.target, skip_special_tokens=True) == " the end"
-    )  # the answer stays whole, the prompt's start goes
+        model.tokenizer.decode(item.tokens[-item.supervised :], skip_special_tokens=True)
+        == " the end"
+    )
     item = model.encode(Example(id="0", text="start", target=f" {long}"))
-    assert (item.length, item.truncated, len(item.tokens)) == (64, True, 1)
+    assert (len(item.tokens), item.truncated, item.supervised) == (64, True, 63)
     encoder = subject(small_encoder, "classification")
     item = encoder.encode(Example(id="0", text=long, pair=long, target=1))
-    assert (item.length, item.truncated) == (64, True)
+    assert (len(item.tokens), item.truncated) == (64, True)
     assert not encoder.encode(Example(id="0", text="short", pair="pair", target=1)).truncated
 
 
@@ -124,13 +127,13 @@ def test_a_new_head_follows_the_seed(small_encoder: str) -> None:
 
 def test_a_model_that_cannot_do_a_task_is_refused(small_encoder: str, tmp_path: object) -> None:
     with pytest.raises(InputError, match="no causal language model"):
-        check_kind(small_encoder, read_config(small_encoder), "generation")
+        read_config(small_encoder, "generation", 1)
     with pytest.raises(
         InputError, match=r"'nowhere/at-all'.*packaged models: minilm-l6, smollm2-135m"
     ):
-        read_config("nowhere/at-all")
+        read_config("nowhere/at-all", "generation", 1)
     with pytest.raises(InputError, match="no readable config"):
-        read_config(str(tmp_path))
+        read_config(str(tmp_path), "generation", 1)
 
 
 def test_a_skeleton_has_no_memory_behind_it(small_decoder: str) -> None:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from peftbench.methods import METHODS
 from peftbench.methods.adapter_file import CONFIG
 from peftbench.methods.files import load, save
-from peftbench.methods.linear import TransposedLinear, adapted_layers, layers, replace
+from peftbench.methods.linear import AbstractAdapted, TransposedLinear, layers, replace, replaced
 from peftbench.methods.low_rank import LowRank
 
 peft = pytest.importorskip(
@@ -50,9 +50,8 @@ def start(method: Any, build: Build, folder: Path) -> tuple[Any, Any, list[nn.Pa
     """Our model and peft's with equal weights, and what the method trains of ours."""
     model, head = tiny.make(build, torch.float32), tiny.HEADS[build]
     trained = tiny.attach(method, model, head)
-    for layer in layers(
-        model, LowRank
-    ):  # the first gradient of A would be zero, and its correction untested
+    # the first gradient of A would be zero, and its correction untested
+    for layer in layers(model, LowRank).values():
         layer.B.data.normal_(std=0.02, generator=torch.Generator().manual_seed(layer.B.shape[0]))
     save(method, model, head, folder, base_model="someone/tiny")
     return model, opened(build, folder, trainable=True), trained
@@ -182,7 +181,7 @@ def test_pefts_disabled_adapter_thaws_lora_fas_inner_factor_and_nothing_thaws_ou
     model.train().eval().to(torch.float64).to(torch.float32).zero_grad()
     model.generate(torch.tensor([[5, 6]]), max_new_tokens=2, do_sample=False, pad_token_id=0)
     model.load_state_dict(model.state_dict())
-    for _, layer in adapted_layers(model):
+    for layer in layers(model, AbstractAdapted).values():
         layer.merged()
     assert {id(p) for p in requiring(model)} == declared
 
@@ -273,7 +272,7 @@ def test_a_model_with_both_layouts_opens_in_peft(tmp_path: Path) -> None:
     torch.testing.assert_close(logits(other), logits(model), rtol=0, atol=1e-5)
     merged = method.merged(model)
     assert merged is not None
-    with merged:
+    with replaced(model, merged):
         torch.testing.assert_close(
             logits(other.merge_and_unload()), logits(model), rtol=0, atol=1e-5
         )
@@ -299,7 +298,7 @@ class Nested(nn.Module):
 def test_peft_adapts_no_layer_whose_name_merely_ends_alike(tmp_path: Path) -> None:
     model = Nested()
     rng = torch.Generator().manual_seed(0)
-    replace(model, "proj", LowRank(model.proj, rank=2, alpha=2.0, dropout=0.0, rng=rng))
+    replace(model, {"proj": LowRank(model.proj, rank=2, alpha=2.0, dropout=0.0, rng=rng)})
     save(METHODS["lora"].build({}), model, (), tmp_path, base_model="someone/tiny")  # type: ignore[arg-type]
     config = peft.PeftConfig.from_pretrained(tmp_path)
     config.task_type = config.base_model_name_or_path = None  # a toy is no language model

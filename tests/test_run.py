@@ -22,7 +22,7 @@ from peftbench.training import environment, fine_tuning
 from peftbench.training import run as run_module
 from peftbench.training.environment import auto_dtype
 from peftbench.training.evaluation import evaluate
-from peftbench.training.fine_tuning import FineTuning, check_specs, set_up
+from peftbench.training.fine_tuning import check_specs, set_up
 from peftbench.training.footprint import footprint
 from peftbench.training.loop import train
 from peftbench.training.run import RunResult, never, run
@@ -175,9 +175,9 @@ def test_what_a_run_costs_changes_nothing_of_what_it_finds(
     record, predictions = done(run(wanted))
 
     tuning = set_up(wanted, CPU)
-    measure_footprint(tuning)
+    footprint(tuning)
     log = train(tuning, never)
-    early = measure_footprint(tuning)
+    early = footprint(tuning)
     evaluation = evaluate(tuning)
     assert early == record.footprint
     assert tuple(log.curve) == record.curve
@@ -190,19 +190,6 @@ def test_what_a_run_costs_changes_nothing_of_what_it_finds(
     assert without.footprint is without.timing is None
     assert (without.metrics, without.curve) == (record.metrics, record.curve)
     pd.testing.assert_frame_equal(same_predictions, predictions, check_exact=True)
-
-
-def measure_footprint(tuning: FineTuning) -> object:
-    largest = tuning.largest_batch()
-    return footprint(
-        tuning.method,
-        tuning.model.net,
-        tuning.optimizer,
-        lambda: tuning.loss(largest),
-        total_params=tuning.total_params,
-        step=tuning.spec.train.steps + 1,
-        head=tuning.model.head,
-    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

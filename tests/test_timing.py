@@ -7,24 +7,26 @@ import pytest
 import tiny
 import torch
 from test_methods import ARMS, _name, method_of
+from torch import nn
 
-from peftbench.methods.linear import adapted_layers
+from peftbench.methods.linear import AbstractAdapted, layers
+from peftbench.training import timing
 from peftbench.training.timing import gemm_peak, interleaved, latency, spread
 
 CPU = torch.device("cpu")
 
 
 def test_spread_is_median_and_interquartile_range() -> None:
-    seconds = spread(float(i) for i in range(1, 102))
+    seconds = spread([float(i) for i in range(1, 102)])
     assert (seconds.median, seconds.iqr, seconds.n) == (51, 50, 101)
 
 
-def test_interleaving_times_the_call_and_not_the_entry() -> None:
+def test_interleaving_times_the_call_and_not_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     entered: list[str] = []
 
     class Slow:
-        def __init__(self, name: str) -> None:
-            self.name = name
+        def __init__(self, net: nn.Module, modules: dict[str, nn.Module]) -> None:
+            (self.name,) = modules
 
         def __enter__(self) -> None:
             entered.append(self.name)
@@ -33,8 +35,10 @@ def test_interleaving_times_the_call_and_not_the_entry() -> None:
         def __exit__(self, *error: object) -> None:
             time.sleep(0.02)
 
-    forms: Any = {"a": Slow("a"), "b": Slow("b")}
-    spreads = interleaved(forms, lambda: time.sleep(0.001), CPU, 4)
+    monkeypatch.setattr(timing, "replaced", Slow)
+    monkeypatch.setattr(timing, "LATENCY_REPEATS", 4)
+    net = nn.Identity()
+    spreads = interleaved(net, {"a": {"a": net}, "b": {"b": net}}, lambda: time.sleep(0.001), CPU)
     assert entered == ["a", "b"] * 5
     assert all(0.001 <= value.median < 0.015 and value.n == 4 for value in spreads.values())
 
@@ -51,11 +55,11 @@ class Toy:
 def test_latency_is_measured_in_the_forms_that_a_method_has(arm: Any, pad: int) -> None:
     method, net = method_of(arm), tiny.make(tiny.llama)
     tiny.attach(method, net)
-    names = [name for name, _ in adapted_layers(net)]
+    names = list(layers(net, AbstractAdapted))
     seconds = latency(method, Toy(net, pad))  # type: ignore[arg-type]
     assert (seconds.base is None) == (arm[0] == "full")
     assert (seconds.merged is None) == (arm[0] in ("full", "frozen"))
-    assert [name for name, _ in adapted_layers(net)] == names
+    assert list(layers(net, AbstractAdapted)) == names
 
 
 def test_latency_of_a_method_without_other_forms() -> None:

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,15 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from peftbench.spec import TrainSpec
+from peftbench.training import loop as loop_module
 from peftbench.training.fine_tuning import make_optimizer, plan_batches
-from peftbench.training.loop import (
-    DivergenceError,
-    InvariantError,
-    Step,
-    TrainingLog,
-    factor,
-    take_steps,
-)
+from peftbench.training.loop import EndedError, InvariantError, TrainingLog, factor, train
 
 CPU = torch.device("cpu")
 
@@ -91,22 +86,21 @@ def test_the_schedule_rises_to_the_peak_and_then_never_rises_again(schedule: str
 def loop(
     spec: TrainSpec, net: nn.Linear, loss_scale: float = 1.0, groups: list | None = None
 ) -> tuple[TrainingLog, torch.optim.Optimizer]:
+    """Train a layer on a toy loss; its valid nll is always 0.5."""
     optimizer = make_optimizer(groups or [{"params": list(net.parameters()), "lr": spec.lr}], spec)
     x = torch.arange(12.0).view(4, 3)
-
-    def forward(step: int) -> Step:
-        return Step((net(x).square().mean()) * loss_scale, tokens=10, padded=12)
-
-    return take_steps(
-        net,
-        optimizer,
-        spec,
-        forward,
-        lambda step: optimizer.step() and None,
-        lambda: 0.5,
-        lambda step, nll: False,
-        CPU,
-    ), optimizer
+    tuning: Any = SimpleNamespace(
+        spec=SimpleNamespace(train=spec, seed=0),
+        model=SimpleNamespace(net=net, device=CPU),
+        method=SimpleNamespace(update=lambda net, optimizer, step: optimizer.step()),
+        optimizer=optimizer,
+        data={"valid": SimpleNamespace(items=[])},
+        batch=lambda step: SimpleNamespace(tokens=10, padded=12),
+        loss=lambda batch: net(x).square().mean() * loss_scale,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module, "likelihood", lambda *_: SimpleNamespace(mean=0.5))
+        return train(tuning, lambda step, nll: False), optimizer
 
 
 def test_the_loop_is_plain_adamw() -> None:
@@ -144,8 +138,9 @@ def test_what_is_timed_and_counted() -> None:
 def test_divergence_is_told_and_takes_no_step(scale: float) -> None:
     net = nn.Linear(3, 2)
     before = net.weight.detach().clone()
-    with pytest.raises(DivergenceError, match="step 1 of 5"):
+    with pytest.raises(EndedError, match="step 1 of 5") as ended:
         loop(train_spec(steps=5), net, scale)
+    assert ended.value.status == "diverged"
     torch.testing.assert_close(net.weight.detach(), before, rtol=0, atol=0)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from peftbench.methods.base import AbstractMethod, Range, Space
-from peftbench.methods.linear import adapted_layers, linearize
+from peftbench.methods.linear import AbstractAdapted, layers, linearize
 
 VOCABULARY = 61
 LABELS = 3
@@ -119,7 +119,7 @@ def make(build: Callable[[], PreTrainedModel], dtype: torch.dtype = torch.float6
 
 def adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Name and layer of every adapted layer, whose parameters a type checker cannot know."""
-    return adapted_layers(model)
+    yield from layers(model, AbstractAdapted).items()
 
 
 def batch(model: PreTrainedModel, seed: int = 0) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import abc
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor, nn
 
 from peftbench.errors import InputError
-from peftbench.methods.base import AbstractFile
-from peftbench.methods.linear import AbstractAdapted, TransposedLinear, adapted_layers, replace
+from peftbench.methods.base import AbstractFile, head_tensors
+from peftbench.methods.linear import AbstractAdapted, TransposedLinear, layers, replace
 from peftbench.spec import validated
 
 CONFIG = "adapter_config.json"
@@ -33,7 +33,7 @@ class AbstractSettings(BaseModel, abc.ABC):
     modules_to_save: tuple[str, ...] | None = None
 
     @abc.abstractmethod
-    def build(self, linears: Sequence[nn.Linear]) -> list[AbstractAdapted]:
+    def build(self, linears: Sequence[nn.Linear]) -> Sequence[AbstractAdapted]:
         """The adapted layers, whose values are still to be filled in."""
 
 
@@ -41,47 +41,40 @@ class AdapterFile(AbstractFile):
     """The adapted layers, and the head where there is one. Trained tensors are float32 even beside
     a bfloat16 base; VeRA's random pair and the head have the dtype they are used in."""
 
-    weights: ClassVar[str] = "adapter_model.safetensors"
+    weights = "adapter_model.safetensors"
 
     def __init__(self, settings: type[AbstractSettings]) -> None:
         self.settings = settings
 
-    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        shared: dict[str, Tensor] = {}
-        for name, layer in adapted_layers(model):
-            shared = layer.shared()
-            for part, tensor in layer.tensors().items():
-                yield f"{LAYER}{name}.{part}", tensor
-        for part, tensor in shared.items():
-            yield SHARED + part, tensor
-        for name in head:
-            for part, tensor in model.get_submodule(name).state_dict().items():
-                yield f"{LAYER}{name}.{part}", tensor
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
+        tensors = head_tensors(model, head, LAYER)
+        for name, layer in layers(model, AbstractAdapted).items():
+            tensors |= {f"{LAYER}{name}.{part}": t for part, t in layer.tensors().items()}
+            tensors |= {SHARED + part: t for part, t in layer.shared().items()}
+        return tensors
 
     def texts(self, model: nn.Module, head: Sequence[str], base_model: str) -> dict[str, str]:
         """All that peft cannot guess; for the rest it takes its defaults, which is plain LoRA or
         VeRA."""
-        layers = dict(adapted_layers(model))
-        if not layers:
+        adapted = layers(model, AbstractAdapted)
+        if not adapted:
             raise ValueError("the model has no adapted layer (was it merged?)")
-        config = next(iter(layers.values())).settings() | {
+        config = next(iter(adapted.values())).settings() | {
             "peft_type": self.settings.peft_type,
             "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
             "base_model_name_or_path": base_model,
             "inference_mode": True,
             "bias": "none",
-            "target_modules": _targets(model, layers),
+            "target_modules": _targets(model, adapted),
             "modules_to_save": list(head) or None,
             # Of a model that has both layouts peft sets this anew for each layer, with a warning.
             "fan_in_fan_out": any(
-                isinstance(layer.base, TransposedLinear) for layer in layers.values()
+                isinstance(layer.base, TransposedLinear) for layer in adapted.values()
             ),
         }
         return {CONFIG: json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"}
 
-    def prepare(
-        self, model: nn.Module, path: Path, stored: Mapping[str, Tensor], note: Mapping[str, str]
-    ) -> Sequence[str]:
+    def prepare(self, model: nn.Module, path: Path, stored: Mapping[str, Tensor]) -> Sequence[str]:
         settings = self._read(path.parent / CONFIG)
         linears: dict[str, nn.Linear] = {}
         for name, module in model.named_modules():
@@ -94,8 +87,8 @@ class AdapterFile(AbstractFile):
                 linears[name] = module
         if not linears:
             raise InputError(f"{path}: no tensor of it belongs to a linear layer of the model")
-        for name, layer in zip(linears, settings.build(list(linears.values())), strict=True):
-            replace(model, name, layer)
+        built = settings.build(list(linears.values()))
+        replace(model, dict(zip(linears, built, strict=True)))
         return settings.modules_to_save or ()
 
     def _read(self, path: Path) -> AbstractSettings:

@@ -1,8 +1,7 @@
 """What a method is: a frozen set of hyperparameters that can attach itself to a model."""
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -38,7 +37,13 @@ class Range:
             )
 
 
-Space = Mapping[str, Range]  # dotted names as in `--set`: "train.lr", "args.ratio"
+Space = dict[str, Range]  # dotted names as in `--set`: "train.lr", "args.ratio"
+HEAD_RATE: Space = {"train.head_lr": Range(1e-4, 1e-2, log=True)}  # the same for every method
+
+
+def rates(low: float, high: float) -> Space:
+    """The learning rates to search: the method's own from `low` to `high`, and the head's."""
+    return {"train.lr": Range(low, high, log=True)} | HEAD_RATE
 
 
 class AbstractFile(abc.ABC):
@@ -48,9 +53,8 @@ class AbstractFile(abc.ABC):
     weights: ClassVar[str]  # the name of the tensors' file
 
     @abc.abstractmethod
-    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """Key and tensor of everything in the tensors' file. The tensors are the model's own, or
-        made from them one at a time."""
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
+        """Everything in the tensors' file by its key: the model's tensors, or made from them."""
 
     def metadata(self, head: Sequence[str]) -> dict[str, str]:
         """The note in the tensors' file; transformers refuses a file without "format"."""
@@ -61,16 +65,23 @@ class AbstractFile(abc.ABC):
         model by."""
         return {}
 
-    def prepare(
-        self, model: nn.Module, path: Path, stored: Mapping[str, Tensor], note: Mapping[str, str]
-    ) -> Sequence[str]:
+    def prepare(self, model: nn.Module, path: Path, stored: Mapping[str, Tensor]) -> Sequence[str]:
         """Give a plain model the structure whose tensors the file at `path` stores; returns the
-        head's names. note: the file's metadata. Raises InputError."""
+        head's names, unless the metadata have them. Raises InputError."""
         return ()
 
 
+def head_tensors(model: nn.Module, head: Sequence[str], prefix: str = "") -> dict[str, Tensor]:
+    """Everything in the head's modules by its name in the model, after `prefix`."""
+    tensors: dict[str, Tensor] = {}
+    for name in head:
+        tensors |= model.get_submodule(name).state_dict(prefix=f"{prefix}{name}.")
+    return tensors
+
+
 class AbstractMethod(FrozenModel, abc.ABC):
-    """A method and its hyperparameters: frozen, without state of its own. A subclass is final."""
+    """A method and its hyperparameters, which are the annotated fields: frozen, without state of
+    its own. A subclass is abstract or final."""
 
     version: ClassVar[int]  # raise it when old results no longer count
     paper: ClassVar[str]  # where the method is defined
@@ -103,16 +114,17 @@ class AbstractMethod(FrozenModel, abc.ABC):
         return [{"params": parameters, "lr": lr}]
 
     def update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Take optimizer step number `step`, counted from 1."""
+        """Take optimizer step number `step`, counted from 1. May also change buffers, gradients and
+        attributes of modules, but writes to no parameter that is not trained."""
         optimizer.step()
 
-    def plain(self, model: nn.Module) -> AbstractContextManager[object] | None:
-        """Within it, `model` is without the method's change, and afterwards exactly as before; it
-        may be entered several times, one after the other. None: the plain model is lost."""
+    def plain(self, model: nn.Module) -> Mapping[str, nn.Module] | None:
+        """Modules, by the names at which to put them (linear.replaced), that take the method's
+        change out of `model`. None: the plain model is lost."""
         return None
 
-    def merged(self, model: nn.Module) -> AbstractContextManager[object] | None:
-        """The same, where `model` has the method's change merged into plain linear layers. None:
+    def merged(self, model: nn.Module) -> Mapping[str, nn.Module] | None:
+        """Likewise the modules that have the method's change merged into plain linear layers. None:
         there is nothing to merge, or it cannot be merged."""
         return None
 

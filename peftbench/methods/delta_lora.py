@@ -6,35 +6,22 @@ nothing drifts in low precision, the base may be shared, and the trained model i
 adapter of rank 2r (of rank r when K = 0).
 """
 
-from typing import Any, ClassVar
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
-from peftbench.methods.base import AbstractFile, Range, Space, Targets
-from peftbench.methods.linear import (
-    AbstractAdapterMethod,
-    adapt,
-    kaiming_uniform,
-    layers,
-    linear_plus,
-)
+from peftbench.methods.base import Range, Targets, rates
+from peftbench.methods.linear import AbstractAdapterMethod, adapt, layers, linear_plus
 from peftbench.methods.low_rank import LORA_FILE, AbstractLowRank, Alpha, Rank
 
 
-class ScaleGradient(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by a factor."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.factor * gradients[0], None
+def scale_gradient(value: Tensor, factor: float) -> Tensor:
+    """The same value, whose gradient is multiplied by a factor."""
+    view = value.view_as(value)
+    if view.requires_grad:
+        view.register_hook(lambda gradient: factor * gradient)
+    return view
 
 
 class DeltaLowRank(AbstractLowRank):
@@ -45,49 +32,45 @@ class DeltaLowRank(AbstractLowRank):
     lambda) s, and the gradients of A and B divided by 1 + lambda. Before step K lambda counts as 0.
     """
 
-    A_start: Tensor  # A_K, (r, in)
+    A_start: Tensor | None  # A_K, (r, in); None: B_K A_K is zero, or W does not move yet
     B_start: Tensor  # B_K, (out, r)
 
     def __init__(
-        self, base: nn.Linear, *, rank: int, alpha: float, ratio: float, rng: torch.Generator
+        self,
+        base: nn.Linear,
+        *,
+        rank: int,
+        alpha: float,
+        ratio: float,
+        moving: bool,
+        rng: torch.Generator,
     ) -> None:
-        super().__init__()
-        self.base = base
-        self.scale = alpha / rank
+        super().__init__(base, rank=rank, alpha=alpha, rng=rng)
         self.ratio = ratio  # the paper's lambda
-        a = kaiming_uniform((rank, base.in_features), 3**-0.5, base.weight, rng)
-        self.A = nn.Parameter(a)  # (r, in)
-        self.B = nn.Parameter(a.new_zeros(base.out_features, rank))  # (out, r)
-        self.moving = False  # whether W has begun to move
-        self.offset = False  # whether B_K A_K is other than zero
+        self.moving = moving  # whether W moves; from the start at K = 0, where B_K A_K is zero
+        self.register_buffer("A_start", None)
 
-    @torch.no_grad()
-    def start(self, step: int) -> None:
-        """W moves from here on: keep A_K and B_K. At K = 0 their product is zero and nothing need
-        be kept."""
+    def start(self) -> None:
+        """W moves from here on: keep A_K and B_K."""
         self.moving = True
-        self.offset = step > 0
-        if self.offset:
-            self.register_buffer("A_start", self.A.detach().clone())
-            self.register_buffer("B_start", self.B.detach().clone())
+        self.register_buffer("A_start", self.A.detach().clone())
+        self.register_buffer("B_start", self.B.detach().clone())
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        gain = 1 + self.ratio if self.moving else 1.0
-        if not self.offset:
-            return self.A, gain * self.B
-        return torch.cat([self.A, self.A_start]), torch.cat(
-            [gain * self.B, -self.ratio * self.B_start], dim=1
-        )
+        A, B = self.A, (1 + self.ratio if self.moving else 1.0) * self.B
+        if self.A_start is None:
+            return A, B
+        return torch.cat([A, self.A_start]), torch.cat([B, -self.ratio * self.B_start], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         A, B = self.A.to(x.dtype), self.B.to(x.dtype)
         scale = self.scale
         if self.moving:
             scale *= 1 + self.ratio
-            A, B = (ScaleGradient.apply(matrix, 1 / (1 + self.ratio)) for matrix in (A, B))
+            A, B = (scale_gradient(matrix, 1 / (1 + self.ratio)) for matrix in (A, B))
         tokens = x.reshape(-1, x.shape[-1])
         y = linear_plus(self.base, x, F.linear(tokens, A), B, scale)
-        if not self.offset:
+        if self.A_start is None:
             return y
         z = F.linear(tokens, self.A_start.to(x.dtype))
         return torch.addmm(
@@ -102,16 +85,14 @@ class DeltaLoRA(AbstractAdapterMethod):
     ratio is the paper's lambda, start_step its K.
     """
 
-    version: ClassVar[int] = 1
-    paper: ClassVar[str] = "arXiv:2309.02411"
-    lr: ClassVar[float] = 1e-3
-    space: ClassVar[Space] = {
-        "train.lr": Range(1e-4, 1e-2, log=True),
-        "train.head_lr": Range(1e-4, 1e-2, log=True),
+    version = 1
+    paper = "arXiv:2309.02411"
+    lr = 1e-3
+    space = rates(1e-4, 1e-2) | {
         "args.lambda": Range(0.25, 4, log=True),
         "args.start_step": Range(0, 100, integer=True, least=0),
     }
-    file: ClassVar[AbstractFile | None] = LORA_FILE
+    file = LORA_FILE
 
     rank: Rank = 8
     alpha: Alpha = 16.0
@@ -122,24 +103,21 @@ class DeltaLoRA(AbstractAdapterMethod):
     targets: Targets = "all-linear"
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
+        rank, alpha, ratio, moving = self.rank, self.alpha, self.ratio, self.start_step == 0
         adapt(
             model,
             self.targets,
-            lambda base: DeltaLowRank(
-                base, rank=self.rank, alpha=self.alpha, ratio=self.ratio, rng=rng
-            ),
+            lambda linears: [
+                DeltaLowRank(linear, rank=rank, alpha=alpha, ratio=ratio, moving=moving, rng=rng)
+                for linear in linears
+            ],
         )
-        if self.start_step == 0:
-            self._start(model)
 
     def update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         optimizer.step()
         if step == self.start_step:
-            self._start(model)
+            for layer in layers(model, DeltaLowRank).values():
+                layer.start()
 
     def updatable(self, model: nn.Module) -> int:
-        return sum(layer.base.weight.numel() for layer in layers(model, DeltaLowRank))
-
-    def _start(self, model: nn.Module) -> None:
-        for layer in layers(model, DeltaLowRank):
-            layer.start(self.start_step)
+        return sum(layer.base.weight.numel() for layer in layers(model, DeltaLowRank).values())

@@ -14,21 +14,11 @@ from peftbench.errors import InputError
 from peftbench.methods.base import AbstractMethod
 
 # safetensors' names of dtypes, in the order in which tensors lie in a file
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-}
+DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 def save(
-    method: AbstractMethod,
-    model: nn.Module,
-    head: Sequence[str],
-    folder: Path,
-    *,
-    base_model: str,
+    method: AbstractMethod, model: nn.Module, head: Sequence[str], folder: Path, *, base_model: str
 ) -> None:
     """Write the files of a trained model; none where the method has no file.
 
@@ -38,13 +28,12 @@ def save(
     if method.file is None:
         return
     texts = method.file.texts(model, head, base_model)
-    tensors = {
-        key: tensor.detach().contiguous() for key, tensor in method.file.tensors(model, head)
-    }
+    tensors = method.file.tensors(model, head)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    save_file(tensors, folder / method.file.weights, method.file.metadata(head))
+    contiguous = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+    save_file(contiguous, folder / method.file.weights, method.file.metadata(head))
 
 
 def file_bytes(method: AbstractMethod, model: nn.Module, head: Sequence[str]) -> int | None:
@@ -57,19 +46,16 @@ def file_bytes(method: AbstractMethod, model: nn.Module, head: Sequence[str]) ->
     if method.file is None:
         return None
     order = list(DTYPES)
-    entries = sorted(
-        (order.index(t.dtype), key, tuple(t.shape), t.nbytes)
-        for key, t in method.file.tensors(model, head)
-    )
+    tensors = method.file.tensors(model, head)
     header: dict[str, Any] = {"__metadata__": method.file.metadata(head)}
     end = 0
-    for dtype, key, shape, size in entries:
+    for key in sorted(tensors, key=lambda key: (order.index(tensors[key].dtype), key)):
+        start, end = end, end + tensors[key].nbytes
         header[key] = {
-            "dtype": DTYPES[order[dtype]],
-            "shape": shape,
-            "data_offsets": [end, end + size],
+            "dtype": DTYPES[tensors[key].dtype],
+            "shape": tensors[key].shape,
+            "data_offsets": [start, end],
         }
-        end += size
     length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
     return 8 + length + -length % 8 + end
 
@@ -89,15 +75,13 @@ def load(method: AbstractMethod, model: nn.Module, folder: Path) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no dict
-            note = file.metadata() or {}
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a safetensors file: {error}") from error
-    head = method.file.prepare(model, path, stored, note)
-    modules = dict(model.named_modules())
-    for name in head:
-        if name not in modules:
-            raise InputError(f"{path}: the head {name!r} is no module of the model")
-    targets = dict(method.file.tensors(model, head))
+    head = method.file.prepare(model, path, stored) or metadata.get("head", "").split()
+    if missing := set(head) - dict(model.named_modules()).keys():
+        raise InputError(f"{path}: the head {min(missing)!r} is no module of the model")
+    targets = method.file.tensors(model, head)
     for key, target in targets.items():
         if key not in stored:
             raise InputError(f"{path}: {key!r} is missing")

@@ -1,46 +1,36 @@
 """The frozen model: nothing is trained but, for classification, the head. The lower bound."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from peftbench.methods.base import AbstractFile, AbstractMethod, Range, Space
+from peftbench.methods.base import HEAD_RATE, AbstractFile, AbstractMethod, head_tensors
 
 
 class HeadFile(AbstractFile):
     """The head alone; no tensor where there is none. The metadata hold its names."""
 
-    weights: ClassVar[str] = "head.safetensors"
+    weights = "head.safetensors"
 
-    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        for name in head:
-            for part, tensor in model.get_submodule(name).state_dict().items():
-                yield f"{name}.{part}", tensor
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
+        return head_tensors(model, head)
 
     def metadata(self, head: Sequence[str]) -> dict[str, str]:
         return super().metadata(head) | {"head": " ".join(head)}
-
-    def prepare(
-        self, model: nn.Module, path: Path, stored: Mapping[str, Tensor], note: Mapping[str, str]
-    ) -> Sequence[str]:
-        return note.get("head", "").split()
 
 
 class Frozen(AbstractMethod):
     """The model as it is."""
 
-    version: ClassVar[int] = 1
-    paper: ClassVar[str] = "the model as published (linear probing for classification)"
-    lr: ClassVar[float] = 1e-3  # trains nothing with it
-    space: ClassVar[Space] = {"train.head_lr": Range(1e-4, 1e-2, log=True)}
-    file: ClassVar[AbstractFile | None] = HeadFile()
+    version = 1
+    paper = "the model as published (linear probing for classification)"
+    lr = 1e-3  # trains nothing with it
+    space = HEAD_RATE
+    file = HeadFile()
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         model.requires_grad_(False)
 
-    def plain(self, model: nn.Module) -> AbstractContextManager[object]:
-        return nullcontext()
+    def plain(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        return {}

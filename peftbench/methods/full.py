@@ -1,34 +1,30 @@
 """Full fine-tuning: every parameter is trained."""
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from peftbench.methods.base import AbstractFile, AbstractMethod, Range, Space
-from peftbench.methods.linear import TransposedLinear
+from peftbench.methods.base import AbstractFile, AbstractMethod, rates
+from peftbench.methods.linear import TransposedLinear, layers
 
 
 class ModelFile(AbstractFile):
     """The whole model in the format of transformers: config.json, and every tensor of the state
     once, under its first name, in the layout of the published model."""
 
-    weights: ClassVar[str] = "model.safetensors"
+    weights = "model.safetensors"
 
-    def tensors(self, model: nn.Module, head: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        transposed = {
-            f"{name}.weight"
-            for name, module in model.named_modules()
-            if isinstance(module, TransposedLinear)
+    def tensors(self, model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
+        transposed = {f"{name}.weight" for name in layers(model, TransposedLinear)}
+        # keep_vars: tied parameters are one object, of which the first name stays
+        names = {id(t): name for name, t in reversed(model.state_dict(keep_vars=True).items())}
+        return {
+            name: tensor.t() if name in transposed else tensor
+            for name, tensor in model.state_dict(keep_vars=True).items()
+            if names[id(tensor)] == name
         }
-        seen: set[int] = set()
-        # keep_vars: tied parameters are one object
-        for name, tensor in model.state_dict(keep_vars=True).items():
-            if id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield name, tensor.t() if name in transposed else tensor
 
     def texts(self, model: nn.Module, head: Sequence[str], base_model: str) -> dict[str, str]:
         assert isinstance(model, PreTrainedModel)
@@ -38,14 +34,11 @@ class ModelFile(AbstractFile):
 class Full(AbstractMethod):
     """Full fine-tuning, the reference."""
 
-    version: ClassVar[int] = 1
-    paper: ClassVar[str] = "arXiv:1810.04805, section 3.2"
-    lr: ClassVar[float] = 1e-4
-    space: ClassVar[Space] = {
-        "train.lr": Range(1e-5, 1e-3, log=True),
-        "train.head_lr": Range(1e-4, 1e-2, log=True),
-    }
-    file: ClassVar[AbstractFile | None] = ModelFile()
+    version = 1
+    paper = "arXiv:1810.04805, section 3.2"
+    lr = 1e-4
+    space = rates(1e-5, 1e-3)
+    file = ModelFile()
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         model.requires_grad_(True)

@@ -2,8 +2,8 @@
 all methods."""
 
 import abc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -25,14 +25,12 @@ def linearize(model: nn.Module) -> None:
 
     To be called right after loading, on weights that are not tied.
     """
-    for name, module in list(model.named_modules()):
-        if isinstance(module, Conv1D):
-            linear = TransposedLinear(module.nx, module.nf, bias=False, device="meta")
-            linear.weight = nn.Parameter(
-                module.weight.detach().t().contiguous(), requires_grad=module.weight.requires_grad
-            )
-            linear.bias = module.bias
-            replace(model, name, linear)
+    for name, module in layers(model, Conv1D).items():
+        weight = module.weight.detach().t().contiguous()
+        linear = TransposedLinear(module.nx, module.nf, bias=False, device="meta")
+        linear.weight = nn.Parameter(weight, requires_grad=module.weight.requires_grad)
+        linear.bias = module.bias
+        model.set_submodule(name, linear)
 
 
 class AbstractAdapted(nn.Module, abc.ABC):
@@ -69,7 +67,7 @@ class AbstractAdapted(nn.Module, abc.ABC):
         return linear
 
 
-Layer = TypeVar("Layer", bound=AbstractAdapted)
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def linear_layers(model: nn.Module, targets: Targets) -> dict[str, nn.Linear]:
@@ -79,87 +77,67 @@ def linear_layers(model: nn.Module, targets: Targets) -> dict[str, nn.Linear]:
     models call their trunk `base_model`). A tuple: every nn.Linear whose name ends with one of the
     given names, at a dot. Raises InputError that names a target without a layer.
     """
-    trunk = getattr(model, "base_model", model)
-    inside = {id(module) for module in trunk.modules()}
-    linears = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and id(module) in inside
-    }
+    trunk = set(getattr(model, "base_model", model).modules())
+    linears = {name: layer for name, layer in layers(model, nn.Linear).items() if layer in trunk}
     if targets == "all-linear":
         if not linears:
             raise InputError(f"targets 'all-linear': {type(model).__name__} has no linear layer")
         return linears
-    wanted = (targets,) if isinstance(targets, str) else targets
-    if not wanted:
+    endings = (f".{targets}",) if isinstance(targets, str) else tuple(f".{t}" for t in targets)
+    if not endings:
         raise InputError("targets: at least one is needed, or 'all-linear'")
-    for target in wanted:
-        if not any(f".{name}".endswith(f".{target}") for name in linears):
+    for ending in endings:
+        if not any(f".{name}".endswith(ending) for name in linears):
             last = sorted({name.rpartition(".")[2] for name in linears})
             raise InputError(
-                f"target {target!r} matches no linear layer; "
+                f"target {ending[1:]!r} matches no linear layer; "
                 f"the model's are called {', '.join(last)}"
             )
     # in the model's order, whatever the targets'
-    endings = tuple(f".{target}" for target in wanted)
-    return {name: module for name, module in linears.items() if f".{name}".endswith(endings)}
+    return {name: layer for name, layer in linears.items() if f".{name}".endswith(endings)}
 
 
-def replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where `name` is in `model`."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+    """Put each of the modules where its name is in `model`."""
+    for name, module in modules.items():
+        model.set_submodule(name, module)
 
 
-def adapt(model: nn.Module, targets: Targets, wrap: Callable[[nn.Linear], AbstractAdapted]) -> None:
-    """Freeze the model, and replace each targeted linear layer by wrap(layer), in order."""
+def adapt(
+    model: nn.Module,
+    targets: Targets,
+    wrap: Callable[[list[nn.Linear]], Sequence[AbstractAdapted]],
+) -> None:
+    """Freeze the model, and put what `wrap` makes of the targeted linear layers in their places."""
     model.requires_grad_(False)
-    for name, linear in linear_layers(model, targets).items():
-        replace(model, name, wrap(linear))
+    linears = linear_layers(model, targets)
+    replace(model, dict(zip(linears, wrap(list(linears.values())), strict=True)))
 
 
-def adapted_layers(model: nn.Module) -> Iterator[tuple[str, AbstractAdapted]]:
-    """Name and layer of every adapted layer."""
-    return (
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, AbstractAdapted)
-    )
+def layers(model: nn.Module, kind: type[Layer]) -> dict[str, Layer]:
+    """Every layer of one kind by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
 
 
-def layers(model: nn.Module, kind: type[Layer]) -> list[Layer]:
-    """Every adapted layer of one kind."""
-    return [module for module in model.modules() if isinstance(module, kind)]
-
-
-class Replaced(AbstractContextManager[None]):
+@contextmanager
+def replaced(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]:
     """Within it, `modules` stand in `model` at their names; afterwards what was there before."""
-
-    def __init__(self, model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
-        self.model = model
-        self.modules = modules
-        self.before: dict[str, nn.Module] = {}
-
-    def __enter__(self) -> None:
-        self.before = {name: self.model.get_submodule(name) for name in self.modules}
-        self._put(self.modules)
-
-    def __exit__(self, *error: object) -> None:
-        self._put(self.before)
-
-    def _put(self, modules: Mapping[str, nn.Module]) -> None:
-        for name, module in modules.items():
-            replace(self.model, name, module)
+    before = {name: model.get_submodule(name) for name in modules}
+    replace(model, modules)
+    try:
+        yield
+    finally:
+        replace(model, before)
 
 
 class AbstractAdapterMethod(AbstractMethod, abc.ABC):
     """A method that puts adapted layers in the place of linear layers. A subclass is final."""
 
-    def plain(self, model: nn.Module) -> AbstractContextManager[None]:
-        return Replaced(model, {name: layer.base for name, layer in adapted_layers(model)})
+    def plain(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        return {name: layer.base for name, layer in layers(model, AbstractAdapted).items()}
 
-    def merged(self, model: nn.Module) -> AbstractContextManager[None]:
-        return Replaced(model, {name: layer.merged() for name, layer in adapted_layers(model)})
+    def merged(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        return {name: layer.merged() for name, layer in layers(model, AbstractAdapted).items()}
 
 
 def kaiming_uniform(
@@ -172,10 +150,9 @@ def kaiming_uniform(
     trained parameters stay precise beside a bfloat16 base.
     """
     bound = gain * (3 / shape[1]) ** 0.5
-    values = torch.empty(shape, device="cpu", dtype=torch.float32).uniform_(
-        -bound, bound, generator=rng
-    )
-    return values.to(device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+    values = torch.empty(shape, device="cpu", dtype=torch.float32)
+    values.uniform_(-bound, bound, generator=rng)
+    return values.to(like.device, torch.promote_types(like.dtype, torch.float32))
 
 
 def linear_plus(base: nn.Linear, x: Tensor, z: Tensor, B: Tensor, scale: float) -> Tensor:

@@ -1,14 +1,12 @@
 """LoRA-FA: LoRA with A frozen; only B is trained, and a layer keeps A x (r numbers a token) instead
 of x for the backward pass."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
-from peftbench.methods.base import AbstractFile, Range, Space, Targets
-from peftbench.methods.linear import AbstractAdapterMethod, adapt, layers
-from peftbench.methods.low_rank import LORA_FILE, Alpha, Dropout, LowRank, Rank
+from peftbench.methods.base import rates
+from peftbench.methods.linear import layers
+from peftbench.methods.low_rank import AbstractLowRankMethod, LowRank
 
 
 def corrected(gradient: Tensor, A: Tensor, scale: float) -> Tensor:
@@ -21,41 +19,27 @@ def corrected(gradient: Tensor, A: Tensor, scale: float) -> Tensor:
     return gradient @ torch.linalg.pinv(gram) / scale**2
 
 
-class LoRAFA(AbstractAdapterMethod):
+class LoRAFA(AbstractLowRankMethod):
     """LoRA with frozen A. `correction` is the gradient correction of the paper's second version;
     the first has none."""
 
-    version: ClassVar[int] = 1
-    paper: ClassVar[str] = "arXiv:2308.03303"
-    lr: ClassVar[float] = 1e-3
-    space: ClassVar[Space] = {
-        "train.lr": Range(1e-4, 1e-2, log=True),
-        "train.head_lr": Range(1e-4, 1e-2, log=True),
-    }
-    file: ClassVar[AbstractFile | None] = LORA_FILE
+    version = 1
+    paper = "arXiv:2308.03303"
+    lr = 1e-3
+    space = rates(1e-4, 1e-2)
 
-    rank: Rank = 8
-    alpha: Alpha = 16.0
-    dropout: Dropout = 0.0
-    targets: Targets = "all-linear"
     correction: bool = False
     """Whether B's gradient is corrected for the frozen A, as in the paper's second version."""
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
-        adapt(
-            model,
-            self.targets,
-            lambda base: LowRank(
-                base, rank=self.rank, alpha=self.alpha, dropout=self.dropout, rng=rng
-            ),
-        )
-        for layer in layers(model, LowRank):
+        super().attach(model, rng)
+        for layer in layers(model, LowRank).values():
             layer.A.requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         if self.correction:
-            for layer in layers(model, LowRank):
+            for layer in layers(model, LowRank).values():
                 if layer.B.grad is not None:  # None: this batch did not pass through the layer
                     layer.B.grad = corrected(layer.B.grad, layer.A, layer.scale)
         optimizer.step()

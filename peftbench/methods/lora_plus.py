@@ -1,17 +1,16 @@
 """LoRA+: LoRA whose B learns `ratio` times as fast as A, lr_B = ratio * lr_A."""
 
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from pydantic import PositiveFloat
 from torch import nn
 
-from peftbench.methods.base import AbstractFile, Range, Space, Targets
-from peftbench.methods.linear import AbstractAdapterMethod, adapt, layers
-from peftbench.methods.low_rank import LORA_FILE, Alpha, Dropout, LowRank, Rank
+from peftbench.methods.base import Range, rates
+from peftbench.methods.linear import layers
+from peftbench.methods.low_rank import AbstractLowRankMethod, LowRank
 
 
-class LoRAPlus(AbstractAdapterMethod):
+class LoRAPlus(AbstractLowRankMethod):
     """LoRA with two learning rates.
 
     B's group holds the matrices B and nothing else. The authors' code also puts every
@@ -19,36 +18,18 @@ class LoRAPlus(AbstractAdapterMethod):
     that a head's bias learns faster than its weight.
     """
 
-    version: ClassVar[int] = 1
-    paper: ClassVar[str] = "arXiv:2402.12354"
-    lr: ClassVar[float] = 3e-4
-    space: ClassVar[Space] = {
-        "train.lr": Range(1e-5, 1e-3, log=True),
-        "train.head_lr": Range(1e-4, 1e-2, log=True),
-        "args.ratio": Range(1, 64, log=True, least=1),  # 1 is LoRA
-    }
-    file: ClassVar[AbstractFile | None] = LORA_FILE
+    version = 1
+    paper = "arXiv:2402.12354"
+    lr = 3e-4
+    space = rates(1e-5, 1e-3) | {"args.ratio": Range(1, 64, log=True, least=1)}  # 1 is LoRA
 
-    rank: Rank = 8
-    alpha: Alpha = 16.0
-    dropout: Dropout = 0.0
-    targets: Targets = "all-linear"
     ratio: PositiveFloat = 16.0
     """Learning rate of B relative to that of A, which is `train.lr`; 1: LoRA."""
-
-    def attach(self, model: nn.Module, rng: torch.Generator) -> None:
-        adapt(
-            model,
-            self.targets,
-            lambda base: LowRank(
-                base, rank=self.rank, alpha=self.alpha, dropout=self.dropout, rng=rng
-            ),
-        )
 
     def param_groups(
         self, parameters: list[nn.Parameter], model: nn.Module, lr: float
     ) -> list[dict[str, Any]]:
-        fast = {id(layer.B) for layer in layers(model, LowRank)}
+        fast = {id(layer.B) for layer in layers(model, LowRank).values()}
         return [
             {"params": [p for p in parameters if id(p) not in fast], "lr": lr},
             {"params": [p for p in parameters if id(p) in fast], "lr": lr * self.ratio},

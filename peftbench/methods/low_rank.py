@@ -1,8 +1,7 @@
 """The low-rank layer y = W x + s B A x of the LoRA family (arXiv:2106.09685, section 4.1)."""
 
-import abc
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,14 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from peftbench.methods.adapter_file import AbstractSettings, AdapterFile
-from peftbench.methods.linear import AbstractAdapted, kaiming_uniform, linear_plus
+from peftbench.methods.base import Targets
+from peftbench.methods.linear import (
+    AbstractAdapted,
+    AbstractAdapterMethod,
+    adapt,
+    kaiming_uniform,
+    linear_plus,
+)
 
 Rank = Annotated[PositiveInt, Field(description="r, the rank of B A.")]
 Alpha = Annotated[PositiveFloat, Field(description="B A is multiplied by alpha / r.")]
@@ -18,16 +24,34 @@ Dropout = Annotated[float, Field(ge=0, lt=1, description="Part of the branch's i
 
 
 class AbstractLowRank(AbstractAdapted):
-    """A layer whose change is s B A: whatever it does while training, its file is that of an
-    ordinary LoRA layer."""
+    """A layer whose change is s B A, s = alpha / r; its file is an ordinary LoRA layer's. W is
+    frozen, A starts Kaiming-uniform (a = sqrt 5), B at zero.
 
-    scale: float
-    dropout: float = 0.0
+    A's distribution is loralib's and peft's, U(-1/sqrt(in), 1/sqrt(in)); the paper says "random
+    Gaussian".
+    """
 
-    @abc.abstractmethod
+    def __init__(
+        self,
+        base: nn.Linear,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        rng: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.scale = alpha / rank
+        self.dropout = dropout
+        a = kaiming_uniform((rank, base.in_features), 3**-0.5, base.weight, rng)
+        self.A = nn.Parameter(a)  # (r, in)
+        self.B = nn.Parameter(a.new_zeros(base.out_features, rank))  # (out, r)
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """(A, B) of an ordinary LoRA layer with the same scale that computes the same: (r', in),
         (out, r')."""
+        return self.A, self.B
 
     def delta(self) -> Tensor:
         A, B = self.factors()
@@ -43,26 +67,7 @@ class AbstractLowRank(AbstractAdapted):
 
 
 class LowRank(AbstractLowRank):
-    """y = W x + s B A drop(x), s = alpha / r; W is frozen, A starts Kaiming-uniform (a = sqrt 5), B
-    at zero.
-
-    A's distribution is loralib's and peft's, U(-1/sqrt(in), 1/sqrt(in)); the paper says "random
-    Gaussian".
-    """
-
-    def __init__(
-        self, base: nn.Linear, *, rank: int, alpha: float, dropout: float, rng: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.base = base
-        self.scale = alpha / rank
-        self.dropout = dropout
-        a = kaiming_uniform((rank, base.in_features), 3**-0.5, base.weight, rng)
-        self.A = nn.Parameter(a)  # (r, in)
-        self.B = nn.Parameter(a.new_zeros(base.out_features, rank))  # (out, r)
-
-    def factors(self) -> tuple[Tensor, Tensor]:
-        return self.A, self.B
+    """y = W x + s B A drop(x)."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.dropout(x, self.dropout, self.training) if self.dropout else x
@@ -70,23 +75,44 @@ class LowRank(AbstractLowRank):
         return linear_plus(self.base, x, z, self.B.to(x.dtype), self.scale)
 
 
+def low_rank(
+    linears: Sequence[nn.Linear], rank: int, alpha: float, dropout: float, rng: torch.Generator
+) -> list[LowRank]:
+    """A layer for each linear layer."""
+    return [LowRank(linear, rank=rank, alpha=alpha, dropout=dropout, rng=rng) for linear in linears]
+
+
 class LoraSettings(AbstractSettings):
     """An ordinary LoRA adapter, which is what every low-rank method leaves."""
 
-    peft_type: ClassVar[str] = "LORA"
-    parts: ClassVar[tuple[str, ...]] = ("lora_A.weight", "lora_B.weight")
+    peft_type = "LORA"
+    parts = ("lora_A.weight", "lora_B.weight")
     lora_alpha: PositiveFloat
     lora_dropout: Dropout = 0.0
     use_rslora: Literal[False] = False
     alpha_pattern: dict[str, float] = Field({}, max_length=0)
     alora_invocation_tokens: None = None
 
-    def build(self, linears: Sequence[nn.Linear]) -> list[AbstractAdapted]:
-        rng = torch.Generator()
-        return [
-            LowRank(linear, rank=self.r, alpha=self.lora_alpha, dropout=self.lora_dropout, rng=rng)
-            for linear in linears
-        ]
+    def build(self, linears: Sequence[nn.Linear]) -> list[LowRank]:
+        return low_rank(linears, self.r, self.lora_alpha, self.lora_dropout, torch.Generator())
 
 
 LORA_FILE = AdapterFile(LoraSettings)
+
+
+class AbstractLowRankMethod(AbstractAdapterMethod):
+    """A method whose layers compute what LoRA's do. A subclass is final."""
+
+    file = LORA_FILE
+
+    rank: Rank = 8
+    alpha: Alpha = 16.0
+    dropout: Dropout = 0.0
+    targets: Targets = "all-linear"
+
+    def attach(self, model: nn.Module, rng: torch.Generator) -> None:
+        adapt(
+            model,
+            self.targets,
+            lambda linears: low_rank(linears, self.rank, self.alpha, self.dropout, rng),
+        )

@@ -2,7 +2,7 @@
 d are trained."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +10,8 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from peftbench.methods.adapter_file import AbstractSettings, AdapterFile
-from peftbench.methods.base import AbstractFile, Range, Space, Targets
-from peftbench.methods.linear import (
-    AbstractAdapted,
-    AbstractAdapterMethod,
-    adapt,
-    kaiming_uniform,
-    linear_layers,
-)
+from peftbench.methods.base import Range, Targets, rates
+from peftbench.methods.linear import AbstractAdapted, AbstractAdapterMethod, adapt, kaiming_uniform
 from peftbench.methods.low_rank import Dropout, Rank
 
 
@@ -32,17 +26,14 @@ class Projection(nn.Module):
     A: Tensor
     B: Tensor
 
-    def __init__(self, rank: int, layers: list[nn.Linear], rng: torch.Generator) -> None:
+    def __init__(self, rank: int, linears: Sequence[nn.Linear], rng: torch.Generator) -> None:
         super().__init__()
-        largest_in = max(layer.in_features for layer in layers)
-        largest_out = max(layer.out_features for layer in layers)
-        weight = layers[0].weight
-        self.register_buffer(
-            "A", kaiming_uniform((rank, largest_in), 2**0.5, weight, rng).to(weight.dtype)
-        )
-        self.register_buffer(
-            "B", kaiming_uniform((largest_out, rank), 2**0.5, weight, rng).to(weight.dtype)
-        )
+        largest_in = max(linear.in_features for linear in linears)
+        largest_out = max(linear.out_features for linear in linears)
+        weight = linears[0].weight
+        for name, shape in {"A": (rank, largest_in), "B": (largest_out, rank)}.items():
+            values = kaiming_uniform(shape, 2**0.5, weight, rng)
+            self.register_buffer(name, values.to(weight.dtype))
 
 
 class AddScaled(torch.autograd.Function):
@@ -75,17 +66,15 @@ class VectorBased(AbstractAdapted):
         self.projection = projection
         self.d_init = d_init
         self.dropout = dropout
-        dtype = torch.promote_types(base.weight.dtype, torch.float32)
-        self.b = nn.Parameter(base.weight.new_zeros(base.out_features, dtype=dtype))  # (out,)
-        self.d = nn.Parameter(
-            base.weight.new_full((projection.A.shape[0],), d_init, dtype=dtype)
-        )  # (r,)
+        rank, weight = projection.A.shape[0], base.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        self.b = nn.Parameter(weight.new_zeros(base.out_features, dtype=dtype))  # (out,)
+        self.d = nn.Parameter(weight.new_full((rank,), d_init, dtype=dtype))  # (r,)
 
     def matrices(self) -> tuple[Tensor, Tensor]:
         """This layer's slices of the shared pair: (r, in), (out, r)."""
-        return self.projection.A[:, : self.base.in_features], self.projection.B[
-            : self.base.out_features
-        ]
+        A, B = self.projection.A, self.projection.B
+        return A[:, : self.base.in_features], B[: self.base.out_features]
 
     def delta(self) -> Tensor:
         A, B = self.matrices()
@@ -116,37 +105,38 @@ class VectorBased(AbstractAdapted):
         return z.view(*x.shape[:-1], -1)
 
 
+def vector_based(
+    linears: Sequence[nn.Linear], rank: int, d_init: float, dropout: float, rng: torch.Generator
+) -> list[VectorBased]:
+    """A layer for each linear layer, all with one pair."""
+    projection = Projection(rank, linears, rng)
+    return [
+        VectorBased(linear, projection=projection, d_init=d_init, dropout=dropout)
+        for linear in linears
+    ]
+
+
 class VeraSettings(AbstractSettings):
     """A VeRA adapter whose random pair is in the file."""
 
-    peft_type: ClassVar[str] = "VERA"
-    parts: ClassVar[tuple[str, ...]] = ("vera_lambda_b", "vera_lambda_d")
+    peft_type = "VERA"
+    parts = ("vera_lambda_b", "vera_lambda_d")
     vera_dropout: Dropout = 0.0
     d_initial: PositiveFloat
 
-    def build(self, linears: Sequence[nn.Linear]) -> list[AbstractAdapted]:
-        projection = Projection(self.r, list(linears), torch.Generator())
-        return [
-            VectorBased(
-                linear, projection=projection, d_init=self.d_initial, dropout=self.vera_dropout
-            )
-            for linear in linears
-        ]
+    def build(self, linears: Sequence[nn.Linear]) -> list[VectorBased]:
+        return vector_based(linears, self.r, self.d_initial, self.vera_dropout, torch.Generator())
 
 
 class VeRA(AbstractAdapterMethod):
     """Vector-based random matrix adaptation. It has no alpha: the learning rate plays its part
     (paper, section 4)."""
 
-    version: ClassVar[int] = 1
-    paper: ClassVar[str] = "arXiv:2310.11454"
-    lr: ClassVar[float] = 1e-2
-    space: ClassVar[Space] = {
-        "train.lr": Range(1e-3, 1e-1, log=True),
-        "train.head_lr": Range(1e-4, 1e-2, log=True),
-        "args.d_init": Range(1e-7, 1.0, log=True),
-    }
-    file: ClassVar[AbstractFile | None] = AdapterFile(VeraSettings)
+    version = 1
+    paper = "arXiv:2310.11454"
+    lr = 1e-2
+    space = rates(1e-3, 1e-1) | {"args.d_init": Range(1e-7, 1.0, log=True)}
+    file = AdapterFile(VeraSettings)
 
     rank: Rank = 256
     d_init: PositiveFloat = 0.1
@@ -155,11 +145,8 @@ class VeRA(AbstractAdapterMethod):
     targets: Targets = "all-linear"
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
-        projection = Projection(self.rank, list(linear_layers(model, self.targets).values()), rng)
         adapt(
             model,
             self.targets,
-            lambda base: VectorBased(
-                base, projection=projection, d_init=self.d_init, dropout=self.dropout
-            ),
+            lambda linears: vector_based(linears, self.rank, self.d_init, self.dropout, rng),
         )

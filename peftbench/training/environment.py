@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -37,13 +38,9 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        name = names[0] if names else name
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    if match := re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE):
+        name = match[1].strip()
     return f"{name}, {torch.get_num_threads()} threads"
 
 
@@ -75,13 +72,13 @@ def _git_state() -> tuple[str | None, bool | None]:
     root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None, None
+
+    def git(*command: str) -> str:
+        return subprocess.check_output(
+            ["git", "-C", root, *command], stderr=subprocess.DEVNULL, text=True
+        ).strip()
+
     try:
-        commit, status = (
-            subprocess.run(
-                ["git", *command], cwd=root, capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
-        )
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
     except (OSError, subprocess.CalledProcessError):
         return None, None
-    return commit, bool(status)

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
-from peftbench.record import Status
 from peftbench.spec import RunSpec
+from peftbench.training.environment import choose_device, describe_environment
 from peftbench.training.loop import Watch
-from peftbench.training.run import RunResult, never, record_of_lost_process, run
+from peftbench.training.run import RunResult, make_record, run
 
 GRACE_SECONDS = 10  # what a run has to end after it was asked to
 # How long an idle thread of torch's spins before it sleeps. By default it is so long that two
@@ -69,15 +69,12 @@ class LocalExecutor:
     def _run(self, spec: RunSpec, watch: Watch | None) -> RunResult:
         started, start = datetime.now(UTC), time.perf_counter()
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_work, args=(theirs, spec, self._adapter_folder, watch is not None), daemon=False
-        )
+        arguments = (theirs, spec, self._adapter_folder)
+        process = self._context.Process(target=_work, args=arguments, daemon=False)
         with _without_main():
             process.start()
         self._process = process
         theirs.close()
-        status: Status = "failed"
-        error = ""
         try:
             while ours.poll(max(0.0, start + spec.limits.seconds - time.perf_counter())):
                 message = ours.recv()
@@ -85,15 +82,16 @@ class LocalExecutor:
                     process.join(GRACE_SECONDS)
                     return message
                 ours.send(watch is not None and watch(*message))
-            status, error = "timed-out", f"not done after {spec.limits.seconds} s"
+            error = f"not done after {spec.limits.seconds} s"
+            outcome = {"status": "timed-out", "error": error}
         except EOFError:
             process.join(GRACE_SECONDS)
-            error = _how_it_ended(process.exitcode)
+            outcome = {"status": "failed", "error": _how_it_ended(process.exitcode)}
         finally:
             _end(process)
             ours.close()
-        seconds = time.perf_counter() - start
-        return RunResult(record_of_lost_process(spec, status, error, started, seconds), None)
+        environment = describe_environment(choose_device())
+        return RunResult(make_record(spec, started, start, environment, outcome), None)
 
 
 @contextmanager
@@ -125,9 +123,7 @@ def _end(process: multiprocessing.process.BaseProcess) -> None:
         process.join()
 
 
-def _work(
-    parent_end: Connection, spec: RunSpec, adapter_folder: Path | None, watched: bool
-) -> None:
+def _work(parent_end: Connection, spec: RunSpec, adapter_folder: Path | None) -> None:
     """What the fresh process does. It ends with its parent, however that ends."""
     # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -144,4 +140,4 @@ def _work(
         parent_end.send((step, valid_nll))
         return parent_end.recv()
 
-    parent_end.send(run(spec, adapter_folder, ask if watched else never))
+    parent_end.send(run(spec, adapter_folder, ask))

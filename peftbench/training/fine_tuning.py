@@ -50,7 +50,10 @@ class FineTuning:
         """The batch with the most tokens, padding included."""
         items = self.data["train"].items
         return self._collated(
-            max(self.batches, key=lambda batch: len(batch) * max(items[i].length for i in batch))
+            max(
+                self.batches,
+                key=lambda batch: len(batch) * max(len(items[i].tokens) for i in batch),
+            )
         )
 
     def loss(self, batch: Batch) -> Tensor:
@@ -68,24 +71,24 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     this process. Raises InputError."""
     _make_repeatable(spec.seed)
     task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
-    sizes = {"train": spec.data.train, "valid": spec.data.valid, "test": spec.data.test}
-    examples: dict[Split, list[Example]] = {
-        split: _examples(task, spec, split, sizes[split]) for split in _splits(spec)
-    }
+    splits = _splits(spec)
+    examples = [_examples(task, spec, split) for split in splits]
     shots = shots_of(task, spec)
+    dtype, max_length = getattr(torch, spec.train.dtype), spec.data.max_length
     model = load(
         spec.model,
         task.kind,
-        _labels(type(task)),
+        len(task.labels) or 1,
         device=device,
-        dtype=getattr(torch, spec.train.dtype),
-        max_length=spec.data.max_length,
+        dtype=dtype,
+        max_length=max_length,
     )
-    total_params = sum(p.numel() for p in model.net.parameters())
     data: dict[Split, EncodedSplit] = {
         split: EncodedSplit(part, [model.encode(example) for example in part])
-        for split, part in examples.items()
+        for split, part in zip(splits, examples, strict=True)
     }
+    lengths = [len(item.tokens) for item in data["train"].items]
+    total_params = sum(p.numel() for p in model.net.parameters())
     return FineTuning(
         spec=spec,
         task=task,
@@ -93,12 +96,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         model=model,
         optimizer=attach(method, model, spec),
         data=data,
-        batches=plan_batches(
-            [item.length for item in data["train"].items],
-            spec.train.batch_size,
-            spec.train.steps,
-            spec.seed,
-        ),
+        batches=plan_batches(lengths, spec.train.batch_size, spec.train.steps, spec.seed),
         shots=shots,
         total_params=total_params,
     )
@@ -110,14 +108,13 @@ def check_specs(specs: Sequence[RunSpec]) -> None:
     for spec in {(spec.task, spec.data, *_splits(spec)): spec for spec in specs}.values():
         task = TASKS[spec.task]()
         for split in _splits(spec):
-            _examples(task, spec, split, None)
+            _examples(task, spec, split)
         shots_of(task, spec)
     distinct = {(spec.model, spec.task, spec.method, repr(spec.args)): spec for spec in specs}
     for spec in distinct.values():
-        task_type = TASKS[spec.task]
-        METHODS[spec.method].build(spec.args).attach(
-            skeleton(spec.model, task_type.kind, _labels(task_type)), torch.Generator()
-        )
+        task = TASKS[spec.task]
+        net = skeleton(spec.model, task.kind, len(task.labels) or 1)
+        METHODS[spec.method].build(spec.args).attach(net, torch.Generator())
 
 
 def attach(
@@ -201,13 +198,9 @@ def _splits(spec: RunSpec) -> list[Split]:
     return list(dict.fromkeys(splits))
 
 
-def _examples(task: AbstractTask, spec: RunSpec, split: Split, n: int | None) -> list[Example]:
-    """`n` examples of a split. Raises InputError where there are none."""
-    examples = sample(task.examples(split), n)
+def _examples(task: AbstractTask, spec: RunSpec, split: Split) -> list[Example]:
+    """The examples of a split that a run uses. Raises InputError where there are none."""
+    examples = sample(task.examples(split), getattr(spec.data, split))
     if not examples:
         raise InputError(f"task {spec.task!r}: split {split!r} is empty")
     return examples
-
-
-def _labels(task: type[AbstractTask]) -> int:
-    return len(task.labels) if task.kind == "classification" else 1

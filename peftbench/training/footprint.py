@@ -1,9 +1,9 @@
 """What training takes whatever the machine: parameters, bytes, FLOPs."""
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from peftbench.methods import files
-from peftbench.methods.base import AbstractMethod
 from peftbench.record import Footprint, Parts
+from peftbench.training.fine_tuning import FineTuning
 
 Part = Literal["weights", "gradients", "optimizer", "activations", "other"]
 
@@ -29,11 +29,8 @@ class PeakBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.phase: Part = "activations"
-        self.live: dict[Part, int] = dict.fromkeys(
-            ("weights", "gradients", "optimizer", "activations", "other"), 0
-        )
+        self.live: dict[Part, int] = dict.fromkeys(get_args(Part), 0)
         self.peak_parts = dict(self.live)
-        self.peak = 0
         # storage's id -> part, bytes, weak reference
         self._part: dict[int, tuple[Part, int, Any]] = {}
 
@@ -59,9 +56,13 @@ class PeakBytes(TorchDispatchMode):
         return freed
 
     def _note(self) -> None:
-        total = sum(self.live.values())
-        if total > self.peak:
-            self.peak, self.peak_parts = total, dict(self.live)
+        if sum(self.live.values()) > self.peak:
+            self.peak_parts = dict(self.live)
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the peak."""
+        return sum(self.peak_parts.values())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -74,49 +75,34 @@ class PeakBytes(TorchDispatchMode):
             self.hold(self.phase, born)
         return result
 
-    def parts(self) -> Parts:
-        """What the peak was made of, in bytes."""
-        return Parts(**self.peak_parts)
 
-
-def footprint(
-    method: AbstractMethod,
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
-    loss: Callable[[], Tensor],
-    *,
-    total_params: int,
-    step: int,
-    head: Sequence[str] = (),
-) -> Footprint:
-    """What training `net`, to which `method` is attached, takes. Works under FakeTensorMode, where
-    all tensors must have been made. Leaves the network, the optimizer and torch's random generators
-    exactly as they were.
-
-    loss: the loss of the largest batch. total_params: of the plain model. step: the number of the
-    step that is measured, for `method.update`. head: names of the head's modules.
-    """
-    head_params = sum(p.numel() for name in head for p in net.get_submodule(name).parameters())
+def footprint(tuning: FineTuning) -> Footprint:
+    """What a step takes, the one after the last, on the largest batch. Works under FakeTensorMode,
+    where all tensors must have been made. Leaves the network, the optimizer and torch's random
+    generators exactly as they were."""
+    method, net, optimizer = tuning.method, tuning.model.net, tuning.optimizer
+    head_params = sum(p.numel() for p in tuning.model.head_parameters())
     trained_params = sum(p.numel() for p in net.parameters() if p.requires_grad) - head_params
+    largest = tuning.largest_batch()
 
     def update() -> None:
         if optimizer is not None:
-            method.update(net, optimizer, step)
+            method.update(net, optimizer, tuning.spec.train.steps + 1)
 
     with unchanged(net, optimizer):
         net.train(optimizer is not None)
         if optimizer is not None and not optimizer.state:  # made by the first step
-            loss().backward()
+            tuning.loss(largest).backward()
             update()
-        peak, parts, flops = step_peak(net, loss, optimizer, update)
+        peak, parts, flops = step_peak(net, lambda: tuning.loss(largest), optimizer, update)
         optimizer_bytes = sum(tensor.nbytes for tensor in state_tensors(optimizer))
     return Footprint(
         trained_params=trained_params,
         head_params=head_params,
         updatable_params=trained_params + method.updatable(net),
-        total_params=total_params,
+        total_params=tuning.total_params,
         optimizer_bytes=optimizer_bytes,
-        adapter_file_bytes=files.file_bytes(method, net, head),
+        adapter_file_bytes=files.file_bytes(method, net, tuning.model.head),
         peak_bytes=peak,
         peak_parts=parts,
         flops_per_step=flops if optimizer is not None else None,
@@ -161,7 +147,7 @@ def step_peak(
     finally:
         for hook in hooks:
             hook.remove()
-    return tracker.peak, tracker.parts(), counter.get_total_flops()
+    return tracker.peak, Parts(**tracker.peak_parts), counter.get_total_flops()
 
 
 def state_tensors(optimizer: torch.optim.Optimizer | None) -> list[Tensor]:
@@ -176,33 +162,26 @@ def state_tensors(optimizer: torch.optim.Optimizer | None) -> list[Tensor]:
 
 @contextmanager
 def unchanged(net: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
-    """Whatever is done to the network and the optimizer within, afterwards they are as they were,
-    to the bit, and so are torch's random generators. The copies that this takes are on the CPU."""
-    modules = [(module, [dict(table) for table in _tables(module)]) for module in net.modules()]
-    gradients = [(parameter, parameter.grad) for parameter in net.parameters()]
-    states = {
-        parameter: dict(state)
-        for parameter, state in (optimizer.state.items() if optimizer is not None else ())
-    }
-    tensors = [*net.parameters(), *net.buffers(), *state_tensors(optimizer)]
+    """Whatever steps are taken within, afterwards the network and the optimizer are as before, to
+    the bit, and so are torch's random generators. What a step may write to (AbstractMethod.update
+    says what) is copied to the CPU."""
+    optimizer_state = optimizer.state if optimizer is not None else {}
+    tables: list[dict[Any, Any]] = [optimizer_state, *optimizer_state.values()]
+    for module in net.modules():  # a module's attributes, parameters, buffers and children
+        tables += [vars(module), module._parameters, module._buffers, module._modules]
+    before = [dict(table) for table in tables]
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    gradients = [parameter.grad for parameter in trained]
+    tensors = [*trained, *net.buffers(), *state_tensors(optimizer)]
     copies = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
     devices = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
     with torch.random.fork_rng(list(devices)):
         yield
-    for module, before in modules:
-        for table, entry in zip(_tables(module), before, strict=True):
-            table.clear()
-            table.update(entry)
-    for parameter, gradient in gradients:
-        parameter.grad = gradient
-    if optimizer is not None:
-        optimizer.state.clear()
-        optimizer.state.update(states)
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
     with torch.no_grad():
         for tensor, copy in zip(tensors, copies, strict=True):
             tensor.copy_(copy)
-
-
-def _tables(module: nn.Module) -> list[dict[str, Any]]:
-    """Where a module keeps what it has: its attributes, parameters, buffers and children."""
-    return [vars(module), module._parameters, module._buffers, module._modules]
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        parameter.grad = gradient

@@ -39,15 +39,6 @@ class Drawing:
     temperature: float
     uniform: Tensor  # (prompts, tokens), float64
 
-    @classmethod
-    def seeded(cls, temperature: float, tokens: int, seeds: Sequence[int]) -> "Drawing":
-        """One seed per prompt."""
-        rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return cls(
-            temperature,
-            torch.stack([torch.rand(tokens, generator=rng, dtype=torch.float64) for rng in rngs]),
-        )
-
     def draw(self, logits: Tensor, prompts: Sequence[int], places: Sequence[int]) -> Tensor:
         """The next token of each row of logits, (rows, vocabulary): whose prompt it is, and which
         of its tokens, from 0."""
@@ -114,32 +105,27 @@ class Running:
         start = self.mask.shape[1] - int(self.mask.sum(1).max())
         layers: list[Any] = self.cache.layers
         for layer in layers:
-            layer.keys, layer.values = (states[:, :, start:] for states in _states(layer))
+            layer.keys, layer.values = layer.keys[:, :, start:], layer.values[:, :, start:]
         return Running(self.prompts, self.token, self.mask[:, start:], self.cache)
 
 
+@dataclass
 class Work:
     """Answers that are to be generated. Prompts are read as others' answers end, so that no short
     answer waits for a long one."""
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        prompts: list[list[int]],
-        max_new_tokens: int,
-        end: End,
-        drawing: Drawing | None,
-    ) -> None:
-        self.model = model
-        self.prompts = prompts
-        self.max_new_tokens = max_new_tokens
-        self.end = end
-        self.drawing = drawing
-        self.new: list[list[int]] = [[] for _ in prompts]
-        self.unfinished = set(range(len(prompts)))
+    model: LanguageModel
+    prompts: list[list[int]]
+    max_new_tokens: int
+    end: End
+    drawing: Drawing | None
+
+    def __post_init__(self) -> None:
+        self.new: list[list[int]] = [[] for _ in self.prompts]
+        self.unfinished = set(range(len(self.prompts)))
         self.in_use = (0, 0)  # rows and tokens of the last batch that was tried
         # whether rows may join a batch in progress: caches of other kinds have a window
-        layers = DynamicCache(config=model.net.config).layers
+        layers = DynamicCache(config=self.model.net.config).layers
         self.joins = all(type(layer) is DynamicLayer for layer in layers)
 
     @torch.inference_mode()
@@ -154,9 +140,9 @@ class Work:
         while waiting or running:
             if running:
                 running = self._unfinished(running)
-            busy = len(running.prompts) if running else 0
+            in_progress = running.prompts if running else []
+            busy = len(in_progress)
             if waiting and (self.joins or not busy):
-                in_progress = running.prompts if running else []
                 longest = self.max_new_tokens + max(
                     len(self.prompts[i]) for i in [*in_progress, waiting[-1]]
                 )
@@ -164,7 +150,8 @@ class Work:
                 if not busy or free > FREED * busy:
                     taken = [waiting.pop() for _ in range(min(free, len(waiting)))]
                     self.in_use = (busy + len(taken), (busy + len(taken)) * longest)
-                    running = self._joined([*([running] if running else []), *self._read(taken)])
+                    parts = [running] if running else []
+                    running = self._joined([*parts, *self._read(taken)])
             if running:
                 running = self._step(running)
 
@@ -227,8 +214,8 @@ class Work:
         cache = DynamicCache(config=self.model.net.config)
         for i, layers in enumerate(zip(*(part.cache.layers for part in parts), strict=True)):
             keys, values = (
-                [F.pad(states, (0, 0, width - states.shape[2], 0)) for states in pair]
-                for pair in zip(*map(_states, layers), strict=True)
+                [F.pad(states, (0, 0, width - states.shape[2], 0)) for states in group]
+                for group in zip(*((layer.keys, layer.values) for layer in layers), strict=True)
             )
             cache.update(torch.cat(keys), torch.cat(values), i)
         return Running(
@@ -261,11 +248,16 @@ def generate(
             f"max_new_tokens = {max_new_tokens} leaves no room for a prompt "
             f"in the model's window of {model.window} tokens"
         )
-    whole: list[list[int]] = [model.tokenizer(prompt)["input_ids"] for prompt in prompts]
-    encoded = [tokens if room is None else tokens[-room:] for tokens in whole]
-    drawing = (
-        Drawing.seeded(temperature, max_new_tokens, seeds) if temperature and prompts else None
-    )
+    encoded: list[list[int]] = [model.tokenizer(prompt)["input_ids"] for prompt in prompts]
+    cut = 0
+    if room is not None:
+        cut = sum(len(tokens) > room for tokens in encoded)
+        encoded = [tokens[-room:] for tokens in encoded]
+    drawing = None
+    if temperature and prompts:
+        rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+        draws = [torch.rand(max_new_tokens, generator=rng, dtype=torch.float64) for rng in rngs]
+        drawing = Drawing(temperature, torch.stack(draws))
     work, halvings = Work(model, encoded, max_new_tokens, End(model, stops), drawing), 0
     while work.unfinished:
         try:
@@ -278,9 +270,7 @@ def generate(
     return Generated(
         answers=[_cut(model.text(tokens), stops) for tokens in work.new],
         tokens=sum(map(len, work.new)),
-        cut=sum(
-            len(tokens) < len(all_tokens) for tokens, all_tokens in zip(encoded, whole, strict=True)
-        ),
+        cut=cut,
         halvings=halvings,
     )
 
@@ -290,10 +280,6 @@ def lacks_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _states(layer: Any) -> tuple[Tensor, Tensor]:
-    return layer.keys, layer.values
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:

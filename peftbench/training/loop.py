@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +23,10 @@ Watch = Callable[[int, float], bool]  # (step, valid nll) -> whether to end ther
 class EndedError(Exception):
     """Training has ended before its last step; `curve` holds the steps until then."""
 
-    def __init__(self, message: str, curve: Sequence[Point]) -> None:
+    def __init__(self, status: Literal["diverged", "pruned"], message: str, curve: list[Point]):
         super().__init__(message)
-        self.curve = tuple(curve)
-
-
-class DivergenceError(EndedError):
-    """The loss or the gradient is no longer finite."""
-
-
-class PrunedError(EndedError):
-    """The watch has ended the run."""
+        self.status = status  # diverged: the loss or the gradient is not finite; pruned: by `watch`
+        self.curve = curve
 
 
 class InvariantError(Exception):
@@ -63,61 +57,22 @@ class TrainingLog:
     padded: int = 0
 
 
-@dataclass(frozen=True)
-class Step:
-    """A batch's loss as a mean over supervised tokens, and the batch's real and padded tokens."""
-
-    loss: Tensor
-    tokens: int
-    padded: int
-
-
 def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
-    """Take the steps of a run; none where nothing is trained. Raises EndedError where they end
-    early."""
-    optimizer, model, method = tuning.optimizer, tuning.model, tuning.method
-    if optimizer is None:
-        return TrainingLog()
-    torch.manual_seed(tuning.spec.seed)  # equal dropout masks, whatever was drawn before
+    """Take the steps of a run; none where nothing is trained. Every spec.train.eval_every steps
+    `watch` is asked.
 
-    def forward(step: int) -> Step:
-        batch = tuning.batch(step)
-        return Step(tuning.loss(batch), batch.tokens, batch.padded)
-
-    return take_steps(
-        model.net,
-        optimizer,
-        tuning.spec.train,
-        forward,
-        update=lambda step: method.update(model.net, optimizer, step),
-        evaluate=lambda: likelihood(model, tuning.data["valid"].items).mean,
-        watch=watch,
-        device=model.device,
-    )
-
-
-def take_steps(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    spec: TrainSpec,
-    forward: Callable[[int], Step],
-    update: Callable[[int], None],
-    evaluate: Callable[[], float],
-    watch: Watch,
-    device: torch.device,
-) -> TrainingLog:
-    """Take spec.steps steps. Knows no method, no task and no tokens.
-
-    forward(step): the loss of that step's batch (steps count from 1); update(step): the optimizer's
-    step; evaluate(): valid nll, called every spec.eval_every steps, after which `watch` is asked.
-    Raises DivergenceError, PrunedError, and InvariantError where what requires a gradient is not
+    Raises EndedError where they end early, and InvariantError where what requires a gradient is not
     what the optimizer was given.
     """
+    log, spec, optimizer = TrainingLog(), tuning.spec.train, tuning.optimizer
+    if optimizer is None:
+        return log
+    net, device = tuning.model.net, tuning.model.device
+    torch.manual_seed(tuning.spec.seed)  # equal dropout masks, whatever was drawn before
     declared = {id(p) for group in optimizer.param_groups for p in group["params"]}
     parameters = list(net.parameters())
     # in the network's order, so that the clipped norm is the same for any grouping
     trained = [p for p in parameters if id(p) in declared]
-    log = TrainingLog()
     net.train()
     for step in range(1, spec.steps + 1):
         place, scale = f"step {step} of {spec.steps}", factor(spec, step)
@@ -127,31 +82,32 @@ def take_steps(
             raise InvariantError(f"{place}: what requires a gradient is not what is trained")
         synchronize(device)
         start = time.perf_counter()
-        result = forward(step)
-        norm = backward(result.loss, trained, spec.clip)
-        loss = result.loss.item()
+        batch = tuning.batch(step)
+        mean = tuning.loss(batch)
+        norm = backward(mean, trained, spec.clip)
+        loss = mean.item()
         if not math.isfinite(loss) or not math.isfinite(norm):
             message = f"{place}: loss {loss:.4g}, gradient norm {norm:.4g}"
-            raise DivergenceError(message, log.curve)
-        update(step)
+            raise EndedError("diverged", message, log.curve)
+        tuning.method.update(net, optimizer, step)
         optimizer.zero_grad(set_to_none=True)
         synchronize(device)
         seconds = time.perf_counter() - start
         log.train_seconds += seconds
         if step > min(WARM_UP, spec.steps - 1):
             log.step_seconds.append(seconds)
-            log.tokens += result.tokens
-            log.padded += result.padded
+            log.tokens += batch.tokens
+            log.padded += batch.padded
         valid = None
         if spec.eval_every and step % spec.eval_every == 0 and step < spec.steps:
-            valid = evaluate()
+            valid = likelihood(tuning.model, tuning.data["valid"].items).mean
             net.train()
             if not math.isfinite(valid):
-                raise DivergenceError(f"{place}: valid nll {valid:.4g}", log.curve)
+                raise EndedError("diverged", f"{place}: valid nll {valid:.4g}", log.curve)
         rate = optimizer.param_groups[0]["lr"]
         log.curve.append(Point(step=step, train_loss=loss, valid_loss=valid, lr=rate))
         if valid is not None and watch(step, valid):
-            raise PrunedError(f"ended after {place}: valid nll {valid:.4g}", log.curve)
+            raise EndedError("pruned", f"ended after {place}: valid nll {valid:.4g}", log.curve)
     if {id(p) for p in optimizer.state} != declared:
         raise InvariantError("the optimizer's state is not that of the parameters it was given")
     return log

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -31,16 +32,12 @@ from peftbench.tasks.base import Example, TaskKind
 
 @dataclass(frozen=True)
 class Item:
-    """An encoded example. `target`: the supervised tokens (language model), a label's index, or a
-    number."""
+    """An encoded example."""
 
-    tokens: list[int]
-    target: list[int] | int | float
+    tokens: list[int]  # all that the network reads: of a language model the answer too
     truncated: bool
-
-    @property
-    def length(self) -> int:
-        return len(self.tokens) + (len(self.target) if isinstance(self.target, list) else 0)
+    target: int | float = 0  # of a classifier: a label's index or a number
+    supervised: int = 0  # of a language model: tokens at the end that are the answer
 
 
 @dataclass(frozen=True)
@@ -85,10 +82,10 @@ class AbstractModel(abc.ABC):
         net.config.pad_token_id = self.pad
 
     @property
-    @abc.abstractmethod
     def head(self) -> tuple[str, ...]:
         """Names of the network's children that are new to the task, and so trained whatever the
         method."""
+        return ()
 
     @abc.abstractmethod
     def encode(self, example: Example) -> Item:
@@ -100,30 +97,19 @@ class AbstractModel(abc.ABC):
         """The items as one padded batch on the device."""
 
     @abc.abstractmethod
-    def logits(self, batch: Batch) -> Tensor:
-        """The network's output for a batch, in the network's dtype."""
-
-    @abc.abstractmethod
     def score(self, batch: Batch) -> BatchResult:
         """One forward pass. The loss is computed in float32."""
 
     def head_parameters(self) -> list[nn.Parameter]:
         """The parameters of `head`."""
-        return [
-            parameter
-            for name in self.head
-            for parameter in self.net.get_submodule(name).parameters()
-        ]
+        return [p for name in self.head for p in self.net.get_submodule(name).parameters()]
 
     def pad_rows(self, rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, both (rows, longest)."""
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self.pad)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        for i, row in enumerate(rows):
-            place = slice(width - len(row), width) if left else slice(len(row))
-            ids[i, place] = torch.tensor(row)
-            mask[i, place] = 1
+        tokens = [torch.tensor(row, dtype=torch.long) for row in rows]
+        side = "left" if left else "right"
+        ids = pad_sequence(tokens, True, self.pad, side)
+        mask = pad_sequence([torch.ones_like(row) for row in tokens], True, 0, side)
         return ids.to(self.device), mask.to(self.device)
 
 
@@ -137,7 +123,7 @@ class Classifier(AbstractModel):
         return tuple(
             name
             for name, child in self.net.named_children()
-            if child is not trunk and any(True for _ in child.parameters())
+            if child is not trunk and list(child.parameters())
         )
 
     @property
@@ -145,42 +131,32 @@ class Classifier(AbstractModel):
         return self.net.config.num_labels == 1
 
     def encode(self, example: Example) -> Item:
-        sentences = (example.text,) if example.pair is None else (example.text, example.pair)
-        full = self.tokenizer(*sentences)["input_ids"]
-        tokens = full
-        if len(full) > self.max_length:
-            tokens = self.tokenizer(
-                *sentences, truncation="longest_first", max_length=self.max_length
-            )["input_ids"]
-        if len(full) <= self.tokenizer.num_special_tokens_to_add(pair=example.pair is not None):
+        tokens = self.tokenizer(example.text, example.pair)["input_ids"]
+        if len(tokens) <= self.tokenizer.num_special_tokens_to_add(pair=example.pair is not None):
             raise InputError(f"example {example.id!r}: its text has no token")
+        truncated = len(tokens) > self.max_length
+        if truncated:
+            cut = {"truncation": "longest_first", "max_length": self.max_length}
+            tokens = self.tokenizer(example.text, example.pair, **cut)["input_ids"]
         target = float(example.target) if self.regression else int(example.target)
-        return Item(tokens, target, truncated=len(full) > self.max_length)
+        return Item(tokens, truncated, target)
 
     def collate(self, items: Sequence[Item]) -> Batch:
         ids, mask = self.pad_rows([item.tokens for item in items], left=False)
         target = torch.tensor([item.target for item in items], device=self.device)  # (items,)
-        return Batch(
-            {"input_ids": ids, "attention_mask": mask},
-            target,
-            sum(item.length for item in items),
-            ids.numel(),
-        )
-
-    def logits(self, batch: Batch) -> Tensor:
-        return self.net(**batch.inputs).logits  # (items, labels)
+        tokens = sum(len(item.tokens) for item in items)
+        return Batch({"input_ids": ids, "attention_mask": mask}, target, tokens, ids.numel())
 
     def score(self, batch: Batch) -> BatchResult:
-        logits = self.logits(batch).float()
+        logits = self.net(**batch.inputs).logits.float()  # (items, labels)
         count = torch.ones(len(logits), device=logits.device)
         if self.regression:
             value = logits.squeeze(-1)
             constant = 0.5 * torch.log(torch.tensor(2 * torch.pi))
             nll = 0.5 * (value - batch.target).square() + constant
             return BatchResult(nll, count, value)
-        return BatchResult(
-            F.cross_entropy(logits, batch.target, reduction="none"), count, logits.argmax(-1)
-        )
+        nll = F.cross_entropy(logits, batch.target, reduction="none")
+        return BatchResult(nll, count, logits.argmax(-1))
 
 
 class LanguageModel(AbstractModel):
@@ -188,10 +164,6 @@ class LanguageModel(AbstractModel):
     at the same place."""
 
     IGNORE = -100
-
-    @property
-    def head(self) -> tuple[str, ...]:
-        return ()
 
     def encode(self, example: Example) -> Item:
         prompt = self.tokenizer(example.text)["input_ids"]
@@ -205,27 +177,24 @@ class LanguageModel(AbstractModel):
         # an answer as long as the window leaves room for one token of the prompt
         target = target[: self.max_length - 1]
         prompt = prompt[-(self.max_length - len(target)) :]  # the prompt's end matters most
-        return Item(prompt, target, truncated)
+        return Item([*prompt, *target], truncated, supervised=len(target))
 
     def collate(self, items: Sequence[Item]) -> Batch:
-        rows = [[*item.tokens, *_tokens(item)] for item in items]
-        ids, mask = self.pad_rows(rows, left=True)
-        keep = max(len(_tokens(item)) for item in items)
-        target = torch.full((len(items), keep), self.IGNORE)
-        for i, item in enumerate(items):
-            target[i, keep - len(_tokens(item)) :] = torch.tensor(_tokens(item))
-        return Batch(
-            self.inputs(ids, mask), target.to(self.device), sum(map(len, rows)), ids.numel()
-        )
-
-    def logits(self, batch: Batch) -> Tensor:
-        # Only where an answer may be: with a large vocabulary the others would be the largest
-        # tensor of a step.
-        keep = batch.target.shape[1]
-        return self._logits(batch.inputs, keep + 1)[:, :-1]  # (items, keep, vocabulary)
+        ids, mask = self.pad_rows([item.tokens for item in items], left=True)
+        supervised = torch.tensor([[item.supervised] for item in items], device=self.device)
+        keep = max(item.supervised for item in items)
+        from_end = torch.arange(keep, 0, -1, device=self.device)  # 1 is the last token
+        target = ids[:, -keep:].where(from_end <= supervised, self.IGNORE)  # (items, keep)
+        tokens = sum(len(item.tokens) for item in items)
+        return Batch(self.inputs(ids, mask), target, tokens, ids.numel())
 
     def score(self, batch: Batch) -> BatchResult:
-        logits = self.logits(batch).float()
+        # Only where an answer may be: with a large vocabulary the others would be the largest
+        # tensor of a step.
+        last = batch.target.shape[1] + 1
+        keep = {"logits_to_keep": last} if "logits_to_keep" in self.accepted else {}
+        logits = self.net(**batch.inputs, **keep, use_cache=False).logits
+        logits = logits[:, -last:-1].float()  # (items, keep, vocabulary)
         nll = F.cross_entropy(
             logits.transpose(1, 2), batch.target, ignore_index=self.IGNORE, reduction="none"
         )  # (items, keep)
@@ -238,12 +207,6 @@ class LanguageModel(AbstractModel):
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
         return inputs
 
-    def _logits(self, inputs: dict[str, Tensor], last: int) -> Tensor:
-        """Logits of the last positions, (rows, last, vocabulary)."""
-        if "logits_to_keep" in self.accepted:
-            return self.net(**inputs, use_cache=False, logits_to_keep=last).logits
-        return self.net(**inputs, use_cache=False).logits[:, -last:]
-
     @functools.cached_property
     def accepted(self) -> set[str]:
         """The names of the network's arguments."""
@@ -252,12 +215,6 @@ class LanguageModel(AbstractModel):
     def text(self, tokens: list[int]) -> str:
         """What the tokens say, without special tokens."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
-
-
-def _tokens(item: Item) -> list[int]:
-    """The supervised tokens of a language model's item."""
-    assert isinstance(item.target, list)
-    return item.target
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
@@ -278,10 +235,11 @@ def source(name: str) -> str:
     return str(assets.model_folder(name)) if name in assets.MODELS else name
 
 
-def read_config(name: str) -> Any:
-    """The model's configuration. Raises InputError where there is none."""
+def read_config(name: str, kind: TaskKind, labels: int) -> Any:
+    """The model's configuration for a task. Raises InputError where there is none, or where the
+    model cannot do a task of this kind."""
     try:
-        return AutoConfig.from_pretrained(source(name), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         known = ", ".join(sorted(assets.MODELS))
         what = (
@@ -292,34 +250,29 @@ def read_config(name: str) -> Any:
         raise InputError(
             f"model {name!r}: {what} (packaged models: {known}): {str(error).splitlines()[0]}"
         ) from error
-
-
-def check_kind(name: str, config: Any, kind: TaskKind) -> None:
-    """Raises InputError where a model cannot do a task of this kind."""
-    family = type(config)
+    family, about = type(config), f"model {name!r} ({config.model_type})"
     if kind == "generation":
         if family not in MODEL_FOR_CAUSAL_LM_MAPPING or family in MODEL_FOR_MASKED_LM_MAPPING:
-            raise InputError(
-                f"model {name!r} ({config.model_type}) is no causal language model, "
-                "which generation tasks need"
-            )
-    elif family not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise InputError(
-            f"model {name!r} ({config.model_type}) has no sequence classifier in transformers"
-        )
+            raise InputError(f"{about} is no causal language model, which generation tasks need")
+        return config
+    if family not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise InputError(f"{about} has no sequence classifier in transformers")
+    config.num_labels = labels
+    return config
+
+
+def network_type(kind: TaskKind) -> Any:
+    """The class of transformers that makes the network for a task."""
+    generates = kind == "generation"
+    return AutoModelForCausalLM if generates else AutoModelForSequenceClassification
 
 
 def skeleton(name: str, kind: TaskKind, labels: int) -> Any:
     """The network on the meta device: its structure without weights. Raises InputError as
-    read_config and check_kind do."""
-    config = read_config(name)
-    check_kind(name, config, kind)
+    read_config does."""
+    config = read_config(name, kind, labels)
     with torch.device("meta"):
-        if kind == "generation":
-            net = AutoModelForCausalLM.from_config(config)
-        else:
-            config.num_labels = labels
-            net = AutoModelForSequenceClassification.from_config(config)
+        net = network_type(kind).from_config(config)
     linearize(net)
     return net
 
@@ -335,21 +288,14 @@ def load(
 ) -> AbstractModel:
     """The model on its device. A classification head is new: torch's global generator gives its
     initial values."""
-    config = read_config(name)
-    check_kind(name, config, kind)
-    place = source(name)
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    config, place = read_config(name, kind, labels), source(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        if kind == "generation":
-            net = AutoModelForCausalLM.from_pretrained(place, **options)
-        else:
-            net = AutoModelForSequenceClassification.from_pretrained(
-                place, num_labels=labels, **options
-            )
+        net = network_type(kind).from_pretrained(
+            place, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
     except OSError as error:
         raise InputError(f"model {name!r}: {str(error).splitlines()[0]}") from error
     linearize(net)
-    moved: Any = net
     model_type = LanguageModel if kind == "generation" else Classifier
-    return model_type(moved.to(device), tokenizer, device, max_length)
+    return model_type(net.to(device), tokenizer, device, max_length)

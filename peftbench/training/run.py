@@ -2,6 +2,7 @@
 
 import time
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,23 +10,23 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from peftbench.errors import InputError
 from peftbench.methods import files
-from peftbench.record import Data, Environment, Point, Record, Status
+from peftbench.record import Data, Dtypes, Environment, Point, Record
 from peftbench.sandbox import execute
 from peftbench.spec import RunSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import fingerprint
-from peftbench.training.dtypes import dtypes
 from peftbench.training.environment import choose_device, describe_environment, load_average
 from peftbench.training.evaluation import Evaluation, evaluate
 from peftbench.training.fine_tuning import FineTuning, set_up
 from peftbench.training.footprint import footprint
 from peftbench.training.generation import lacks_memory
-from peftbench.training.loop import DivergenceError, PrunedError, TrainingLog, Watch, train
+from peftbench.training.loop import EndedError, Watch, train
 from peftbench.training.singular_values import spectra, trained_weights
-from peftbench.training.timing import CudaMeter, timing
+from peftbench.training.timing import cuda_memory, timing, with_cuda_peaks
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,29 @@ def run(spec: RunSpec, adapter_folder: Path | None = None, watch: Watch = never)
     except Exception as error:
         outcome = _failure(error)
     environment = environment.model_copy(update={"load_at_end": load_average()})
-    seconds = time.perf_counter() - start
-    return RunResult(_record(spec, started, seconds, device, environment, **outcome), predictions)
+    return RunResult(make_record(spec, started, start, environment, outcome), predictions)
+
+
+def make_record(
+    spec: RunSpec,
+    started: datetime,
+    start: float,
+    environment: Environment,
+    outcome: dict[str, Any],
+) -> Record:
+    """The record of a run that began at `started`, by the performance counter at `start`. outcome:
+    the fields that say how it went."""
+    fields: dict[str, Any] = {"metrics": {}} | outcome
+    return Record(
+        run_id=spec.run_id,
+        started=started,
+        seconds=time.perf_counter() - start,
+        device=choose_device().type,
+        spec=spec,
+        primary=TASKS[spec.task].primary,
+        environment=environment,
+        **fields,
+    )
 
 
 def _stages(
@@ -68,98 +90,71 @@ def _stages(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The stages of a run that ends well: fields of its record, and its predictions."""
     tuning = set_up(spec, device)
-    net, optimizer, head = tuning.model.net, tuning.optimizer, tuning.model.head
-    memory = CudaMeter(device)
+    net, head = tuning.model.net, tuning.model.head
     before = trained_weights(net) if spec.split == "test" else {}
-    with memory.phase("train"):
-        log = train(tuning, watch)
-    with memory.phase("eval"):
-        evaluation = evaluate(tuning)
+    log, train_peaks = with_cuda_peaks(device, lambda: train(tuning, watch))
+    evaluation, eval_peaks = with_cuda_peaks(device, lambda: evaluate(tuning))
     changes = spectra(before, net)
     if adapter_folder is not None:
         folder = adapter_folder / spec.run_id
         files.save(tuning.method, net, head, folder, base_model=spec.model)
-    largest = tuning.largest_batch()
-    size = footprint(
-        tuning.method,
-        net,
-        optimizer,
-        lambda: tuning.loss(largest),
-        total_params=tuning.total_params,
-        step=spec.train.steps + 1,
-        head=head,
-    )
+    size = footprint(tuning)
+    curve = log.curve
+    if spec.split == "valid":  # its nll after the last step belongs to the curve
+        curve = [*curve, Point(step=len(curve), valid_loss=evaluation.metrics["nll"])]
     return {
         "status": "done",
         "metrics": evaluation.metrics | changes,
-        "curve": _curve(spec, log, evaluation),
+        "curve": curve,
         "footprint": size,
         "timing": timing(tuning, log, evaluation, size),
-        "cuda": memory.peaks(),
+        "cuda": cuda_memory(train_peaks, eval_peaks),
         "dtypes": dtypes(tuning),
         "data": _data(tuning, evaluation),
     }, evaluation.predictions
 
 
-def record_of_lost_process(
-    spec: RunSpec, status: Status, error: str, started: datetime, seconds: float
-) -> Record:
-    """The record of a run whose process ended before it could make one."""
-    device = choose_device()
-    environment = describe_environment(device)
-    return _record(spec, started, seconds, device, environment, status=status, error=error)
-
-
 def _failure(error: Exception) -> dict[str, Any]:
     """What a record says of a run that an error ended."""
-    if isinstance(error, PrunedError):
-        return {"status": "pruned", "error": str(error), "curve": error.curve}
-    if isinstance(error, DivergenceError):
-        return {"status": "diverged", "error": str(error), "curve": error.curve}
+    if isinstance(error, EndedError):
+        return {"status": error.status, "error": str(error), "curve": error.curve}
     if isinstance(error, InputError):
         return {"status": "failed", "error": str(error)}
-    status: Status = "out-of-memory" if lacks_memory(error) else "failed"
-    if status == "failed":
+    if not (short := lacks_memory(error)):
         traceback.print_exception(error)
-    lines = str(error).strip().splitlines()
-    name = type(error).__name__
-    return {"status": status, "error": f"{name}: {lines[-1]}" if lines else name}
+    last_line = str(error).strip().splitlines()[-1:]
+    return {
+        "status": "out-of-memory" if short else "failed",
+        "error": ": ".join([type(error).__name__, *last_line]),
+    }
 
 
-def _record(
-    spec: RunSpec,
-    started: datetime,
-    seconds: float,
-    device: torch.device,
-    environment: Environment,
-    **outcome: Any,
-) -> Record:
-    return Record(
-        run_id=spec.run_id,
-        started=started,
-        seconds=seconds,
-        device=device.type,
-        spec=spec,
-        primary=TASKS[spec.task].primary,
-        environment=environment,
-        metrics=outcome.pop("metrics", {}),
-        **outcome,
+def dtypes(tuning: FineTuning) -> Dtypes:
+    """Those of the tensors there are: the optimizer has moments from its first step on."""
+    net, optimizer = tuning.model.net.eval(), tuning.optimizer
+    parameters = list(net.parameters())
+    # a buffer of integers, such as the numbers of positions, says nothing about precision
+    buffers = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
+    states = optimizer.state.values() if optimizer is not None else ()
+    with torch.inference_mode():
+        output = net(**tuning.model.collate(tuning.data["train"].items[:1]).inputs)
+    return Dtypes(
+        weights=_names([*(p for p in parameters if not p.requires_grad), *buffers]),
+        trained=_names(p for p in parameters if p.requires_grad),
+        optimizer=_names(m for state in states for name, m in state.items() if name != "step"),
+        logits=_names([output.logits]),
     )
 
 
-def _curve(spec: RunSpec, log: TrainingLog, evaluation: Evaluation) -> tuple[Point, ...]:
-    """The training curve; where `valid` was scored, with its nll after the last step."""
-    if spec.split != "valid":
-        return tuple(log.curve)
-    return (*log.curve, Point(step=len(log.curve), valid_loss=evaluation.metrics["nll"]))
+def _names(tensors: Iterable[Tensor]) -> tuple[str, ...]:
+    return tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
 
 
 def _data(tuning: FineTuning, evaluation: Evaluation) -> Data:
-    counts = {str(split): len(part.items) for split, part in tuning.data.items()}
-    counts |= {
-        f"{split}_truncated": sum(item.truncated for item in part.items)
-        for split, part in tuning.data.items()
-    }
+    counts: dict[str, int] = {}
+    for split, part in tuning.data.items():
+        counts[split] = len(part.items)
+        counts[f"{split}_truncated"] = sum(item.truncated for item in part.items)
     counts |= {f"{tuning.spec.split}_{name}": n for name, n in evaluation.counts.items()}
     return Data(
         source=tuning.task.source.name,

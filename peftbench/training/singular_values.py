@@ -15,15 +15,10 @@ DIRECTIONS = (1, 2, 4, 8, 16, 32, 64, 128)  # the ranks that low-rank methods ta
 def trained_weights(net: nn.Module) -> dict[str, Tensor]:
     """Copies, on the CPU, of the weights (out, in) of some of the trunk's linear layers that are
     trained themselves, as in full fine-tuning; else none."""
-    layers = {
-        name: layer
-        for name, layer in linear_layers(net, "all-linear").items()
-        if layer.weight.requires_grad
-    }
-    stride = -(-len(layers) // LAYERS) or 1
-    return {
-        name: layers[name].weight.detach().to("cpu", copy=True) for name in list(layers)[::stride]
-    }
+    weights = {name: layer.weight for name, layer in linear_layers(net, "all-linear").items()}
+    names = [name for name, weight in weights.items() if weight.requires_grad]
+    stride = -(-len(names) // LAYERS) or 1
+    return {name: weights[name].detach().to("cpu", copy=True) for name in names[::stride]}
 
 
 @torch.no_grad()
@@ -65,8 +60,8 @@ def _means(matrices: list[Tensor], of: str) -> dict[str, float | None]:
         for directions in DIRECTIONS
     }
     parts["effective_rank"] = [effective_rank(squared) for squared in spectrum]
-    zero = not all(squared.any() for squared in spectrum)
+    defined = all(squared.any() for squared in spectrum)
     return {
-        f"{name}.{of}": None if zero or not values else torch.stack(values).mean().item()
+        f"{name}.{of}": torch.stack(values).mean().item() if defined else None
         for name, values in parts.items()
     }

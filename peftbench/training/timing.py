@@ -1,14 +1,15 @@
 """What a run takes on its machine: seconds, rates, and CUDA's own count of memory."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from peftbench.methods.base import AbstractMethod
+from peftbench.methods.linear import replaced
 from peftbench.record import CudaMemory, CudaPeaks, Footprint, Latency, Spread, Timing
 from peftbench.training.environment import synchronize
 from peftbench.training.evaluation import Evaluation
@@ -18,6 +19,7 @@ from peftbench.training.models import AbstractModel
 
 LATENCY_TOKENS = 32
 LATENCY_REPEATS = 7
+Result = TypeVar("Result")
 
 
 def timing(
@@ -49,37 +51,40 @@ def latency(method: AbstractMethod, model: AbstractModel) -> Latency:
     # any token but padding
     ids = torch.full((1, LATENCY_TOKENS), int(model.pad == 0), device=model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    forms = {"base": method.plain(net), "merged": method.merged(net), "adapted": nullcontext()}
-    there = {name: form for name, form in forms.items() if form is not None}
-    return Latency(**interleaved(there, lambda: net(**inputs), model.device, LATENCY_REPEATS))
+    forms = {"base": method.plain(net), "merged": method.merged(net), "adapted": {}}
+    there = {name: modules for name, modules in forms.items() if modules is not None}
+    return Latency(**interleaved(net, there, lambda: net(**inputs), model.device))
 
 
-def spread(seconds: Iterable[float]) -> Spread:
+def spread(seconds: Sequence[float]) -> Spread:
     """Median and interquartile range."""
-    values = list(seconds)
-    low, median, high = np.percentile(values, [25, 50, 75])
-    return Spread(median=float(median), iqr=float(high - low), n=len(values))
+    low, median, high = np.percentile(seconds, [25, 50, 75])
+    return Spread(median=float(median), iqr=float(high - low), n=len(seconds))
 
 
 def interleaved(
-    forms: dict[str, AbstractContextManager[object]],
+    net: nn.Module,
+    forms: Mapping[str, Mapping[str, nn.Module]],
     call: Callable[[], Any],
     device: torch.device,
-    repeats: int,
 ) -> dict[str, Spread]:
-    """Seconds of `call` within each of `forms`, in turn: a warm-up round, then `repeats`. To enter
-    and to leave takes no part in the time."""
+    """Seconds of `call` with each form's modules in the network, in turn: a warm-up round, then
+    LATENCY_REPEATS. To put them there and back takes no part in the time."""
     seconds: dict[str, list[float]] = {name: [] for name in forms}
-    for round_ in range(repeats + 1):
-        for name, form in forms.items():
-            with form:
-                synchronize(device)
-                start = time.perf_counter()
-                call()
-                synchronize(device)
-                if round_ > 0:
-                    seconds[name].append(time.perf_counter() - start)
-    return {name: spread(values) for name, values in seconds.items()}
+    for _ in range(1 + LATENCY_REPEATS):
+        for name, modules in forms.items():
+            with replaced(net, modules):
+                seconds[name].append(seconds_of(call, device))
+    return {name: spread(values[1:]) for name, values in seconds.items()}
+
+
+def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
+    """How long a call takes on the device."""
+    synchronize(device)
+    start = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def gemm_peak(
@@ -88,41 +93,23 @@ def gemm_peak(
     """FLOP/s of the fastest of a few square matrix products: the rate that utilization is relative
     to."""
     a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        torch.mm(a, b)
-        synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return 2 * size**3 / min(seconds_of(lambda: torch.mm(a, b), device) for _ in range(repeats))
 
 
-class CudaMeter:
-    """CUDA's own peak counters, phase by phase; on another device there are none."""
+def with_cuda_peaks(
+    device: torch.device, stage: Callable[[], Result]
+) -> tuple[Result, tuple[int, ...]]:
+    """What a stage returns, and CUDA's peaks of allocated and of reserved bytes meanwhile; none on
+    another device."""
+    if device.type != "cuda":
+        return stage(), ()
+    torch.cuda.reset_peak_memory_stats(device)
+    result = stage()
+    peaks = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+    return result, peaks
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._allocated: dict[str, int] = {}
-        self._reserved: dict[str, int] = {}
 
-    @contextmanager
-    def phase(self, name: Literal["train", "eval"]) -> Iterator[None]:
-        """Record the peaks of what runs inside."""
-        if self.device.type != "cuda":
-            yield
-            return
-        torch.cuda.reset_peak_memory_stats(self.device)
-        yield
-        self._allocated[name] = torch.cuda.max_memory_allocated(self.device)
-        self._reserved[name] = torch.cuda.max_memory_reserved(self.device)
-
-    def peaks(self) -> CudaMemory | None:
-        """None: the device is no CUDA device."""
-        if self.device.type != "cuda":
-            return None
-        allocated, reserved = (
-            CudaPeaks(train=peak.get("train"), eval=peak.get("eval"))
-            for peak in (self._allocated, self._reserved)
-        )
-        return CudaMemory(allocated_bytes=allocated, reserved_bytes=reserved)
+def cuda_memory(train: tuple[int, ...], evaluation: tuple[int, ...]) -> CudaMemory | None:
+    """The peaks of both stages; None on another device."""
+    peaks = [CudaPeaks(train=t, eval=e) for t, e in zip(train, evaluation, strict=True)]
+    return CudaMemory(allocated_bytes=peaks[0], reserved_bytes=peaks[1]) if peaks else None
