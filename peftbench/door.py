@@ -21,7 +21,7 @@ from peftbench.store import Store, device_folder
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from peftbench.analysis.estimates import Results
+    from peftbench.analysis.results import Results
     from peftbench.article.claim import Verdict
     from peftbench.suite import Progress
     from peftbench.tuning.search import StudyResult
@@ -250,7 +250,7 @@ def claims(store: Store | Path | str = "results") -> list["Verdict"]:
 
 def results(store: Store | Path | str) -> "Results":
     """The runs of a store, as the tables and the claims take them. Raises InputError."""
-    from peftbench.analysis.estimates import Results
+    from peftbench.analysis.results import Results
 
     return Results.read(_store(store))
 

@@ -17,9 +17,9 @@ from peftbench.analysis.blocks import (
     Run,
     method_order,
 )
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.grouping import cost_blocks, counted, labelled, quality_blocks
 from peftbench.analysis.labels import differing, facts, names
+from peftbench.analysis.results import Results
 from peftbench.record import CudaMemory, CudaPeaks, Footprint, Parts, Record, Spread, Timing
 from peftbench.spec import DataSpec, LimitSpec, StudyReference
 

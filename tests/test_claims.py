@@ -18,7 +18,7 @@ from scipy import stats as distributions
 
 from peftbench.analysis import lora_plus_grid, loss_curves
 from peftbench.analysis.blocks import Run
-from peftbench.analysis.estimates import Predictions, Results
+from peftbench.analysis.results import Predictions, Results
 from peftbench.article import full_fine_tuning, lora, lora_fa, lora_plus, vera
 from peftbench.article.claim import (
     FASTER_TIMES,

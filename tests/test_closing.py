@@ -13,8 +13,9 @@ import pytest
 import records
 from sheets import rows, seeds
 
-from peftbench.analysis.estimates import Difference, Results
+from peftbench.analysis.estimates import Difference
 from peftbench.analysis.intervals import ALPHA
+from peftbench.analysis.results import Results
 from peftbench.markup import as_text
 from peftbench.record import Record
 from peftbench.tables import closing

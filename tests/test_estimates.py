@@ -13,7 +13,8 @@ from scipy import stats as scipy_stats
 
 from peftbench.analysis import estimates, intervals
 from peftbench.analysis.blocks import Arm, Run, Value
-from peftbench.analysis.estimates import Difference, Estimate, Interval, Results
+from peftbench.analysis.estimates import Difference, Estimate, Interval
+from peftbench.analysis.results import Results
 from peftbench.record import Predictions, Record
 from peftbench.store import Store
 

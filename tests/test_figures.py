@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from peftbench.analysis.blocks import METHOD_ORDER, Value
-from peftbench.analysis.estimates import Results
+from peftbench.analysis.results import Results
 from peftbench.figures.labels import overlaps
 from peftbench.figures.memory import memory
 from peftbench.figures.panels import NothingToDraw

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
 from peftbench.analysis.blocks import Run
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.loss_curves import TAIL, Curve, StepsToLoss, curve, steps_to_reach, window
+from peftbench.analysis.results import Results
 from peftbench.figures.gap import gap, gaps
 from peftbench.figures.panels import NothingToDraw
 from peftbench.figures.style import COLOURS

@@ -11,7 +11,6 @@ import records
 from matplotlib.figure import Figure
 
 from peftbench.analysis.blocks import Run
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.lora_plus_grid import (
     FEWEST,
     Grid,
@@ -21,6 +20,7 @@ from peftbench.analysis.lora_plus_grid import (
     tuned,
 )
 from peftbench.analysis.loss_curves import Loss, window
+from peftbench.analysis.results import Results
 from peftbench.figures.lora_plus_ratio import lora_plus_ratio
 from peftbench.figures.panels import NothingToDraw
 from peftbench.record import Point, Record

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 from peftbench.analysis import measures
 from peftbench.analysis.blocks import METHOD_ORDER, Value
-from peftbench.analysis.estimates import Difference, Results
+from peftbench.analysis.estimates import Difference
 from peftbench.analysis.intervals import ALPHA
+from peftbench.analysis.results import Results
 from peftbench.figures.differences import differences
 from peftbench.figures.few_samples import few_samples
 from peftbench.figures.memory import memory

@@ -11,7 +11,6 @@ import records
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.learning_rates import (
     LearningRate,
     Middle,
@@ -19,6 +18,7 @@ from peftbench.analysis.learning_rates import (
     by_learning_rate,
     good_region,
 )
+from peftbench.analysis.results import Results
 from peftbench.figures.lr_sensitivity import lr_sensitivity
 from peftbench.figures.panels import NothingToDraw
 from peftbench.figures.style import COLOURS

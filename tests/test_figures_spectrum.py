@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import records
 
-from peftbench.analysis.estimates import Results
+from peftbench.analysis.results import Results
 from peftbench.figures.panels import NothingToDraw
 from peftbench.figures.singular_values import singular_values
 from peftbench.record import Record

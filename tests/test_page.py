@@ -17,7 +17,7 @@ import pytest
 import records as made
 
 from peftbench.analysis.blocks import Run
-from peftbench.analysis.estimates import Results
+from peftbench.analysis.results import Results
 from peftbench.article.claim import Claim, Effect, Verdict
 from peftbench.errors import InputError
 from peftbench.figures.style import COLOURS, MARKERS, OTHER_MARKER

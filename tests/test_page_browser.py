@@ -12,8 +12,8 @@ import pytest
 import records as made
 
 from peftbench.analysis.blocks import Run
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.measures import mean
+from peftbench.analysis.results import Results
 from peftbench.article.claim import Claim, Verdict
 from peftbench.figures.pareto import pareto_front
 from peftbench.page.compared import COSTS

@@ -11,7 +11,6 @@ import records
 from scipy import stats as distributions
 from sheets import predicted
 
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.recommend import (
     GIB,
     HEADROOM,
@@ -20,6 +19,7 @@ from peftbench.analysis.recommend import (
     described,
     recommend,
 )
+from peftbench.analysis.results import Results
 from peftbench.record import CudaMemory, CudaPeaks, Data, Record
 from peftbench.spec import DataSpec, StudyReference
 from peftbench.tables import comparison

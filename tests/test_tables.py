@@ -22,7 +22,7 @@ from sheets import predicted, rows, seeds
 from wcwidth import wcswidth
 
 from peftbench.analysis.blocks import SPARE_LOAD
-from peftbench.analysis.estimates import Results
+from peftbench.analysis.results import Results
 from peftbench.markup import AbstractTable, Format, as_frame, as_text
 from peftbench.record import Latency, Record
 from peftbench.spec import DataSpec, StudyReference

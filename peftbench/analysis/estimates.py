@@ -1,23 +1,15 @@
-"""Blocks to estimates: what each arm reaches with its interval, how arms differ, and which of that
-is more than chance."""
+"""Values to estimates: a mean with its interval, how two arms differ, and which of that is more
+than chance."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
-from peftbench.analysis.blocks import (
-    Arm,
-    Block,
-    Run,
-    Value,
-    canonical,
-)
-from peftbench.analysis.grouping import cost_blocks, counted, quality_blocks
+from peftbench.analysis.blocks import Arm, Block, Value, canonical
 from peftbench.analysis.intervals import (
     Array,
     example_weights,
@@ -30,12 +22,9 @@ from peftbench.analysis.intervals import (
     sign_flip,
     sign_test,
 )
-from peftbench.analysis.predictions import MEAN, ByExample, by_example, shared_ids
-from peftbench.record import Record
-from peftbench.store import Store
+from peftbench.analysis.predictions import MEAN, ByExample, shared_ids
 
 Over = Literal["seeds and examples", "seeds", "examples"]
-Predictions = Callable[[str], pd.DataFrame]  # those of a run, by its key
 BETTER: dict[Value, float] = {"metric": 1.0, "nll": -1.0}  # the sign that makes positive better
 
 
@@ -94,93 +83,6 @@ class Difference:
         return rejects(self.p_holm) and (self.difference or 0) < 0
 
 
-@dataclass(frozen=True, eq=False)
-class Results:
-    """What tables, figures, claims and the page are made from: records and their predictions.
-
-    predictions: those of a run by its key; without them intervals cover seeds only.
-    """
-
-    records: tuple[Record, ...]
-    predictions: Predictions | None = None
-    _values: dict[tuple[str, ...], dict[Value, Values]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, store: Store) -> "Results":
-        """All that a store holds. Raises InputError that names a file that cannot be trusted."""
-        return cls(tuple(store.read_all()), store.predictions)
-
-    @cached_property
-    def final(self) -> tuple[Block, ...]:
-        """The quality blocks of the runs that answer a question."""
-        return quality_blocks(counted(self.records, "final"))
-
-    @cached_property
-    def costs(self) -> tuple[Block, ...]:
-        """The cost blocks of the same runs."""
-        return cost_blocks(counted(self.records, "final"))
-
-    def costs_of(self, block: Block) -> tuple[Block, ...]:
-        """The cost blocks of the question of a quality block: one for each place."""
-        return tuple(costs for costs in self.costs if costs.question == block.question)
-
-    @cached_property
-    def tuning(self) -> tuple[Block, ...]:
-        """The quality blocks of the runs on valid."""
-        return quality_blocks(counted(self.records, "tuning"))
-
-    @cached_property
-    def trials(self) -> tuple[Run, ...]:
-        """The runs that answer no question: trials of searches."""
-        return tuple(counted(self.records, "trials"))
-
-    def values(self, arm: Arm, name: Value) -> Values:
-        """A value of an arm that has a run that is done. Predictions are read once, and only where
-        all of the runs left some."""
-        key = tuple(run.key for run in arm.done)
-        if key not in self._values:
-            self._values[key] = self._read(arm.done)
-        return self._values[key][name]
-
-    def _read(self, runs: Sequence[Run]) -> dict[Value, Values]:
-        tables: list[pd.DataFrame] = []
-        if self.predictions and all(run.record.predictions for run in runs):
-            tables = [self.predictions(run.key) for run in runs]
-        seeds = tuple(run.seed for run in runs)
-        both: dict[Value, Values] = {}
-        for name in BETTER:
-            numbers = np.array([run.value(name) for run in runs], float)  # None becomes NaN
-            metric = runs[0].record.primary if name == "metric" else "nll"
-            complete = tables and np.isfinite(numbers).all()
-            by_seed = by_example(metric, numbers, tables) if complete else None
-            both[name] = Values(seeds, numbers, by_seed)
-        return both
-
-    def estimates(self, block: Block, name: Value) -> dict[Arm, Estimate]:
-        """Of every arm of the block that has a run that is done."""
-        of_arms = {arm: self.values(arm, name) for arm in block.arms if arm.done}
-        top = best(list(of_arms.values()), BETTER[name])
-        return {
-            arm: replace(estimate(values, generator(block, name, arm)), best=place == top)
-            for place, (arm, values) in enumerate(of_arms.items())
-        }
-
-    def differences(
-        self, block: Block, reference: Arm, name: Value, arms: Iterable[Arm] | None = None
-    ) -> dict[Arm, Difference]:
-        """How much better each of `arms` (by default all others of the block that have a run that
-        is done) is than the reference, corrected as one family."""
-        compared = block.arms if arms is None else arms
-        others = [arm for arm in compared if arm is not reference and arm.done]
-        base, sign = self.values(reference, name), BETTER[name]
-        pairs = [_Paired.of(self.values(arm, name), base, sign) for arm in others]
-        adjusted = holm([pair.p for pair in pairs])
-        return {
-            arm: pair.difference(generator(block, name, arm, reference), p_holm)
-            for arm, pair, p_holm in zip(others, pairs, adjusted, strict=True)
-        }
-
-
 def generator(block: Block, *what: str | Arm) -> np.random.Generator:
     """For resampling: the same for the same numbers, whatever else is in the store."""
     question = [str(part) for part in (*vars(block.question).values(), block.place)]
@@ -218,6 +120,22 @@ def estimate(values: Values, rng: np.random.Generator) -> Estimate:
         low, high = max(interval.low, own.statistic.low), min(interval.high, own.statistic.high)
         interval = replace(interval, low=low, high=high)
     return Estimate(mean, std, interval)
+
+
+def differences(
+    values: Sequence[Values],
+    reference: Values,
+    sign: float,
+    rngs: Sequence[np.random.Generator],
+) -> list[Difference]:
+    """How much better each of the values is than the reference's, corrected as one family. sign:
+    makes positive better; rngs: a generator for each."""
+    pairs = [_Paired.of(value, reference, sign) for value in values]
+    adjusted = holm([pair.p for pair in pairs])
+    return [
+        pair.difference(rng, p_holm)
+        for pair, rng, p_holm in zip(pairs, rngs, adjusted, strict=True)
+    ]
 
 
 Terms = Sequence[tuple[float, ByExample]]  # values by example, and the factors of their sum

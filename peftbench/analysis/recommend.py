@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peftbench.analysis.blocks import Arm, Block
-from peftbench.analysis.estimates import Interval, Over, Results
+from peftbench.analysis.estimates import Interval, Over
 from peftbench.analysis.intervals import CONFIDENCE
 from peftbench.analysis.labels import facts
 from peftbench.analysis.measures import measure
+from peftbench.analysis.results import Results
 from peftbench.wording import decimal, size
 
 GIB = 2**30

@@ -4,8 +4,8 @@ import math
 from statistics import fmean
 
 from peftbench.analysis.blocks import Run
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.measures import measure
+from peftbench.analysis.results import Results
 from peftbench.article.claim import (
     GAIN_POINTS,
     OVER_SEEDS,

@@ -3,8 +3,8 @@
 from statistics import fmean
 
 from peftbench.analysis.blocks import Run
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.measures import measure
+from peftbench.analysis.results import Results
 from peftbench.article.claim import (
     OVER_SEEDS,
     Claim,

@@ -8,9 +8,9 @@ from statistics import median
 from scipy import stats
 
 from peftbench.analysis.blocks import canonical, grouped
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import CONFIDENCE, rejects
 from peftbench.analysis.measures import measure
+from peftbench.analysis.results import Results
 from peftbench.article.claim import (
     MIN_SEEDS,
     MIN_TIMED_RUNS,

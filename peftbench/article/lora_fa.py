@@ -2,8 +2,8 @@
 
 from statistics import fmean
 
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.measures import measure
+from peftbench.analysis.results import Results
 from peftbench.article.claim import (
     FASTER_TIMES,
     MIN_TIMED_RUNS,

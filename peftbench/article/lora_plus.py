@@ -1,8 +1,8 @@
 """LoRA+ against LoRA: convergence (P1), final metrics (P2)."""
 
 from peftbench.analysis.blocks import Run
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.loss_curves import TAIL, curve, steps_to_reach
+from peftbench.analysis.results import Results
 from peftbench.article.claim import (
     FASTER_TIMES,
     GAIN_POINTS,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from peftbench.analysis.blocks import Arm, Block, Run
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import student_interval
 from peftbench.analysis.measures import seed_ratios
+from peftbench.analysis.results import Results
 from peftbench.article.claim import MIN_SEEDS, Comparison, Effect, above, bounded, compare, pooled
 from peftbench.wording import Words
 

@@ -4,8 +4,8 @@ import math
 from statistics import fmean
 
 from peftbench.analysis.blocks import Run, grouped
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.loss_curves import TAIL, curve
+from peftbench.analysis.results import Results
 from peftbench.article.claim import GAIN_POINTS, OVER_SEEDS, Claim, Verdict, above, below, compare
 from peftbench.article.pairs import Pair, compare_quality, exact, lack, less, mean, pairs, sound
 from peftbench.wording import Words

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.intervals import CONFIDENCE
+from peftbench.analysis.results import Results
 from peftbench.article import delta_lora, full_fine_tuning, lora, lora_fa, lora_plus, vera
 from peftbench.article.claim import Decision, Effect, Verdict
 from peftbench.markup import AbstractTable, Section, Sheet

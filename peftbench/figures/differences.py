@@ -5,8 +5,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from peftbench.analysis.blocks import Arm, Block, Value
-from peftbench.analysis.estimates import Difference, Results
+from peftbench.analysis.estimates import Difference
 from peftbench.analysis.intervals import ALPHA
+from peftbench.analysis.results import Results
 from peftbench.figures.panels import (
     Panels,
     dot,

@@ -16,8 +16,8 @@ from peftbench.analysis.blocks import (
     canonical,
     grouped,
 )
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.labels import arm_labels
+from peftbench.analysis.results import Results
 from peftbench.figures.panels import Panels, left_out, legend, legend_height, line_of_means
 from peftbench.figures.style import axis_name, line_styles, tidy
 from peftbench.figures.ticks import log_axis, only_ticks, round_ticks

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from peftbench.analysis.blocks import Arm, Block, Run
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.loss_curves import TAIL, curve
+from peftbench.analysis.results import Results
 from peftbench.figures.panels import (
     Panels,
     beside,

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from peftbench.analysis.blocks import Run, Value
-from peftbench.analysis.estimates import BETTER, Results
+from peftbench.analysis.estimates import BETTER
 from peftbench.analysis.lora_plus_grid import (
     BestRatio,
     Grid,
@@ -26,6 +26,7 @@ from peftbench.analysis.lora_plus_grid import (
     tuned,
 )
 from peftbench.analysis.loss_curves import Loss
+from peftbench.analysis.results import Results
 from peftbench.figures.panels import Panels, line_of_means, not_drawn
 from peftbench.figures.style import GREY, SMALL, axis_name, style, tidy
 from peftbench.figures.ticks import only_ticks

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from peftbench.analysis.blocks import Block, Value
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.learning_rates import TOLERANCE, ByArm, by_learning_rate, good_region
+from peftbench.analysis.results import Results
 from peftbench.figures.panels import Panels, beside, named, not_drawn, row_axis
 from peftbench.figures.style import GREY, VALUES, axis_name, style, tidy
 from peftbench.figures.ticks import log_axis

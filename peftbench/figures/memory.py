@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from peftbench.analysis.blocks import Arm, Block, grouped
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.measures import PARTS, mean
+from peftbench.analysis.results import Results
 from peftbench.figures.panels import Panels, left_out, legend, row_axis, rows_height
 from peftbench.figures.style import SMALL, tidy
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from peftbench.analysis.blocks import Arm, Block, Run, grouped
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.labels import differing, facts
+from peftbench.analysis.results import Results
 from peftbench.errors import InputError
 from peftbench.figures.style import GREY, PANEL, SMALL, ink
 

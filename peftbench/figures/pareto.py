@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from peftbench.analysis.blocks import Arm, Block, Value, grouped
-from peftbench.analysis.estimates import BETTER, Results
+from peftbench.analysis.estimates import BETTER
 from peftbench.analysis.measures import mean
+from peftbench.analysis.results import Results
 from peftbench.figures.labels import place_labels
 from peftbench.figures.panels import Panels, left_out
 from peftbench.figures.style import SMALL, axis_name, ink, style, tidy

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from peftbench.analysis.estimates import Results
+from peftbench.analysis.results import Results
 from peftbench.errors import InputError
 from peftbench.figures.panels import NothingToDraw
 from peftbench.store import Store

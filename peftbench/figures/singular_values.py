@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from peftbench.analysis.blocks import Run
-from peftbench.analysis.estimates import Results
+from peftbench.analysis.results import Results
 from peftbench.figures.panels import Panels, few_arms, having, left_out, legend
 from peftbench.figures.style import COLOURS, PANEL, tidy
 from peftbench.figures.ticks import only_ticks

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from peftbench.analysis.blocks import Block, Run
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.loss_curves import Curve, Loss, curve, window
+from peftbench.analysis.results import Results
 from peftbench.figures.panels import Panels, few_arms, having, left_out, legend, legend_height
 from peftbench.figures.style import line_styles, tidy
 

@@ -20,9 +20,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from peftbench.analysis.blocks import Block, Place, Question, Run, method_order
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.grouping import labelled, quality_blocks
 from peftbench.analysis.labels import facts
+from peftbench.analysis.results import Results
 from peftbench.article.claim import Verdict
 from peftbench.errors import InputError
 from peftbench.markup import Sheet

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from peftbench.analysis.blocks import SPARE_LOAD, Arm, Block, Question
-from peftbench.analysis.estimates import Interval, Results
+from peftbench.analysis.estimates import Interval
 from peftbench.analysis.labels import facts
 from peftbench.analysis.measures import TIMED
+from peftbench.analysis.results import Results
 from peftbench.markup import Section, Sheet
 from peftbench.wording import Lang, Words, decimal
 

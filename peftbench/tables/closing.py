@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from peftbench.analysis.blocks import Arm, Block
-from peftbench.analysis.estimates import Difference, Results, best
+from peftbench.analysis.estimates import Difference, best
 from peftbench.analysis.labels import names
 from peftbench.analysis.measures import mean
+from peftbench.analysis.results import Results
 from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.tables.cells import ALONE, REFERENCE, bracket, interval_cells, nothing
 from peftbench.tables.peft_offers import PEFT_OFFERS, PeftOffers

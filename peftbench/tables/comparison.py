@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftbench.analysis.blocks import Arm, Block, Value
-from peftbench.analysis.estimates import BETTER, Estimate, Results
+from peftbench.analysis.estimates import BETTER, Estimate
 from peftbench.analysis.measures import MEASURES, PARAMETERS, complete_mean, mean
+from peftbench.analysis.results import Results
 from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.tables.cells import (
     ALONE,

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from peftbench.analysis.blocks import Arm, Block
-from peftbench.analysis.estimates import Results
 from peftbench.analysis.measures import PARAMETERS, PARTS, mean, seed_ratios
+from peftbench.analysis.results import Results
 from peftbench.markup import AbstractTable, Section, Sheet
 from peftbench.tables.cells import (
     ALONE,
