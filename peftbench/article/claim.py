@@ -1,4 +1,5 @@
-"""A claim of the article, the comparisons that are made for it, and the verdict they add up to."""
+"""A claim of the article, the cases that are made for or against it, and the verdict they add up
+to."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Effect(NamedTuple):
     high: float
 
 
-class Comparison(NamedTuple):
+class Case(NamedTuple):
     """What a pair of arms, or one arm, says of a claim. effect: None where only counts speak."""
 
     decision: Decision
@@ -45,15 +46,15 @@ class Claim:
 
     def verdict(
         self,
-        comparisons: Sequence[Comparison],
+        cases: Sequence[Case],
         lack: Words,
         note: Words | None = None,
         *,
         enough: bool = True,
     ) -> "Verdict":
-        """What comparisons add up to. lack: what is missing where there are none; note: what else
+        """What cases add up to. lack: what is missing where there are none; note: what else
         is to be said of them; enough: whether they are as many as the rule asks for."""
-        decisions: list[Decision] = [one.decision for one in comparisons]
+        decisions: list[Decision] = [one.decision for one in cases]
         counts = Words(
             "Supported in {0} and refuted in {1} of {2} comparison{3}",
             "{2} 组比较中 {0} 组支持、{1} 组反驳",
@@ -65,9 +66,9 @@ class Claim:
         )
         return self.decided(
             together(decisions) if enough else "undecided",
-            pooled([one.effect for one in comparisons if one.effect]),
-            Words.joined([counts, note] if note else [counts]) if comparisons else lack,
-            tuple(dict.fromkeys(run for one in comparisons for run in one.runs)),
+            pooled([one.effect for one in cases if one.effect]),
+            Words.joined([counts, note] if note else [counts]) if cases else lack,
+            tuple(dict.fromkeys(run for one in cases for run in one.runs)),
         )
 
     def decided(
@@ -91,13 +92,9 @@ def compare(
     effects: Iterable[tuple[Sequence[Run], Effect | None]],
     decide: Callable[[Effect, float], Decision],
     margin: float,
-) -> list[Comparison]:
+) -> list[Case]:
     """A comparison for each effect that is known, with the runs that it rests on."""
-    return [
-        Comparison(decide(effect, margin), effect, tuple(runs))
-        for runs, effect in effects
-        if effect
-    ]
+    return [Case(decide(effect, margin), effect, tuple(runs)) for runs, effect in effects if effect]
 
 
 def above(effect: Effect, margin: float) -> Decision:
@@ -122,7 +119,7 @@ def both(*decisions: Decision) -> Decision:
 
 
 def together(decisions: Sequence[Decision]) -> Decision:
-    """Supported if most comparisons are and none is refuted, refuted if most are and none is
+    """Supported if most cases are and none is refuted, refuted if most are and none is
     supported."""
     supported, refuted = decisions.count("supported"), decisions.count("refuted")
     if 2 * supported > len(decisions) and not refuted:

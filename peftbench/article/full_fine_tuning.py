@@ -7,8 +7,8 @@ from peftbench.analysis.measures import measure
 from peftbench.analysis.results import Results
 from peftbench.article.claim import (
     OVER_SEEDS,
+    Case,
     Claim,
-    Comparison,
     Effect,
     Verdict,
     above,
@@ -81,7 +81,7 @@ def peft_comes_close_with_a_tiny_part(results: Results) -> Verdict:
     candidates = [
         pair for method in ("lora", *VARIANTS) for pair in pairs(results.final, method, "full")
     ]
-    comparisons: list[Comparison] = []
+    cases: list[Case] = []
     shares: list[float] = []
     for pair in sound(candidates):
         quality = gain(results, pair)
@@ -89,12 +89,12 @@ def peft_comes_close_with_a_tiny_part(results: Results) -> Verdict:
         if quality and share:
             shares.append(share.value)
             decision = both(above(quality, -CLOSE_POINTS), below(share, TINY_SHARE))
-            comparisons.append(Comparison(decision, quality, pair.runs))
+            cases.append(Case(decision, quality, pair.runs))
     note = Words(
         "they train {0:.2%} of the parameters at the most", "训练参数至多占 {0:.2%}"
     ).format(max(shares, default=0))
     any_peft = Words("a PEFT method", "某种 PEFT 方法")
-    return F2.verdict(comparisons, lack(candidates, any_peft, "full"), note)
+    return F2.verdict(cases, lack(candidates, any_peft, "full"), note)
 
 
 F3 = Claim(

@@ -15,8 +15,8 @@ from peftbench.article.claim import (
     MIN_SEEDS,
     MIN_TIMED_RUNS,
     OVER_SEEDS,
+    Case,
     Claim,
-    Comparison,
     Effect,
     Verdict,
     above,
@@ -97,8 +97,8 @@ def merged_has_no_latency(results: Results) -> Verdict:
         "同组需要 {0} 次有效计时的 LoRA 运行,目前最多 {1} 次",
     )
     most = max(map(len, blocks), default=0)
-    comparisons = compare(ratios, below, LATENCY_TIMES)
-    return L2.verdict(comparisons, missing.format(MIN_TIMED_RUNS, most))
+    cases = compare(ratios, below, LATENCY_TIMES)
+    return L2.verdict(cases, missing.format(MIN_TIMED_RUNS, most))
 
 
 def _latency_ratio(latencies: Collection[tuple[Spread, Spread]]) -> Effect | None:
@@ -193,19 +193,19 @@ def is_most_stable(results: Results) -> Verdict:
         )
     ]
     enough = [pair for pair in candidates if pair.seeds >= MIN_SEEDS]
-    comparisons = [one for pair in enough if (one := _stability(pair))]
+    cases = [one for pair in enough if (one := _stability(pair))]
     another = Words("another method", "其他方法")
-    return L4.verdict(comparisons, lack(candidates, another, "lora"))
+    return L4.verdict(cases, lack(candidates, another, "lora"))
 
 
-def _stability(pair: Pair) -> Comparison | None:
+def _stability(pair: Pair) -> Case | None:
     """A significant difference in diverged runs goes first, then the standard deviations."""
     spread = _spread(pair)
     lost = [pair.seeds - len(arm.done) for arm in (pair.ours, pair.theirs)]
     table = [[diverged, pair.seeds - diverged] for diverged in lost]
     if rejects(float(stats.fisher_exact(table).pvalue)):  # pyright: ignore[reportAttributeAccessIssue]
-        return Comparison("supported" if lost[0] > lost[1] else "refuted", spread, pair.runs)
-    return spread and Comparison(above(spread, 1), spread, pair.runs)
+        return Case("supported" if lost[0] > lost[1] else "refuted", spread, pair.runs)
+    return spread and Case(above(spread, 1), spread, pair.runs)
 
 
 def _spread(pair: Pair) -> Effect | None:

@@ -64,8 +64,8 @@ def needs_less_memory(results: Results) -> Verdict:
     shares = [share for pair in candidates if (share := _activations_share(pair)) is not None]
     measured = [activations.format(fmean(shares))] if shares else []
     note = Words.joined([*measured, closed_form])
-    comparisons = compare(peaks, below, MEMORY_TIMES)
-    return FA1.verdict(comparisons, lack(candidates, "lora-fa", "lora", 1), note)
+    cases = compare(peaks, below, MEMORY_TIMES)
+    return FA1.verdict(cases, lack(candidates, "lora-fa", "lora", 1), note)
 
 
 def _activations_share(pair: Pair) -> float | None:
@@ -116,5 +116,5 @@ FA3 = Claim(
 
 def loses_almost_no_quality(results: Results) -> Verdict:
     candidates = pairs(results.final, "lora-fa", "lora", SHAPE)
-    comparisons = compare_quality(results, candidates, -LOSS_POINTS)
-    return FA3.verdict(comparisons, lack(candidates, "lora-fa", "lora"))
+    cases = compare_quality(results, candidates, -LOSS_POINTS)
+    return FA3.verdict(cases, lack(candidates, "lora-fa", "lora"))

@@ -39,8 +39,8 @@ def converges_faster(results: Results) -> Verdict:
     speeds = (
         (pair.runs, mean_ratio(_speed(*runs) for runs in pair.by_seed)) for pair in sound(tuned)
     )
-    comparisons = compare(speeds, above, FASTER_TIMES)
-    return P1.verdict(comparisons, missing)
+    cases = compare(speeds, above, FASTER_TIMES)
+    return P1.verdict(cases, missing)
 
 
 def _speed(ours: Run, theirs: Run) -> float | None:
@@ -82,12 +82,12 @@ P2 = Claim(
 
 def ends_higher_on_several_benchmarks(results: Results) -> Verdict:
     tuned, missing = _equally_tuned(results)
-    comparisons = compare_quality(results, tuned, GAIN_POINTS)
-    tasks = {run.record.spec.task for one in comparisons for run in one.runs}
+    cases = compare_quality(results, tuned, GAIN_POINTS)
+    tasks = {run.record.spec.task for one in cases for run in one.runs}
     enough = len(tasks) >= SEVERAL_TASKS
     few = Words("it takes {0} tasks, and there is {1}", "需要 {0} 个任务,目前 {1} 个")
     return P2.verdict(
-        comparisons,
+        cases,
         missing,
         None if enough else few.format(SEVERAL_TASKS, len(tasks)),
         enough=enough,

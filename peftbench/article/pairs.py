@@ -11,7 +11,7 @@ from peftbench.analysis.blocks import Arm, Block, Run
 from peftbench.analysis.intervals import student_interval
 from peftbench.analysis.measures import seed_ratios
 from peftbench.analysis.results import Results
-from peftbench.article.claim import MIN_SEEDS, Comparison, Effect, above, bounded, compare, pooled
+from peftbench.article.claim import MIN_SEEDS, Case, Effect, above, bounded, compare, pooled
 from peftbench.wording import Words
 
 VARIANTS = ("lora-fa", "vera", "delta-lora", "lora+")
@@ -146,12 +146,10 @@ def sound(candidates: Iterable[Pair], least: int = 1) -> list[Pair]:
     return [pair for pair in candidates if pair.seeds >= MIN_SEEDS and learners(pair) >= least]
 
 
-# -- comparisons -------------------------------------------------------------------------------
+# -- cases -------------------------------------------------------------------------------
 
 
-def compare_quality(
-    results: Results, candidates: Iterable[Pair], margin: float
-) -> list[Comparison]:
+def compare_quality(results: Results, candidates: Iterable[Pair], margin: float) -> list[Case]:
     """Whether the primary metric is at least `margin` above the other's, for sound pairs."""
     gains = ((pair.runs, gain(results, pair)) for pair in sound(candidates))
     return compare(gains, above, margin)

@@ -29,8 +29,8 @@ V1 = Claim(
 def trains_very_few_parameters(results: Results) -> Verdict:
     candidates = pairs(results.final, "vera", "lora", ("targets",))
     shares = ((pair.runs, exact(pair.ratios("trained_params"))) for pair in candidates)
-    comparisons = compare(shares, below, VERY_FEW_SHARE)
-    return V1.verdict(comparisons, lack(candidates, "vera", "lora", 1))
+    cases = compare(shares, below, VERY_FEW_SHARE)
+    return V1.verdict(cases, lack(candidates, "vera", "lora", 1))
 
 
 V2 = Claim(
@@ -96,13 +96,13 @@ def excels_with_few_samples(results: Results) -> Verdict:
         by_size = grouped(series, _examples)
         if len(by_size) > 1 and (least := min(by_size)) <= FEW_EXAMPLES:
             few += by_size[least]
-    comparisons = compare_quality(results, few, GAIN_POINTS)
+    cases = compare_quality(results, few, GAIN_POINTS)
     missing = Words(
         "On no task were vera and lora trained with several numbers of examples, the least of them"
         " {0} or fewer",
         "没有任务以多种训练样本数(最少者不超过 {0})训练过 vera 与 lora",
     ).format(FEW_EXAMPLES)
-    return V3.verdict(comparisons, lack(few, "vera", "lora") if few else missing)
+    return V3.verdict(cases, lack(few, "vera", "lora") if few else missing)
 
 
 def _but_for_examples(pair: Pair) -> tuple[object, ...]:

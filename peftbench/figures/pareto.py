@@ -30,7 +30,7 @@ MOST_LABELS = 12
 
 
 @dataclass(frozen=True)
-class Point:
+class ParetoPoint:
     """An arm's mean cost and mean value over seeds; goodness: the value, negative for nll; spread:
     its standard deviation, None for one seed."""
 
@@ -87,26 +87,26 @@ def pareto(results: Results, cost: CostAxis, value: Value = "metric") -> Figure:
     return panels.figure
 
 
-def _points(results: Results, block: Block, cost: CostAxis, value: Value) -> list[Point]:
+def _points(results: Results, block: Block, cost: CostAxis, value: Value) -> list[ParetoPoint]:
     """The arms of a cost block that have both; what they reach is that of the same arm in the
     quality block of the same question."""
     quality = next(other for other in results.final if other.question == block.question)
     estimates = {arm.label: estimate for arm, estimate in results.estimates(quality, value).items()}
-    points: list[Point] = []
+    points: list[ParetoPoint] = []
     for arm in block.arms:
         spent, reached = mean(arm, cost), estimates.get(arm.label)
         if spent is not None and reached is not None and reached.mean is not None:
             points.append(
-                Point(arm, spent, reached.mean, BETTER[value] * reached.mean, reached.std)
+                ParetoPoint(arm, spent, reached.mean, BETTER[value] * reached.mean, reached.std)
             )
     return points
 
 
-def _front(points: Sequence[Point]) -> list[int]:
+def _front(points: Sequence[ParetoPoint]) -> list[int]:
     return pareto_front([point.cost for point in points], [point.goodness for point in points])
 
 
-def _draw(axes: Axes, points: Sequence[Point], cost: CostAxis) -> None:
+def _draw(axes: Axes, points: Sequence[ParetoPoint], cost: CostAxis) -> None:
     """The axes of a panel, its points and its front."""
     for point in points:
         colour, marker = style(point.arm.method)
@@ -143,7 +143,7 @@ def _scale(axes: Axes, values: np.ndarray, cost: CostAxis) -> None:
     only_ticks(axes, ticks, text)
 
 
-def _name(axes: Axes, points: Sequence[Point]) -> None:
+def _name(axes: Axes, points: Sequence[ParetoPoint]) -> None:
     """Label the points; in a panel with many arms only the best of each method and those on the
     front."""
     front, shown = _front(points), list(range(len(points)))
