@@ -336,6 +336,7 @@ def test_the_notebook_runs(
     assert "undecided" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard(small_encoder: str, tmp_path: Path) -> None:
     """A run's process does not import the script that asked for it."""
     (tmp_path / "experiment.toml").write_text(FILE.format(model=small_encoder))
