@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from peftbench.methods import METHODS
 from peftbench.tasks import TASKS
 
-PACKAGE = Path(__file__).parent.parent / "peftbench"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "peftbench"
 FILES = {
     str(path.relative_to(PACKAGE).with_suffix("")).replace("/", "."): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -189,3 +191,15 @@ def test_functions_fit_on_a_screen() -> None:
         and node.end_lineno - node.lineno + 1 >= 60
     }
     assert set(long) <= {"training.loop.train"}, long
+
+
+def test_the_readme_prints_the_tree_of_the_design_and_it_names_every_room() -> None:
+    trees = [
+        re.search(r"<!-- tree -->\s*(.*?)\s*<!-- end -->", (ROOT / name).read_text(), re.DOTALL)
+        for name in ("README.md", "docs/design.md")
+    ]
+    readme, design = (tree and tree[1] for tree in trees)
+    assert readme
+    assert readme == design
+    for name in {room(file) for file in FILES} - {""}:
+        assert re.search(rf"\b{name}(/|\.py)", readme), name
