@@ -184,13 +184,13 @@ def _block(results: Results, model: str, task: str, samples: int | None) -> Bloc
     tested = [block for block in results.final if block.question.split == "test" and _done(block)]
     of_model = [block for block in tested if block.question.model == model]
     if not of_model:
-        there = _instead(block.question.model for block in tested)
-        raise _UnknownError(f"the store holds no finished test run of model {model}{there}")
+        instead = _instead(block.question.model for block in tested)
+        raise _UnknownError(f"the store holds no finished test run of model {model}{instead}")
     of_task = [block for block in of_model if block.question.task == task]
     if not of_task:
-        there = _instead(block.question.task for block in of_model)
+        instead = _instead(block.question.task for block in of_model)
         raise _UnknownError(
-            f"the store holds no finished test run of {model} on task {task}{there}"
+            f"the store holds no finished test run of {model} on task {task}{instead}"
         )
     sizes = {block: n for block in of_task if (n := _examples(block))}
     if not sizes:
@@ -240,8 +240,8 @@ def _peak(results: Results, block: Block, arm: Arm) -> float | None:
 
 
 def _instead(names: Iterable[str]) -> str:
-    there = sorted(set(names))
-    return f"; it has {', '.join(there)}" if there else ""
+    others = sorted(set(names))
+    return f"; it has {', '.join(others)}" if others else ""
 
 
 def _plural(n: int, noun: str) -> str:
@@ -278,5 +278,5 @@ def described(answer: Recommendation) -> str:
         "leaner": answer.leaner
         and f"{answer.leaner} needs less, and cannot be told from it over the shared seeds",
     }
-    told = (f"  {name:<9} {text}" for name, text in lines.items() if text)
-    return "\n".join([f"{question}: {answer.method}", *told])
+    shown = (f"  {name:<9} {text}" for name, text in lines.items() if text)
+    return "\n".join([f"{question}: {answer.method}", *shown])

@@ -36,6 +36,7 @@ class Results:
     records: tuple[Record, ...]
     predictions: Predictions | None = None
     _values: dict[tuple[str, ...], dict[Value, Values]] = field(default_factory=dict)
+    _estimates: dict[tuple[Block, Value], dict[Arm, Estimate]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, store: Store) -> "Results":
@@ -43,14 +44,18 @@ class Results:
         return cls(tuple(store.read_all()), store.predictions)
 
     @cached_property
+    def _final_runs(self) -> list[Run]:
+        return counted(self.records, "final")
+
+    @cached_property
     def final(self) -> tuple[Block, ...]:
         """The quality blocks of the runs that answer a question."""
-        return quality_blocks(counted(self.records, "final"))
+        return quality_blocks(self._final_runs)
 
     @cached_property
     def costs(self) -> tuple[Block, ...]:
         """The cost blocks of the same runs."""
-        return cost_blocks(counted(self.records, "final"))
+        return cost_blocks(self._final_runs)
 
     def costs_of(self, block: Block) -> tuple[Block, ...]:
         """The cost blocks of the question of a quality block: one for each place."""
@@ -89,7 +94,12 @@ class Results:
         return both
 
     def estimates(self, block: Block, name: Value) -> dict[Arm, Estimate]:
-        """Of every arm of the block that has a run that is done."""
+        """Of every arm of the block that has a run that is done. Resampled once."""
+        if (block, name) not in self._estimates:
+            self._estimates[block, name] = self._estimated(block, name)
+        return self._estimates[block, name]
+
+    def _estimated(self, block: Block, name: Value) -> dict[Arm, Estimate]:
         of_arms = {arm: self.values(arm, name) for arm in block.arms if arm.done}
         top = best(list(of_arms.values()), BETTER[name])
         return {

@@ -52,8 +52,8 @@ def latency(method: AbstractMethod, model: AbstractModel) -> Latency:
     ids = torch.full((1, LATENCY_TOKENS), int(model.pad == 0), device=model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     forms = {"base": method.plain(net), "merged": method.merged(net), "adapted": {}}
-    there = {name: modules for name, modules in forms.items() if modules is not None}
-    return Latency(**interleaved(net, there, lambda: net(**inputs), model.device))
+    available = {name: modules for name, modules in forms.items() if modules is not None}
+    return Latency(**interleaved(net, available, lambda: net(**inputs), model.device))
 
 
 def spread(seconds: Sequence[float]) -> Spread:
