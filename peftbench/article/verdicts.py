@@ -43,8 +43,8 @@ RULES = Words(
     " compared between arms with equally many trials, on at least {1} tasks, and only where"
     " something was learned: the interval over seeds and examples lies above the frozen model and"
     " above the best constant answer. It is read on the task's metric first, and on nll where the"
-    " metric leaves it open. Of several arms the tuned ones, then those with the most equal settings"
-    " but for learning rates are compared. Effects are means over comparisons, intervals the means"
+    " metric leaves it open. Of several arms the tuned ones, then those with the most equal"
+    " settings but for learning rates are compared. Effects are means over comparisons, intervals the means"
     " of their ends, or the range of what is counted exactly. Nothing is corrected for there being"
     " many claims; the last line says what chance would give.",
     "判定规则(运行之前已固定)。一组比较是同一分组(模型、任务、数据、精度、步数与批大小相同)中的"
