@@ -53,7 +53,8 @@ def _pearson(sums: Array) -> Array:
 
 MEAN, NLL = Statistic(_ratio, SHARE), Statistic(_ratio, POSITIVE)
 MATTHEWS, F1 = Statistic(_matthews, CORRELATION), Statistic(_f1, SHARE)
-PEARSON, SPEARMAN = Statistic(_pearson, CORRELATION), Statistic(_pearson, CORRELATION)
+# Of Spearman's correlation an example's feature is what it stands for, see `_spearman`.
+PEARSON, SPEARMAN = Statistic(_pearson, CORRELATION), Statistic(_ratio, CORRELATION)
 ZERO = Statistic(lambda sums: np.zeros(sums.shape[:-1]), CORRELATION)  # of a constant
 # Any other metric is the mean of the examples' scores.
 STATISTICS = {
@@ -125,7 +126,7 @@ def best_constant(name: str, primary: str, table: pd.DataFrame, seeds: int) -> B
     those trained on, so that no constant known before could be better.
     """
     first = table.drop_duplicates("id")
-    target = _numbers(first["target"])
+    target = _numbers(first["target"]) if "target" in first else None
     if target is None or not np.isfinite(target).all() or not len(target):
         return None
     statistic = STATISTICS.get(name, MEAN)
@@ -176,10 +177,28 @@ def _features(statistic: Statistic, table: pd.DataFrame) -> tuple[pd.Index, Arra
         wrong = (x == 1) & (y == 0), (x == 0) & (y == 1)
         right = ((x == 1) & (y == 1), (x == 0) & (y == 0))[: 2 if statistic is MATTHEWS else 1]
         return ids, np.stack([*right, *wrong], 1).astype(float)
-    if statistic is SPEARMAN:  # Pearson's of the ranks, which one example more or less hardly moves
-        x, y = stats.rankdata(x), stats.rankdata(y)
+    if statistic is SPEARMAN:
+        return ids, np.stack([_spearman(x, y), np.ones(len(x))], 1)
     x, y = x - x.mean(), y - y.mean()
     return ids, np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], 1)
+
+
+def _spearman(x: Array, y: Array) -> Array:
+    """Spearman's correlation, Pearson's of the ranks, by what each example stands for: (N,), the
+    jackknife's pseudo-values, centred. Leaving an example out lowers the ranks above its own."""
+    n = len(x)
+    ranks = np.stack([stats.rankdata(x), stats.rankdata(y)])  # (2, N)
+    rho = float(_pearson(_moments(*ranks)))
+    without = np.empty(n)
+    for i in range(n):
+        passed = np.stack([(x > x[i]) + 0.5 * (x == x[i]), (y > y[i]) + 0.5 * (y == y[i])])
+        without[i] = _pearson(_moments(*np.delete(ranks - passed, i, axis=1)))
+    return rho + (n - 1) * (without.mean() - without)
+
+
+def _moments(x: Array, y: Array) -> Array:
+    x, y = x - x.mean(), y - y.mean()
+    return np.array([len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y])
 
 
 def _numbers(column: Any) -> Array | None:

@@ -15,7 +15,6 @@ MIN_TIMED_RUNS = 3  # the same for seconds
 SEVERAL_TASKS = 2  # the least that a verdict about quality rests on
 # Margins and words of several claims.
 FASTER_TIMES = 1.02  # of the other's speed: the least that is called faster
-NO_UNIT = Words.same("")
 POINTS_UNIT = Words("primary metric, 0 to 1", "主指标,0 至 1")
 OVER_SEEDS = Words("over at least {0} shared seeds", "至少 {0} 个共同种子").format(MIN_SEEDS)
 
@@ -47,16 +46,9 @@ class Claim:
     unit: Words = POINTS_UNIT  # of the effect
     rule: Words
 
-    def verdict(
-        self,
-        cases: Sequence[Case],
-        lack: Words,
-        note: Words | None = None,
-        *,
-        unit: Words = NO_UNIT,
-    ) -> "Verdict":
+    def verdict(self, cases: Sequence[Case], lack: Words, note: Words | None = None) -> "Verdict":
         """What cases add up to. lack: what is missing where there are none; note: what else is to
-        be said of them; unit: of the effect, where it is not the claim's."""
+        be said of them."""
         decisions: list[Decision] = [one.decision for one in cases]
         counts = Words(
             "Supported in {0} and refuted in {1} of {2} comparison{3}",
@@ -73,14 +65,13 @@ class Claim:
             effect=pooled([one.effect for one in cases if one.effect]),
             reason=sentence(Words.joined([counts, note] if note else [counts]) if cases else lack),
             runs=tuple(dict.fromkeys(run for one in cases for run in one.runs)),
-            unit=unit if unit.en else self.unit,
             by_chance=sum(one.by_chance for one in cases),
         )
 
     def decided(
         self, decision: Decision, effect: Effect | None, reason: Words, runs: tuple[Run, ...] = ()
     ) -> "Verdict":
-        return Verdict(self, decision, effect, sentence(reason), runs, self.unit)
+        return Verdict(self, decision, effect, sentence(reason), runs)
 
 
 @dataclass(frozen=True)
@@ -92,8 +83,13 @@ class Verdict:
     effect: Effect | None  # None where nothing was measured
     reason: Words
     runs: tuple[Run, ...]  # that it rests on
-    unit: Words  # of the effect
     by_chance: int = 0  # comparisons that chance could have decided
+    reading: Words | None = None  # the effect's unit, where it is not the claim's
+
+    @property
+    def unit(self) -> Words:
+        """Of the effect."""
+        return self.reading or self.claim.unit
 
 
 def sentence(text: Words) -> Words:

@@ -198,7 +198,7 @@ def quality_verdict(
     reason = sentence(BY_NLL)
     return replace(
         nll,
-        unit=NATS_UNIT,
+        reading=NATS_UNIT,
         reason=Words.joined([nll.reason, reason], " "),
         by_chance=metric.by_chance + nll.by_chance,
     )

@@ -44,9 +44,9 @@ RULES = Words(
     " something was learned: the interval over seeds and examples lies above the frozen model and"
     " above the best constant answer. It is read on the task's metric first, and on nll where the"
     " metric leaves it open. Of several arms the tuned ones, then those with the most equal"
-    " settings but for learning rates are compared. Effects are means over comparisons, intervals the means"
-    " of their ends, or the range of what is counted exactly. Nothing is corrected for there being"
-    " many claims; the last line says what chance would give.",
+    " settings but for learning rates are compared. Effects are means over comparisons, intervals"
+    " the means of their ends, or the range of what is counted exactly. Nothing is corrected for"
+    " there being many claims; the last line says what chance would give.",
     "判定规则(运行之前已固定)。一组比较是同一分组(模型、任务、数据、精度、步数与批大小相同)中的"
     "一对设置。学习效果不分设备一并比较,每个种子只计一次;字节与时间只在同一设备与软件栈内比较,"
     "且时间只取独占机器的运行。{0:.0%} 区间全部在界限的有利一侧则支持,全部在另一侧则反驳,否则未定。"
