@@ -34,6 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "metrics": set(),
     "sandbox": set(),
     "assets": set(),
+    "committed": set(),
     "methods": set(),
     "tasks": {"metrics", "sandbox", "assets"},
     "training": {"methods", "tasks", "sandbox", "assets"},
