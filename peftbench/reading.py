@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyarrow import DataType
 
 MOST_RECORD_BYTES = 128 * 2**20  # a training curve of a million steps
+MOST_VALUES = 5_000_000  # in a record: four for each step, and the rest
 MOST_PREDICTIONS_BYTES = 2**30  # of the file, of what it unpacks to, and of all its texts
 MOST_ROWS = 10_000_000
 
@@ -39,8 +40,10 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_object(content: bytes) -> dict[str, Any]:
-    """The JSON object in `content`. Raises ValueError on anything else, a key that stands twice and
-    an integer of more than 64 bits among them."""
+    """The JSON object in `content`. Raises ValueError on anything else, a key that stands twice, an
+    integer of more than 64 bits and more values than a record has among them."""
+    if content.count(b",") > MOST_VALUES:  # values of three bytes would take gigabytes and minutes
+        raise ValueError(f"more than {MOST_VALUES:,} values")
     try:
         value = json.loads(content.decode(), object_pairs_hook=_unique, parse_int=_integer)
     except RecursionError as error:

@@ -140,18 +140,21 @@ RECORDS: dict[str, tuple[bytes, str]] = {
     "half a character": (with_args({"a": "\ud800"}), "cannot be written again"),
     "half a character as text": (with_digest({"device": "\ud800"}), "cannot be written again"),
     "another encoding": (with_digest({}).decode().encode("utf-16"), "damaged"),
+    "many values": (b'{"a": [' + b"[]," * 2_001 + b"[]]}", "more than 2,000 values"),
     "no time zone": (with_digest({"started": "2026-01-02T03:04:05"}), "started: .*timezone"),
     "no spec": (with_digest({"spec": None}), "spec: "),
 }
 
 
 @pytest.mark.parametrize("kind", RECORDS)
-def test_what_is_no_record_is_one_line(store: Store, kind: str) -> None:
+def test_what_is_no_record_is_one_line(
+    store: Store, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_VALUES", 2_000)
     content, says = RECORDS[kind]
-    store.root.joinpath("cpu-other").mkdir()
     path = paths(store)[0]
     path.write_bytes(content)
-    is_a_problem(Store(store.root), path, says)
+    is_a_problem(store, path, says)
 
 
 def parquet(table: pa.Table | pd.DataFrame, **options: Any) -> bytes:
