@@ -16,6 +16,7 @@ from rich.console import Console
 from peftbench import door
 from peftbench.errors import InputError
 from peftbench.markup import Format, as_text
+from peftbench.output import ensure_writable, write_whole
 from peftbench.store import Store
 from peftbench.wording import Lang
 
@@ -60,7 +61,10 @@ def run_command(
         bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")
     ] = False,
 ) -> None:
-    """Run an experiment; runs that the store holds already are not run again."""
+    """Run an experiment; runs that the store holds already are not run again.
+
+    Two such commands at once do the same runs twice, and the store keeps what ends first.
+    """
     part, values = _only(only), dict(map(_setting, settings or []))
     if dry_run:
         plan = door.plan(file, store, only=part, settings=values, retry=retry or [])
@@ -196,14 +200,15 @@ def report_command(
     from peftbench.article.verdicts import verdicts
     from peftbench.page import page
 
+    ensure_writable(out)
     results = door.results(store)
     comparison = tables.comparison(results)
     if not results.records:
-        page.write(out, page.page(results, comparison))
+        write_whole(out, page.page(results, comparison).encode())
         print(f"{out}: {tables.EMPTY.en}")
         return
     closing = tables.closing(results).sheet("en")
-    page.write(out, page.page(results, comparison, verdicts(results), closing))
+    write_whole(out, page.page(results, comparison, verdicts(results), closing).encode())
     print(f"{out}: {len(results.records)} runs")
 
 
@@ -223,15 +228,37 @@ def show_command(
     )
 
 
-@app.command("check", epilog="Example: peftbench check --store results")
-def check_command(store: StoreOption = Path("results")) -> None:
-    """Check that every record in the store is whole and unchanged."""
+@app.command("check", epilog="Example: peftbench check --store results --against v1.0")
+def check_command(
+    store: StoreOption = Path("results"),
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMIT",
+            help="Compare with a git commit too: all records and predictions that it holds in this "
+            "folder must be there, byte for byte.",
+        ),
+    ] = None,
+) -> None:
+    """Check that every record in the store is whole, against accidents: an edit that makes its own
+    digest passes, unless it is compared with a commit."""
+    from peftbench import committed
+
     results = Store(store)
     problems = results.check()
+    compared = committed.compare(store, against) if against is not None else None
+    problems += compared.problems if compared else ()
+    for path in results.leftovers():
+        print(
+            f"{path}: left by a writer that was killed, or of one at work: harmless, nothing reads "
+            "it, and the next run stored there removes it"
+        )
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
         raise typer.Exit(2)
+    if compared:
+        print(f"{store}: {compared}")
     print(f"{store}: {len({record.run_id for record in results.read_all()})} runs, no problem")
 
 

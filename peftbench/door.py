@@ -100,7 +100,8 @@ def run(
     Returns the records of all runs of the experiment, in its order, those that the store held
     already included. A run that failed is a record too: see its `status` and `error`.
     Raises InputError where anything is wrong that can be seen before the first run, and nothing has
-    run then. KeyboardInterrupt ends the run in progress; the same call goes on from there.
+    run then. KeyboardInterrupt ends the run in progress; the same call goes on from there. Two
+    calls at once do the same runs twice, and the store keeps what ends first.
 
     Example:
 

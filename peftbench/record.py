@@ -1,9 +1,8 @@
 """What a run leaves behind (schema 2)."""
 
-from datetime import datetime
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt
 
 from peftbench.spec import FrozenModel, RunSpec
 
@@ -193,7 +192,7 @@ class Record(FrozenModel):
     """16 hexadecimal digits: a digest of the spec."""
     schema_version: Literal[2] = Field(default=SCHEMA, alias="schema")
     """Raised when the meaning of records changes."""
-    started: datetime
+    started: AwareDatetime
     """UTC."""
     seconds: NonNegativeFloat
     """Wall clock of the whole run."""
