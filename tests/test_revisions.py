@@ -6,9 +6,14 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import records
 import torch
+from safetensors.torch import load_file, save_file
 
 from peftbench import door
+from peftbench.analysis.blocks import Run
+from peftbench.analysis.grouping import quality_blocks
+from peftbench.analysis.labels import facts
 from peftbench.errors import InputError
 from peftbench.experiment import ArmEntry, Experiment, SearchTable, TaskEntry
 from peftbench.spec import RunSpec
@@ -16,6 +21,7 @@ from peftbench.training.models import load
 from peftbench.training.revisions import resolve
 from peftbench.training.run import run
 from peftbench.tuning import tuned_file
+from peftbench.wording import model_name
 
 NAME = "somebody/small-bert"
 MAIN, OLD = "a" * 40, "0123456789" * 4
@@ -31,8 +37,6 @@ def hub(small_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (folder / "refs" / "main").write_text(MAIN)
     (folder / "refs" / "v1").write_text(OLD)
     old = folder / "snapshots" / OLD / "model.safetensors"
-    from safetensors.torch import load_file, save_file
-
     weights = {name: tensor + 1 for name, tensor in load_file(old).items()}
     save_file(weights, old, {"format": "pt"})
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder.parent))
@@ -159,6 +163,9 @@ def test_a_tuned_file_names_the_commit_that_was_tuned_on(hub: Path) -> None:
     assert "v1" not in text
 
 
-def test_a_run_is_called_by_a_short_commit(hub: Path, tmp_path: Path) -> None:
-    (spec,) = plan(f"{NAME}@v1", tmp_path)
-    assert door.run_name(spec) == f"frozen on reviews ({NAME}@{OLD[:7]}), seed 0"
+def test_seven_digits_of_a_commit_are_printed() -> None:
+    record = records.record(model=f"{NAME}@{OLD}")
+    assert door.run_name(record.spec).endswith(f"({NAME}@{OLD[:7]}), seed 0")
+    (block,) = quality_blocks([Run(record)])
+    assert facts(block)["model"] == f"{NAME}@{OLD[:7]}"
+    assert model_name("minilm-l6") == "minilm-l6"
