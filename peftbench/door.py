@@ -17,6 +17,7 @@ from peftbench.experiment import Experiment, expand, read_experiment, select
 from peftbench.record import Record, Status
 from peftbench.spec import Dtype, RunSpec
 from peftbench.store import Store, device_folder
+from peftbench.wording import model_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -258,7 +259,7 @@ def results(store: Store | Path | str) -> "Results":
 
 def run_name(spec: RunSpec) -> str:
     """A run in a few words."""
-    return f"{spec.method} on {spec.task} ({spec.model}), seed {spec.seed}"
+    return f"{spec.method} on {spec.task} ({model_name(spec.model)}), seed {spec.seed}"
 
 
 def progress_line(progress: "Progress") -> str:
@@ -282,15 +283,18 @@ def progress_line(progress: "Progress") -> str:
 def _experiment(
     experiment: Experiment | Path | str, only: Selection | None
 ) -> tuple[str, Path | None, Experiment]:
-    """What it is called, its file if it has one, and the part that is wanted."""
+    """What it is called, its file if it has one, and the part that is wanted, with the commits of
+    its hub models."""
+    from peftbench.training.revisions import pinned
+
     values = {
         key: {str(choice) for choice in ([given] if isinstance(given, Choice) else given)}
         for key, given in (only or {}).items()
     }
     if isinstance(experiment, Experiment):
-        return "the experiment", None, select(experiment, values)
+        return "the experiment", None, pinned(select(experiment, values))
     file = Path(experiment)
-    return str(file), file, select(read_experiment(file), values)
+    return str(file), file, pinned(select(read_experiment(file), values))
 
 
 def _store(store: Store | Path | str) -> Store:

@@ -18,6 +18,7 @@ from peftbench.spec import (
     ScoredSplit,
     StudyReference,
     TrainSpec,
+    split_revision,
     validated,
 )
 
@@ -94,7 +95,8 @@ class Experiment(FrozenModel):
     question: str
     """What the experiment is to answer."""
     model: str | None = None
-    """A packaged model's name, a local folder or a hub id, for all tasks that name none."""
+    """A packaged model's name, a local folder, a hub id, or `id@revision` with a branch, a tag or a
+    commit of the hub's, for all tasks that name none. The runs' specs hold the commit."""
     task: tuple[TaskEntry, ...]
     """The tasks: a list of names, or a table [[task]] for each."""
     arm: tuple[ArmEntry, ...]
@@ -152,14 +154,15 @@ def read_experiment(path: Path) -> Experiment:
 def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
     """The part of an experiment whose method, task, model and seed are among the given ones.
 
-    only: any of the keys method, task, model and seed, each with the values that are kept.
+    only: any of the keys method, task, model and seed, each with the values that are kept; a model
+        as the experiment names it, or without its revision.
     Raises InputError on an unknown key or value, and if no task is left.
     """
     models = [entry.model or experiment.model or "" for entry in experiment.task]
     there = {
         "method": {arm.method for arm in experiment.arm},
         "task": {entry.name for entry in experiment.task},
-        "model": {*models},
+        "model": {name for model in models for name in _names(model)},
         "seed": {*map(str, experiment.seeds)},
     }
     for key, values in only.items():
@@ -168,26 +171,31 @@ def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
         for value in values - there[key]:
             raise unknown(f"{key} in --only", value, there[key])
 
-    def wanted(**facts: str) -> bool:
-        return all(value in only.get(key, {value}) for key, value in facts.items())
+    def wanted(key: str, *names: str) -> bool:
+        return key not in only or not only[key].isdisjoint(names)
 
     entries = [
         entry
         for entry, model in zip(experiment.task, models, strict=True)
-        if wanted(task=entry.name, model=model)
+        if wanted("task", entry.name) and wanted("model", *_names(model))
     ]
     if not entries:
         raise InputError(
             "--only leaves no task of the experiment: no task has both that name and that model"
         )
     left_out = {entry.name for entry in experiment.task} - {entry.name for entry in entries}
-    arms = [arm for arm in experiment.arm if wanted(method=arm.method)]
+    arms = [arm for arm in experiment.arm if wanted("method", arm.method)]
     selected = {
         "arm": tuple(_without(arm, left_out) for arm in arms),
         "task": tuple(entries),
-        "seeds": tuple(seed for seed in experiment.seeds if wanted(seed=str(seed))),
+        "seeds": tuple(seed for seed in experiment.seeds if wanted("seed", str(seed))),
     }
     return experiment.model_copy(update=selected)
+
+
+def _names(model: str) -> tuple[str, str]:
+    """What a model may be called: with its revision and without."""
+    return model, split_revision(model)[0]
 
 
 def _without(arm: ArmEntry, tasks: Collection[str]) -> ArmEntry:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -127,7 +128,7 @@ class RunSpec(FrozenModel):
     runs."""
 
     model: str
-    """A packaged model's name, a local folder or a hub id."""
+    """A packaged model's name, a local folder, or a hub model as `id@commit`."""
     task: str
     """The task's name."""
     task_version: int
@@ -156,6 +157,17 @@ class RunSpec(FrozenModel):
     def run_id(self) -> str:
         """16 hexadecimal digits: SHA-256 of the canonical JSON of all fields but `study`."""
         return digest(self.model_dump(mode="json", exclude={"study"}))[:16]
+
+
+def split_revision(model: str) -> tuple[str, str | None]:
+    """A hub model's id and, where the name says one, its branch, tag or commit."""
+    name, _, revision = model.partition("@")
+    return name, revision or None
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether this is the full name of a commit, which always means the same files."""
+    return re.fullmatch("[0-9a-f]{40}", revision or "") is not None
 
 
 def digest(content: Mapping[str, Any]) -> str:

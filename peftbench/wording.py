@@ -1,6 +1,7 @@
 """Numbers, sizes and sentences as people read them, in English and in Chinese."""
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -34,6 +35,11 @@ class Words:
         langs: tuple[Lang, Lang] = ("en", "zh")
         said = [[v[lang] if isinstance(v, Words) else v for v in values] for lang in langs]
         return Words(self.en.format(*said[0]), self.zh.format(*said[1]))
+
+
+def model_name(model: str) -> str:
+    """A model as it is called; of a hub model's commit seven digits."""
+    return re.sub("(@[0-9a-f]{7})[0-9a-f]{33}$", r"\1", model)
 
 
 def count(number: float | None) -> str:

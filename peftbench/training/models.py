@@ -27,7 +27,9 @@ from transformers.models.auto.modeling_auto import (
 from peftbench import assets
 from peftbench.errors import InputError
 from peftbench.methods.linear import linearize
+from peftbench.spec import split_revision
 from peftbench.tasks.base import Example, TaskKind
+from peftbench.training.revisions import unavailable
 
 
 @dataclass(frozen=True)
@@ -229,26 +231,28 @@ def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     return batches
 
 
-def source(name: str) -> str:
-    """What transformers loads for a name: the folder of a packaged model, or the local folder or
-    hub id as given."""
-    return str(assets.model_folder(name)) if name in assets.MODELS else name
+def source(name: str) -> tuple[str, str]:
+    """What transformers loads for a name: the folder of a packaged model, a local folder or a hub
+    id; and the hub's revision, which says nothing of a folder."""
+    if name in assets.MODELS:
+        return str(assets.model_folder(name)), "main"
+    if Path(name).is_dir():
+        return name, "main"
+    hub_id, revision = split_revision(name)
+    return hub_id, revision or "main"
 
 
 def read_config(name: str, kind: TaskKind, labels: int) -> Any:
     """The model's configuration for a task. Raises InputError where there is none, or where the
     model cannot do a task of this kind."""
+    place, revision = source(name)
     try:
-        config = AutoConfig.from_pretrained(source(name), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        known = ", ".join(sorted(assets.MODELS))
-        what = (
-            "no readable config.json in this folder"
-            if Path(name).is_dir()
-            else "not a local folder, and not available from the hub"
-        )
+        if not Path(name).is_dir():
+            raise unavailable(name, error) from error
         raise InputError(
-            f"model {name!r}: {what} (packaged models: {known}): {str(error).splitlines()[0]}"
+            f"model {name!r}: no readable config.json in this folder: {str(error).splitlines()[0]}"
         ) from error
     family, about = type(config), f"model {name!r} ({config.model_type})"
     if kind == "generation":
@@ -288,11 +292,12 @@ def load(
 ) -> AbstractModel:
     """The model on its device. A classification head is new: torch's global generator gives its
     initial values."""
-    config, place = read_config(name, kind, labels), source(name)
+    config, (place, revision) = read_config(name, kind, labels), source(name)
+    loading: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, **loading)
         net = network_type(kind).from_pretrained(
-            place, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            place, config=config, dtype=dtype, use_safetensors=True, **loading
         )
     except OSError as error:
         raise InputError(f"model {name!r}: {str(error).splitlines()[0]}") from error
