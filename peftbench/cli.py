@@ -125,7 +125,7 @@ def search_command(
             out=out,
             say=lambda line: print(line, flush=True),
         )
-    if any(result.best is None or result.failed for result in results):
+    if any(result.best is None or result.lacking for result in results):
         raise typer.Exit(1)
 
 

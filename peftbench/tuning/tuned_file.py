@@ -30,6 +30,16 @@ def summary(result: StudyResult) -> str:
     )
 
 
+def shortage(results: Sequence[StudyResult]) -> str | None:
+    """Which arms lack trials, so that the settings found cannot be compared; None: none does."""
+    short = [
+        f"{result.study} lacks {result.lacking} of {result.study.search.trials} trials"
+        for result in results
+        if result.lacking
+    ]
+    return "; ".join([*short, "the same command tries them again"]) if short else None
+
+
 def experiment_file(experiment: Experiment, file: str, results: Sequence[StudyResult]) -> str:
     """A TOML file that runs every arm with its tuned values on `test`, with seeds that the tuning
     has not seen. file: the experiment file, for a comment."""
