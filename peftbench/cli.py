@@ -16,6 +16,7 @@ from rich.console import Console
 from peftbench import door
 from peftbench.errors import InputError
 from peftbench.markup import Format, as_text
+from peftbench.output import ensure_writable, write_whole
 from peftbench.store import Store
 from peftbench.wording import Lang
 
@@ -196,14 +197,15 @@ def report_command(
     from peftbench.article.verdicts import verdicts
     from peftbench.page import page
 
+    ensure_writable(out)
     results = door.results(store)
     comparison = tables.comparison(results)
     if not results.records:
-        page.write(out, page.page(results, comparison))
+        write_whole(out, page.page(results, comparison).encode())
         print(f"{out}: {tables.EMPTY.en}")
         return
     closing = tables.closing(results).sheet("en")
-    page.write(out, page.page(results, comparison, verdicts(results), closing))
+    write_whole(out, page.page(results, comparison, verdicts(results), closing).encode())
     print(f"{out}: {len(results.records)} runs")
 
 

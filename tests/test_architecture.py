@@ -19,7 +19,7 @@ FILES = {
 }
 
 # A room is a folder, or a file right in the package. It may import itself, the nouns, and these.
-NOUNS = {"errors", "spec", "experiment", "record", "store", "wording", "markup"}
+NOUNS = {"errors", "spec", "experiment", "record", "store", "output", "wording", "markup"}
 ROOMS: dict[str, set[str]] = {
     "metrics": set(),
     "sandbox": set(),
@@ -38,6 +38,7 @@ ROOMS: dict[str, set[str]] = {
 # Imports between nouns, one way.
 NOUNS_KNOW = {
     "errors": set(),
+    "output": {"errors"},
     "wording": set(),
     "spec": {"errors"},
     "experiment": {"errors", "spec"},

@@ -8,6 +8,7 @@ from typing import Any
 import tomlkit
 
 from peftbench.experiment import Experiment
+from peftbench.output import ensure_folder, write_whole
 from peftbench.tuning.search import StudyResult
 from peftbench.tuning.studies import search_table
 
@@ -110,6 +111,6 @@ def _filled(table: Any, values: Mapping[str, Any]) -> Any:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a tuned file; an older one is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    """Write a tuned file; an older one is replaced. Raises InputError if that cannot be done."""
+    ensure_folder(path.parent)
+    write_whole(path, text.encode())
