@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from peftbench.errors import InputError, unknown
 from peftbench.experiment import Experiment, expand, read_experiment, select
+from peftbench.output import ensure_folder, ensure_writable
 from peftbench.record import Record, Status
 from peftbench.spec import Dtype, RunSpec
 from peftbench.store import Store, device_folder
@@ -122,7 +123,11 @@ def run(
     if planned.pending:
         check_specs(planned.pending)
         planned.store.ensure_writable()
-        executor = LocalExecutor(Path(adapters) if adapters else None)
+        folder = Path(adapters) if adapters is not None else None
+        if folder is not None:
+            ensure_folder(folder)
+            ensure_writable(folder / ".probe")
+        executor = LocalExecutor(folder)
         suite.run_all(planned.pending, planned.store, executor, begin or (lambda spec: None), ended)
     return [planned.store.read(f"{planned.folder}/{spec.run_id}") for spec in planned.specs]
 
@@ -170,6 +175,8 @@ def search(
     name, file, part = _experiment(experiment, only)
     if out is None and file is not None:
         out = file.parent / "tuned" / file.name
+    if out is not None:
+        tuned_file.prepare(Path(out))
     begun = _begin_search(part, name, file.stem if file else "experiment", store, storage, say)
     found = carry_out(begun, [LocalExecutor() for _ in range(workers)])
     for result in found:

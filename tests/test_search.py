@@ -340,6 +340,42 @@ def test_while_an_arm_lacks_a_trial_no_file_is_written_and_the_same_command_trie
     assert [spec.study and spec.study.trial for spec in mended.ran] == [7]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--out", "{folder}", "it is a folder"),
+        ("--out", "", "it is a folder"),
+        ("--out", "/proc/tuned.toml", "/proc/tuned.toml"),
+        ("--out", "/dev/null/tuned.toml", "/dev/null"),
+        ("--out", "{folder}/e.toml/tuned.toml", "there is a file"),
+        ("--storage", "", "name a journal file"),
+        ("--storage", "{folder}", "not a regular file"),
+        ("--storage", "/proc/s.journal", "/proc/s.journal"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_first_trial(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    value: str,
+    words: str,
+) -> None:
+    executor = FakeExecutor()
+    monkeypatch.setattr("peftbench.training.executor.LocalExecutor", lambda: executor)
+    experiment(tmp_path)
+    arguments = ["search", str(tmp_path / "e.toml"), "--store", str(tmp_path / "results")]
+    chosen = value.format(folder=tmp_path)
+    monkeypatch.setattr("sys.argv", ["peftbench", *arguments, option, chosen])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
+    assert not executor.ran
+
+
 def test_a_trial_that_an_earlier_version_gave_up_is_said_before_the_first_one(
     tmp_path: Path,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import tomlkit
 
 from peftbench.experiment import Experiment
-from peftbench.output import ensure_folder, write_whole
+from peftbench.output import ensure_folder, ensure_writable, write_whole
 from peftbench.tuning.search import StudyResult
 from peftbench.tuning.studies import search_table
 
@@ -108,6 +108,13 @@ def _filled(table: Any, values: Mapping[str, Any]) -> Any:
             inline = isinstance(value, dict)
             table[key] = _filled(tomlkit.inline_table(), value) if inline else value
     return table
+
+
+def prepare(path: Path) -> None:
+    """Make the folder of a tuned file. Raises InputError if the file cannot be written there: for
+    before the first trial."""
+    ensure_folder(path.parent)
+    ensure_writable(path)
 
 
 def write(path: Path, text: str) -> None:
