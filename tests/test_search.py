@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import statistics
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import IntDistribution
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 from pruning import Replay, replay
@@ -35,8 +37,14 @@ from peftbench.training.run import RunResult
 from peftbench.tuning import tuned_file
 from peftbench.tuning.dead_workers import requeue_dead, this_process
 from peftbench.tuning.search import StudyResult, carry_out
-from peftbench.tuning.space import edges, widened
-from peftbench.tuning.storage import Search, create_studies, halving, open_storage
+from peftbench.tuning.space import edges, limited, limits, widened
+from peftbench.tuning.storage import (
+    Search,
+    create_studies,
+    distribution,
+    halving,
+    open_storage,
+)
 from peftbench.tuning.studies import Study, studies
 from peftbench.tuning.worker import Worker
 
@@ -334,7 +342,7 @@ def test_while_an_arm_lacks_a_trial_no_file_is_written_and_the_same_command_trie
     assert [spec.study.trial for spec in failing.ran if spec.study and spec.method == "lora"].count(
         7
     ) == 2
-    assert not (tmp_path / "tuned").exists()
+    assert not [*(tmp_path / "tuned").iterdir()]
     code, last = command(mended)
     assert (code, last) == (0, f"wrote {tmp_path / 'tuned' / 'e.toml'}")
     assert [spec.study and spec.study.trial for spec in mended.ran] == [7]
@@ -483,6 +491,78 @@ def test_edges_and_widening_in_closed_form() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "given", "high", "limit"),
+    [
+        ("args.rank", Range(4, 64, log=True, integer=True), False, 1),
+        ("args.rank", Range(4, 64, integer=True), False, 1),
+        ("args.rank", Range(1, 2**53, integer=True), True, 2**53),
+        ("train.weight_decay", Range(0.1, 0.9), False, 0),
+        ("train.weight_decay", Range(1e-323, 1, log=True), False, 5e-324),
+        ("train.lr", Range(1e-4, 1e-2), False, 5e-324),
+        ("train.lr", Range(1e-4, 1e308, log=True), True, sys.float_info.max),
+        ("train.warmup", Range(0.3, 0.9), True, math.nextafter(1, 0)),
+        ("train.beta2", Range(0.9, 0.99), True, math.nextafter(1, 0)),
+        ("args.dropout", Range(0.2, 0.8), True, math.nextafter(1, 0)),
+    ],
+)
+def test_widening_ends_where_the_key_does(key: str, given: Range, high: bool, limit: float) -> None:
+    best = {key: given.high if high else given.low}
+    dimensions = limited({key: given}, "lora")
+    for _ in range(9):
+        dimensions = widened(dimensions, {(key, high)})
+        distribution(dimensions[key])
+    widest = dimensions[key]
+    assert isinstance(widest, Range)
+    assert (widest.high if high else widest.low) == limit
+    assert edges(dimensions, {key: limit}) == set()
+    assert limits(dimensions, {key: limit}) == {(key, high)}
+    if best[key] != limit:
+        assert edges(limited({key: given}, "lora"), best) == {(key, high)}
+
+
+def test_a_best_value_at_the_limit_of_its_key_is_no_edge(tmp_path: Path) -> None:
+    space = 'space = { "args.rank" = { low = 4, high = 64 }, "train.lr" = false }'
+    text = FILE.replace("trials = 9", 'trials = 30, sampler = "random"').replace("halving", "none")
+    text = text.replace('space = { "train.head_lr" = false }', space, 1)
+    executor = FakeExecutor(lambda spec, step: 1 + spec.args.get("rank", 0) / 100)
+    result = search(tmp_path, experiment(tmp_path, text), executor)[0]
+    wide = result.dimensions["args.rank"]
+    assert isinstance(wide, Range)
+    assert (wide.low, wide.high) == (1, 64)
+    assert result.best is not None
+    assert result.best.params["args.rank"] <= 4
+    assert result.edges == set()
+    assert "(low end of its range: the limit of what the key allows)" in tuned_file.summary(result)
+
+
+def test_a_value_drawn_beyond_what_the_key_allows_is_drawn_again(tmp_path: Path) -> None:
+    """Earlier versions widened without limits, and such a trial waits in their journals."""
+    text = FILE.replace(
+        'method = "lora"\nspace = { "train.head_lr" = false }',
+        'method = "lora"\nspace = { "train.lr" = false, "train.head_lr" = false, '
+        '"args.rank" = { low = 4, high = 64, integer = true } }',
+    )
+    what = experiment(tmp_path, text)
+    begun = begin(tmp_path, what)
+    late = begun.trials(begun.studies[0])[7]._trial_id
+    begun.storage.set_trial_param(late, "args.rank", -20, IntDistribution(-56, 64))
+    results = search(tmp_path, what)
+    assert [result.lacking for result in results] == [0, 0]
+    params = begun.storage.get_trial(late).params
+    assert 1 <= params["args.rank"] <= 4
+
+
+def test_what_a_study_was_called_it_is_called(tmp_path: Path) -> None:
+    """The limits of keys do not change the names under which trials are stored."""
+    names = [study.name for study in studies_of(experiment(tmp_path))]
+    assert names == [
+        "e reviews lora d705a65a",
+        "e reviews lora+ e5adb41e",
+        "e reviews frozen 0abb42f9",
+    ]
+
+
 def test_diverged_trials_count_and_are_never_the_best(tmp_path: Path) -> None:
     executor = FakeExecutor(
         lambda spec, step: math.inf if spec.train.lr > 5e-4 else loss(spec, step)
@@ -558,7 +638,34 @@ def test_learning_rates_span_two_decades_at_least() -> None:
         ('{ "args.ratio" = { low = 1, high = 4 } }', "unknown key"),
         ('{ "data.train" = { low = 1, high = 4 } }', "train.KEY"),
         ('{ "args.rank" = { low = 0.5, high = 4 } }', "rank"),
-        ('{ "args.dropout" = { low = 0, high = 1.5 } }', "dropout"),
+        ('{ "args.dropout" = { low = 0, high = 1.5 } }', "numbers from 0 to below 1"),
+        ('{ "args.rank" = { low = 0, high = 4 } }', "whole numbers above 0"),
+        ('{ "args.rank" = { low = 1.5, high = 4 } }', "must be whole numbers"),
+        ('{ "args.rank" = { low = 1, high = 1e17 } }', "whole numbers above 0"),
+        ('{ "args.rank" = { low = 1, high = 8, least = 2 } }', "must not pass least = 2"),
+        ('{ "args.rank" = { low = 1, high = 8, most = 4 } }', "must not pass most = 4"),
+        ('{ "args.targets" = { low = 1, high = 8 } }', "unknown key"),
+        ('{ "train.beta2" = { low = 0.9, high = 1 } }', "numbers from 0 to below 1"),
+        ('{ "train.lr" = { low = 0, high = 1 } }', "numbers above 0"),
+        ('{ "train.lr" = { low = -1, high = 1 } }', "numbers above 0"),
+        ('{ "train.lr" = { low = 1e-3, high = inf } }', "high: a number is needed"),
+        ('{ "train.lr" = { low = nan, high = 1 } }', "low: a number is needed"),
+        ('{ "train.lr" = { low = true, high = 1 } }', "low: a number is needed"),
+        ('{ "train.lr" = { low = 1e-4, high = [1] } }', "high: a number is needed"),
+        ('{ "train.lr" = { low = 1e-4, high = { low = 1 } } }', "high: a number is needed"),
+        ('{ "train.lr" = { low = 1e-4, high = 1, log = 1 } }', "log: true or false is needed"),
+        ('{ "train.lr" = { low = 1e-4, high = 1, step = 1 } }', "unknown key"),
+        ('{ "train.lr" = { low = 1e-4, high = HUGE } }', "high: a number is needed"),
+        ('{ "train.lr" = HUGE }', "low = ..., high"),
+        ('{ "train.lr" = true }', "low = ..., high"),
+        ('{ "train.lr" = "wide" }', "low = ..., high"),
+        ('{ "train.lr" = {} }', "low = ..., high"),
+        ('{ "train.lr" = [HUGE] }', "list of different numbers"),
+        ('{ "train.lr" = [1e-4, nan] }', "list of different numbers"),
+        ('{ "train.lr" = [1e-4, "a"] }', "list of different numbers"),
+        ('{ "train.lr" = [1e-4, true] }', "list of different numbers"),
+        ('{ "train.lr" = [[1e-4]] }', "list of different numbers"),
+        ('{ "train.lr" = [1e-4, 1e-4] }', "list of different numbers"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused_in_one_line(
@@ -568,7 +675,7 @@ def test_a_space_that_cannot_be_searched_is_refused_in_one_line(
         tmp_path,
         FILE.replace(
             'method = "lora"\nspace = { "train.head_lr" = false }',
-            f'method = "lora"\nspace = {space}',
+            f'method = "lora"\nspace = {space.replace("HUGE", "1" + "0" * 400)}',
         ),
     )
     with pytest.raises(InputError) as error:
@@ -576,6 +683,45 @@ def test_a_space_that_cannot_be_searched_is_refused_in_one_line(
     assert "lora" in str(error.value).lower()
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("trials = 0", "trials"),
+        ("trials = 1.5", "trials"),
+        ("trials = [9]", "trials"),
+        ("trials = 10_001", "at most 10000"),
+        ("trials = HUGE", "trials"),
+        ("trials = 9, seed = HUGE", "seed"),
+        ("trials = 9, seed = -1", "seed"),
+        ("trials = 9, test_seeds = HUGE", "test_seeds"),
+        ("trials = 9, sampler = 3", "sampler"),
+        ("trials = 9, sampler = { name = 'tpe' }", "sampler"),
+        ("trials = 9, pruner = []", "pruner"),
+        ("trails = 9", "trials"),
+        ("", "trials"),
+    ],
+)
+def test_a_table_that_cannot_be_carried_out_is_refused_in_one_line(
+    tmp_path: Path, table: str, words: str
+) -> None:
+    text = FILE.replace('trials = 9, pruner = "halving"', table.replace("HUGE", f"1{'0' * 400}"))
+    with pytest.raises(InputError) as error:
+        studies_of(experiment(tmp_path, text))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_grid_of_far_too_many_points_is_only_counted(tmp_path: Path) -> None:
+    names = ("train.lr", "train.weight_decay", "train.warmup", "args.alpha", "args.dropout")
+    values = [place / 1000 for place in range(1, 100)]
+    space = ", ".join(f'"{name}" = {values}' for name in names)
+    arm = f'method = "lora"\nsampler = "grid"\nspace = {{ "train.head_lr" = false, {space} }}'
+    text = FILE.replace('method = "lora"\nspace = { "train.head_lr" = false }', arm)
+    with pytest.raises(InputError, match=f"{99**5} points"):
+        studies_of(experiment(tmp_path, text))
 
 
 def test_unequal_budgets_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftbench.training.executor import Executor
 from peftbench.tuning.dead_workers import give_back, losses, requeue_dead
-from peftbench.tuning.space import Dimensions, Side, edges
+from peftbench.tuning.space import Dimensions, Side, edges, limits
 from peftbench.tuning.storage import Search, best_trial
 from peftbench.tuning.studies import Study
 from peftbench.tuning.worker import Worker
@@ -33,6 +33,7 @@ class StudyResult:
     # trial came to its end
     best: FrozenTrial | None
     edges: set[Side]  # on which the best values lie
+    limits: set[Side]  # likewise ends beyond which nothing is allowed
     states: dict[str, int]  # how many trials ended in which way
     lacking: int  # trials that have not ended: they were lost, or wait for one that was
     steps: int  # that all trials together took
@@ -77,6 +78,7 @@ def _result(search: Search, study: Study) -> StudyResult:
         dimensions=dimensions,
         best=best,
         edges=edges(dimensions, best.params) if best else set(),
+        limits=limits(dimensions, best.params) if best else set(),
         states=Counter(map(_status, trials)),
         lacking=sum(not trial.state.is_finished() for trial in trials),
         steps=sum(trial.user_attrs.get("steps", 0) for trial in trials),

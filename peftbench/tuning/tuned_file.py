@@ -21,14 +21,19 @@ def summary(result: StudyResult) -> str:
     best = result.best
     if best is None:
         return f"{result.study}: no trial came to its end; {effort}"
-    sides = {key: "high" if high else "low" for key, high in result.edges}
+    notes = {key: f" (edge: {_end(high)} of its range)" for key, high in result.edges}
+    for key, high in result.limits:
+        notes[key] = f" ({_end(high)} of its range: the limit of what the key allows)"
     values = ", ".join(
-        f"{key} {value:.3g}{f' (edge: {sides[key]} end of its range)' if key in sides else ''}"
-        for key, value in best.params.items()
+        f"{key} {value:.3g}{notes.get(key, '')}" for key, value in best.params.items()
     )
     return (
         f"{result.study}: {values}; valid nll {best.value:.4g}, trial {best.number + 1}; {effort}"
     )
+
+
+def _end(high: bool) -> str:
+    return "high end" if high else "low end"
 
 
 def shortage(results: Sequence[StudyResult]) -> str | None:

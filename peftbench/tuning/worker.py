@@ -143,12 +143,19 @@ def _running(trials: Sequence[FrozenTrial]) -> bool:
 
 
 def _draw(trial: Trial, dimensions: Dimensions) -> Values:
-    """The trial's values: those it waited with, the others drawn by its sampler."""
-    values: dict[str, float] = {}
+    """The trial's values: those it was begun or waited with, the others drawn by its sampler."""
+    values, begun = dict[str, float](), trial.params
     for key, dimension in dimensions.items():
         range = distribution(dimension)
-        suggest = trial.suggest_int if isinstance(range, IntDistribution) else trial.suggest_float
-        values[key] = suggest(key, range.low, range.high, log=range.log)  # type: ignore[arg-type]
+        if key not in begun:
+            suggest = (
+                trial.suggest_int if isinstance(range, IntDistribution) else trial.suggest_float
+            )
+            values[key] = suggest(key, range.low, range.high, log=range.log)  # type: ignore[arg-type]
+            continue
+        values[key] = min(max(begun[key], range.low), range.high)
+        if values[key] != begun[key]:  # an earlier version widened beyond what the key allows
+            trial.storage.set_trial_param(trial._trial_id, key, values[key], range)
     return values
 
 
