@@ -114,7 +114,8 @@ def search_command(
     """Tune every arm with the same number of trials, and write an experiment file with what was
     found.
 
-    The same command again goes on where it was ended, by whatever means.
+    The same command again goes on where it was ended, by whatever means, and tries lost trials
+    again. While an arm lacks a trial, no file is written and the exit status is 1.
     """
     with _interruptible():
         results = door.search(
