@@ -117,7 +117,8 @@ def search_command(
     """Tune every arm with the same number of trials, and write an experiment file with what was
     found.
 
-    The same command again goes on where it was ended, by whatever means.
+    The same command again goes on where it was ended, by whatever means, and tries lost trials
+    again. While an arm lacks a trial, no file is written and the exit status is 1.
     """
     with _interruptible():
         results = door.search(
@@ -129,7 +130,7 @@ def search_command(
             out=out,
             say=lambda line: print(line, flush=True),
         )
-    if any(result.best is None or result.failed for result in results):
+    if any(result.best is None or result.lacking for result in results):
         raise typer.Exit(1)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from peftbench.errors import InputError, unknown
 from peftbench.experiment import Experiment, expand, read_experiment, select
+from peftbench.output import ensure_folder, ensure_writable
 from peftbench.record import Record, Status
 from peftbench.spec import Dtype, RunSpec
 from peftbench.store import Store, device_folder
@@ -124,7 +125,11 @@ def run(
     if planned.pending:
         check_specs(planned.pending)
         planned.store.ensure_writable()
-        executor = LocalExecutor(Path(adapters) if adapters else None)
+        folder = Path(adapters) if adapters is not None else None
+        if folder is not None:
+            ensure_folder(folder)
+            ensure_writable(folder / ".probe")
+        executor = LocalExecutor(folder)
         suite.run_all(planned.pending, planned.store, executor, begin or (lambda spec: None), ended)
     return [planned.store.read(f"{planned.folder}/{spec.run_id}") for spec in planned.specs]
 
@@ -154,8 +159,9 @@ def search(
     say: called with lines for a person: each trial, each study's result.
 
     Returns what each study found (`result.best.params`, `result.best.value`: the settings and
-    their nll on valid). Raises InputError as `run` does. Interrupted by whatever means, the same
-    call goes on.
+    their nll on valid; `result.lacking`: trials that were lost twice, without which no experiment
+    file is written). Raises InputError as `run` does. Interrupted by whatever means, the same call
+    goes on.
 
     Example:
 
@@ -169,13 +175,17 @@ def search(
     if workers < 1:
         raise InputError(f"workers: at least one is needed (given: {workers})")
     name, file, part = _experiment(experiment, only)
+    if out is None and file is not None:
+        out = file.parent / "tuned" / file.name
+    if out is not None:
+        tuned_file.prepare(Path(out))
     begun = _begin_search(part, name, file.stem if file else "experiment", store, storage, say)
     found = carry_out(begun, [LocalExecutor() for _ in range(workers)])
     for result in found:
         say(tuned_file.summary(result))
-    if out is None and file is not None:
-        out = file.parent / "tuned" / file.name
-    if out is not None:
+    if shortage := tuned_file.shortage(found):
+        say(f"no experiment file is written: {shortage}")
+    elif out is not None:
         tuned_file.write(Path(out), tuned_file.experiment_file(part, name, found))
         say(f"wrote {out}")
     return found
@@ -191,7 +201,7 @@ def _begin_search(
 ) -> "Search":
     """The studies of an experiment, checked and created. stem: with which their names begin."""
     from peftbench.training.fine_tuning import check_specs
-    from peftbench.tuning.storage import Search, create_studies, open_storage
+    from peftbench.tuning.storage import Search, create_studies, open_storage, storage_errors
     from peftbench.tuning.studies import studies
 
     folder, dtype = _device()
@@ -199,9 +209,10 @@ def _begin_search(
     check_specs([spec for study in planned for spec in study.runs({})])
     results = _store(store)
     results.ensure_writable()
-    place = storage or str(results.root / "studies.journal")
-    opened = open_storage(place)
-    tunable = create_studies(planned, opened)
+    place = str(results.root / "studies.journal") if storage is None else storage
+    opened = open_storage(place, say)
+    with storage_errors(place):
+        tunable = create_studies(planned, opened)
     for study in planned:
         if study not in tunable:
             say(f"{study}: nothing to tune")

@@ -247,6 +247,9 @@ def test_a_search_without_a_file_writes_only_where_it_is_told(
         ({"retry": "fialed"}, "did you mean 'failed'"),
         ({"retry": ["done"]}, "'done'"),
         ({"store": "/proc/results"}, "/proc/results"),
+        ({"adapters": "/proc/adapters"}, "/proc/adapters"),
+        ({"adapters": "/dev/null/adapters"}, "/dev/null/adapters"),
+        ({"adapters": "/proc"}, "/proc/.probe"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
