@@ -37,9 +37,10 @@ class AbstractWorked(AbstractTask):
     stops = ("\nQuestion:",)
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        """exact_match and flexible_match; the score of an answer is its exact match."""
+        """exact_match and flexible_match, and lm-evaluation-harness' strict-match and
+        flexible-extract; the score of an answer is its exact match."""
         if not examples:
-            return Scores({"exact_match": None, "flexible_match": None}, [])
+            return Scores({self.primary: None}, [])
         targets = [str(example.target) for example in examples]
         texts = [storable(str(answer)) for answer in answers]
         pairs = zip(texts, targets, strict=True)
