@@ -164,7 +164,7 @@ def test_a_broken_row_is_named(
     monkeypatch.setattr(
         glue,
         "rows",
-        lambda _, split, columns: [
+        lambda _, split, columns, labels: [
             {column: row[column] for column in columns} for row in rows[split]
         ],
     )
@@ -172,6 +172,22 @@ def test_a_broken_row_is_named(
         mirror.GLUE[name]().examples("train")
     assert f"task {name!r}, split {split!r}, row 1: " in str(error.value)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("name", [name for name in mirror.GLUE if name != "stsb"])
+def test_labels_in_another_order_are_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = mirror.GLUE[name]
+    official = mirror.glue_rows(name)
+    turned = datasets.ClassLabel(names=[*task.labels[::-1]])
+    split = next(iter(task.tests))
+    other = {split: official[split].cast_column("label", turned)}
+    mirror.write(tmp_path, "nyu-mll/glue", {name: official | other})
+    monkeypatch.setenv("PEFTBENCH_HUB", str(tmp_path))
+    with pytest.raises(InputError, match=r"classes are .*; they must be ") as error:
+        task().examples("test")
+    assert str(error.value).endswith(", ".join(task.labels))
 
 
 def test_a_missing_column_split_or_configuration_is_an_error(

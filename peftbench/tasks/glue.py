@@ -75,7 +75,7 @@ class AbstractGlue(AbstractTask):
     def _official(self, split: str, subset: str = "") -> list[Example]:
         """The examples of an official split, checked."""
         examples: list[Example] = []
-        for i, row in enumerate(rows(self.source, split, [*self.columns, "label"])):
+        for i, row in enumerate(rows(self.source, split, [*self.columns, "label"], self.labels)):
             where = f"task {self.source.config!r}, split {split!r}, row {i}"
             for column in self.columns:
                 if not isinstance(row[column], str):
