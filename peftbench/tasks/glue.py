@@ -176,6 +176,7 @@ class MNLI(AbstractGlue):
     """Does a premise entail a hypothesis, contradict it, or neither? Accuracy over both test sets,
     of train's genres and of others."""
 
+    version = 2
     source = _source("mnli", "OANC, CC BY-SA 3.0, CC BY 3.0")
     labels = ("entailment", "neutral", "contradiction")
     columns = ("premise", "hypothesis")
@@ -189,6 +190,7 @@ class MNLI(AbstractGlue):
 class QNLI(AbstractGlue):
     """Does a sentence hold the answer to a question?"""
 
+    version = 2
     source = _source("qnli", "CC BY-SA 4.0")
     labels = ("entailment", "not_entailment")
     columns = ("question", "sentence")
@@ -198,6 +200,7 @@ class QNLI(AbstractGlue):
 class RTE(AbstractGlue):
     """Does a text entail a sentence?"""
 
+    version = 2
     source = _source("rte")
     labels = ("entailment", "not_entailment")
 
@@ -206,5 +209,6 @@ class WNLI(AbstractGlue):
     """Does a sentence entail another that says who its pronoun is? Test holds hypotheses of train
     with other labels."""
 
+    version = 2
     source = _source("wnli")
     labels = ("not_entailment", "entailment")
