@@ -71,7 +71,7 @@ class LocalExecutor:
                     ours.send(watch is not None and watch(*message))
             error = f"not done after {spec.limits.seconds} s"
             outcome = {"status": "timed-out", "error": error}
-        except EOFError:
+        except (EOFError, ConnectionError):  # it ended while it was asked, or while it asked
             outcome = {"status": "failed", "error": processes.how_it_ended(process)}
         finally:
             processes.end(process)

@@ -49,12 +49,15 @@ def score_apart(
     """The scores, made in a process of their own, which may crash or take too long: of generated
     text. seconds: by the clock, for all answers. asker: to who waits for them; when it closes, they
     are wanted no more."""
-    process, ours = processes.start(_work, dict(os.environ), scoring)
+    try:
+        process, ours = processes.start(_work, dict(os.environ), scoring)
+    except OSError as error:
+        return _unscored(scoring, one_line(error))
     try:
         if ours not in wait([ours, *([asker] if asker else [])], min(seconds, LIMIT)):
             return _unscored(scoring, f"not done after {seconds:.0f} s")
         return ours.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         return _unscored(scoring, processes.how_it_ended(process))
     finally:
         processes.end(process)
