@@ -201,7 +201,8 @@ class Record(FrozenModel):
     status: Status
     """done: scored; pruned: a search ended it early; diverged: a loss that is not finite."""
     error: str | None = None
-    """The error's last line; null: the run is done."""
+    """The error's last line; null: the run is done. `scoring: ...`: all is there but the scores of
+    answers."""
     spec: RunSpec
     """What was to be done."""
     primary: str

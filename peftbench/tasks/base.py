@@ -67,6 +67,12 @@ class AbstractTask(abc.ABC):
         answered several times."""
 
 
+def storable(text: str) -> str:
+    """A text with a question mark for every lone surrogate, which is no character and fits in no
+    file."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def bare(text: str) -> str:
     """A text without case, spaces and punctuation: texts that differ in nothing else are
     duplicates."""

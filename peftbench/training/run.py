@@ -18,13 +18,14 @@ from peftbench.record import Data, Dtypes, Environment, Point, Record
 from peftbench.sandbox import execute
 from peftbench.spec import RunSpec
 from peftbench.tasks import TASKS
-from peftbench.tasks.base import fingerprint
+from peftbench.tasks.base import fingerprint, storable
 from peftbench.training.environment import choose_device, describe_environment, load_average
 from peftbench.training.evaluation import Evaluation, evaluate
 from peftbench.training.fine_tuning import FineTuning, set_up
 from peftbench.training.footprint import footprint
 from peftbench.training.generation import lacks_memory
 from peftbench.training.loop import EndedError, Watch, train
+from peftbench.training.scoring import Scorer, one_line, score_apart
 from peftbench.training.singular_values import spectra, trained_weights
 from peftbench.training.timing import cuda_memory, timing, with_cuda_peaks
 
@@ -42,20 +43,27 @@ def never(step: int, valid_nll: float) -> bool:
     return False
 
 
-def run(spec: RunSpec, adapter_folder: Path | None = None, watch: Watch = never) -> RunResult:
+def run(
+    spec: RunSpec,
+    adapter_folder: Path | None = None,
+    watch: Watch = never,
+    scorer: Scorer = score_apart,
+) -> RunResult:
     """Carry out `spec`.
 
     adapter_folder: where the files of the trained model go, in a folder named by the run's id.
     watch: sees every step with a valid nll and says whether to end there. A run that it ends,
     divergence, lack of memory and failures are records with a status; nothing is raised but
     KeyboardInterrupt.
+    scorer: asks the task for the scores of generated answers. Without them the run is failed, and
+    leaves everything else.
     """
     started, start, device = datetime.now(UTC), time.perf_counter(), choose_device()
     generates = TASKS[spec.task].kind == "generation"
     environment = describe_environment(device, execute.confinement() if generates else None)
     predictions: pd.DataFrame | None = None
     try:
-        outcome, predictions = _stages(spec, device, adapter_folder, watch)
+        outcome, predictions = _stages(spec, device, adapter_folder, watch, scorer)
     # whatever a model, a task or a method can raise: the record says what it was
     except Exception as error:
         outcome = _failure(error)
@@ -86,14 +94,19 @@ def make_record(
 
 
 def _stages(
-    spec: RunSpec, device: torch.device, adapter_folder: Path | None, watch: Watch
+    spec: RunSpec,
+    device: torch.device,
+    adapter_folder: Path | None,
+    watch: Watch,
+    scorer: Scorer,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The stages of a run that ends well: fields of its record, and its predictions."""
+    """The stages of a run that ends well, but for its scores: fields of its record, and its
+    predictions."""
     tuning = set_up(spec, device)
     net, head = tuning.model.net, tuning.model.head
     before = trained_weights(net) if spec.split == "test" else {}
     log, train_peaks = with_cuda_peaks(device, lambda: train(tuning, watch))
-    evaluation, eval_peaks = with_cuda_peaks(device, lambda: evaluate(tuning))
+    evaluation, eval_peaks = with_cuda_peaks(device, lambda: evaluate(tuning, scorer))
     changes = spectra(before, net)
     if adapter_folder is not None:
         folder = adapter_folder / spec.run_id
@@ -102,8 +115,10 @@ def _stages(
     curve = log.curve
     if spec.split == "valid":  # its nll after the last step belongs to the curve
         curve = [*curve, Point(step=len(curve), valid_loss=evaluation.metrics["nll"])]
+    unscored = evaluation.unscored
     return {
-        "status": "done",
+        "status": "done" if unscored is None else "failed",
+        "error": None if unscored is None else f"scoring: {unscored}",
         "metrics": evaluation.metrics | changes,
         "curve": curve,
         "footprint": size,
@@ -119,14 +134,10 @@ def _failure(error: Exception) -> dict[str, Any]:
     if isinstance(error, EndedError):
         return {"status": error.status, "error": str(error), "curve": error.curve}
     if isinstance(error, InputError):
-        return {"status": "failed", "error": str(error)}
+        return {"status": "failed", "error": storable(str(error))}
     if not (short := lacks_memory(error)):
         traceback.print_exception(error)
-    last_line = str(error).strip().splitlines()[-1:]
-    return {
-        "status": "out-of-memory" if short else "failed",
-        "error": ": ".join([type(error).__name__, *last_line]),
-    }
+    return {"status": "out-of-memory" if short else "failed", "error": one_line(error)}
 
 
 def dtypes(tuning: FineTuning) -> Dtypes:
