@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -189,6 +191,38 @@ def keys(kind: type[BaseModel]) -> list[str]:
     """The keys that a person may write for `kind`: a field's alias where it has one (`lambda`
     cannot be a name in Python)."""
     return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a number may be: from `low` to `high`. An end that is `open` is not allowed itself, and
+    an infinite one is no end."""
+
+    integer: bool
+    low: float
+    high: float
+    low_open: bool
+    high_open: bool
+
+
+def bounds(kind: type[BaseModel], key: str) -> Bounds | None:
+    """What the field of `kind` that a person writes as `key` allows: `bounds(TrainSpec, "beta1")`
+    is 0 to 1, without 1. None: no number, or no such key."""
+    field = kind.model_json_schema()["properties"].get(key, {})
+    numbers = [
+        part for part in field.get("anyOf", [field]) if part.get("type") in ("integer", "number")
+    ]
+    if not numbers:
+        return None
+    number = numbers[0]
+    low_open, high_open = "exclusiveMinimum" in number, "exclusiveMaximum" in number
+    return Bounds(
+        integer=number["type"] == "integer",
+        low=number.get("exclusiveMinimum" if low_open else "minimum", -math.inf),
+        high=number.get("exclusiveMaximum" if high_open else "maximum", math.inf),
+        low_open=low_open,
+        high_open=high_open,
+    )
 
 
 def _inner(owner: type[BaseModel], part: str) -> type[BaseModel]:

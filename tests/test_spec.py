@@ -1,16 +1,18 @@
 """Experiments become specs: what is complete, what is refused, and in which order runs come."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from peftbench.errors import InputError
 from peftbench.experiment import expand, read_experiment, select
 from peftbench.methods import METHODS
-from peftbench.spec import Dtype, RunSpec
+from peftbench.spec import Bounds, DataSpec, Dtype, RunSpec, TrainSpec, bounds
 from peftbench.tasks import TASKS
 from peftbench.tuning.studies import studies
 
@@ -214,3 +216,22 @@ def test_the_order_of_targets_is_no_part_of_a_run() -> None:
     complete = METHODS["lora"].complete
     assert complete({"targets": ["v", "q", "v"]}) == complete({"targets": ("q", "v")})
     assert complete({"targets": "v"})["targets"] == "v"
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "allowed"),
+    [
+        (TrainSpec, "lr", Bounds(False, 0, math.inf, low_open=True, high_open=False)),
+        (TrainSpec, "beta1", Bounds(False, 0, 1, low_open=False, high_open=True)),
+        (TrainSpec, "clip", Bounds(False, 0, math.inf, low_open=True, high_open=False)),
+        (DataSpec, "shots", Bounds(True, 0, math.inf, low_open=False, high_open=False)),
+        (METHODS["delta-lora"], "lambda", Bounds(False, 0, math.inf, False, False)),
+        (METHODS["lora-fa"], "correction", None),
+        (TrainSpec, "schedule", None),
+        (METHODS["lora"], "targets", None),
+    ],
+)
+def test_the_bounds_of_a_key_are_those_of_its_field(
+    kind: type[BaseModel], key: str, allowed: Bounds | None
+) -> None:
+    assert bounds(kind, key) == allowed
