@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from tabulate import tabulate
 from wcwidth import wcswidth
 
-from peftbench.wording import Lang, printable
+from peftbench.wording import Lang, for_terminal, printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Format = Literal["md", "csv", "latex", "json"]
 WIDTH = 140  # columns of a terminal
+MOST = 1000  # characters of a Markdown table's cell
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def escaped(text: str) -> str:
 
 def _cell(text: str) -> str:
     """A table's cell: a bracket starts no link there, since no parenthesis follows."""
-    return re.sub(r"\\\[(?=[-+\d.,]+, [-+\d.,]+\])", "[", escaped(text))
+    return re.sub(r"\\\[(?=[-+\d.,]+, [-+\d.,]+\])", "[", escaped(for_terminal(text, MOST)))
 
 
 def _tex(text: str) -> str:

@@ -109,7 +109,7 @@ def test_words_in_both_languages() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("first\nlast \x1b[31m line\n \n", "last [31m line"),
+        ("first\nlast \x1b[31m line\n \n", "last \\u001b[31m li…"),
         ("", ""),
         ("\n \n", ""),
         ("x" * 30, "x" * 19 + "…"),

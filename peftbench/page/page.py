@@ -7,6 +7,7 @@ megabytes and set styles that the page's content security policy forbids.
 """
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import uuid
@@ -106,7 +107,8 @@ def write(path: Path, html: str) -> None:
         temporary.write_text(html, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a name too long is no file either
+            temporary.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 

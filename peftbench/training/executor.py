@@ -22,6 +22,7 @@ from peftbench.training.loop import Watch
 from peftbench.training.run import RunResult, make_record, run
 
 GRACE_SECONDS = 10  # what a run has to end after it was asked to
+LONGEST_WAIT = 86_400.0  # seconds at a time: the system counts milliseconds in 32 bits
 # How long an idle thread of torch's spins before it sleeps. By default it is so long that two
 # processes on the same cores stop each other; without any, small batches train no faster on two
 # cores than on one.
@@ -76,7 +77,7 @@ class LocalExecutor:
         self._process = process
         theirs.close()
         try:
-            while ours.poll(max(0.0, start + spec.limits.seconds - time.perf_counter())):
+            while _answers(ours, start + spec.limits.seconds):
                 message = ours.recv()
                 if isinstance(message, RunResult):
                     process.join(GRACE_SECONDS)
@@ -92,6 +93,14 @@ class LocalExecutor:
             ours.close()
         environment = describe_environment(choose_device())
         return RunResult(make_record(spec, started, start, environment, outcome), None)
+
+
+def _answers(connection: Connection, end: float) -> bool:
+    """Wait until there is something to receive, or until `end` on time.perf_counter()."""
+    while not connection.poll(min(LONGEST_WAIT, max(0.0, end - time.perf_counter()))):
+        if time.perf_counter() >= end:
+            return False
+    return True
 
 
 @contextmanager
