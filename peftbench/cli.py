@@ -1,8 +1,10 @@
 """The command line: it reads what a person typed, calls the library, and prints; no logic of its
 own."""
 
+import errno
 import json
 import math
+import os
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -33,9 +35,17 @@ app = typer.Typer(
 
 
 def _path(given: str | Path) -> Path:
-    """What a person typed as a file or a folder, or the default."""
-    if not str(given) or "\0" in str(given):
-        raise InputError(f"{shown(given)}: not the name of a file or folder")
+    """What a person typed as a file or a folder, or the default: a name that the system can have,
+    whether or not there is one."""
+    try:
+        if not str(given):
+            raise ValueError
+        os.lstat(given)
+    except ValueError:
+        raise InputError(f"{shown(given)}: not the name of a file or folder") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{given}: {error.strerror}") from None
     return Path(given)
 
 
