@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Format = Literal["md", "csv", "latex", "json"]
 WIDTH = 140  # columns of a terminal
-MOST = 1000  # characters of a Markdown table's cell
+MOST = 1000  # characters of a Markdown table's title or cell
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def _markdown(sheet: Sheet) -> str:
         return sheet.empty
     parts: list[str] = []
     for section in sheet.sections:
-        parts += [f"## {escaped(section.title)}"] if section.title else []
-        parts += [escaped(section.about)] if section.about else []
+        parts += [f"## {escaped(for_terminal(section.title, MOST))}"] if section.title else []
+        parts += [escaped(for_terminal(section.about, MOST))] if section.about else []
         parts.append(_grid(section))
         if section.notes:
             parts.append("\n".join(f"- {escaped(note)}" for note in section.notes))

@@ -39,7 +39,7 @@ def fuzzed(examples: int) -> Callable[[Any], Any]:
         phases=[Phase.generate] if LONG else [*Phase],
         report_multiple_bugs=True,
         database=None,
-        suppress_health_check=[*HealthCheck],
+        suppress_health_check=list(HealthCheck),
     )
 
 
@@ -77,11 +77,9 @@ def answer(arguments: list[str]) -> tuple[int, str, str]:
         pytest.raises(SystemExit) as ended,
     ):
         cli.main()
-    texts: list[str] = []
     for out in outs:
         out.seek(0)
-        texts.append(out.read())
-    return int(ended.value.code or 0), *texts
+    return int(ended.value.code or 0), outs[0].read(), outs[1].read()
 
 
 def check(arguments: list[str], statuses: tuple[int, ...] = (0, 2)) -> None:
