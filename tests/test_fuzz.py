@@ -39,7 +39,11 @@ def fuzzed(examples: int) -> Callable[[Any], Any]:
         phases=[Phase.generate] if LONG else [*Phase],
         report_multiple_bugs=True,
         database=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.filter_too_much,
+        ],
     )
 
 
@@ -128,44 +132,13 @@ VALUES = st.recursive(
 )
 KEYS = st.sampled_from(
     [
-        "question",
-        "model",
-        "task",
-        "arm",
-        "seeds",
-        "split",
-        "train",
-        "data",
-        "limits",
-        "search",
-        "steps",
-        "batch_size",
-        "lr",
-        "dtype",
-        "samples",
-        "temperature",
-        "seconds",
-        "rank",
-        "alpha",
-        "targets",
-        "on",
-        "space",
-        "sampler",
-        "trials",
-        "name",
-        "args",
-        "method",
-        "train.lr",
-        "low",
-        "max_length",
-        "generate",
-        "shots",
-        "max_new_tokens",
-        "eval_every",
-        "d_init",
-        "lambda",
+        "question", "model", "task", "arm", "seeds", "split", "train", "data", "limits",
+        "search", "steps", "batch_size", "lr", "dtype", "samples", "temperature", "seconds",
+        "rank", "alpha", "targets", "on", "space", "sampler", "trials", "name", "args",
+        "method", "train.lr", "low", "max_length", "generate", "shots", "max_new_tokens",
+        "eval_every", "d_init", "lambda",
     ]
-)
+)  # fmt: skip
 
 
 def toml(value: Any) -> str:
@@ -274,71 +247,25 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@fuzzed(150)
-@given(files(PLAIN))
-def test_a_file_is_planned_or_refused(content: bytes) -> None:
+def a_file_is_planned_or_refused(content: bytes) -> None:
     Path("e.toml").write_bytes(content)
     check(["run", "e.toml", "--dry-run"])
 
 
-@fuzzed(60)
-@given(files(TUNED))
-def test_a_search_begins_or_is_refused(content: bytes) -> None:
+def a_search_begins_or_is_refused(content: bytes) -> None:
     Path("e.toml").write_bytes(content)
     check(["search", "e.toml", "--store", "searched"])
 
 
 WORDS = [
-    "train.steps=20",
-    "train.steps=1e999",
-    "method=lora",
-    "a.b.c.d=1",
-    "train.a.b=1",
-    "args.=1",
-    "data.train=true",
-    "args.rank=1000000000000",
-    "limits.seconds=99999999999",
-    "seed=0,1",
-    "seed=x",
-    "task=",
-    "failed",
-    "done",
-    "timed-out",
-    "1e308",
-    "inf",
-    "nan",
-    "-1",
-    "0",
-    "1",
-    "18446744073709551616",
-    "1000000000",
-    "e.toml",
-    "folder",
-    "pipe",
-    "results",
-    "results/x",
-    "missing/x",
-    "e.toml/x",
-    "pipe/x",
-    "journal",
-    "json",
-    "csv",
-    "latex",
-    "md",
-    "zh",
-    "grid",
-    "costs",
-    "closing",
-    "sqlite:///x",
-    "sqlite:///missing/x",
-    "grpc://x",
-    "postgresql://x",
-    "minilm",
-    "reviews",
-    "models",
-    "tasks",
-    "methods",
-]
+    "train.steps=20", "train.steps=1e999", "method=lora", "a.b.c.d=1", "train.a.b=1", "args.=1",
+    "data.train=true", "args.rank=1000000000000", "limits.seconds=99999999999", "seed=0,1",
+    "seed=x", "task=", "failed", "done", "timed-out", "1e308", "inf", "nan", "-1", "0", "1",
+    "18446744073709551616", "1000000000", "e.toml", "folder", "pipe", "results", "results/x",
+    "missing/x", "e.toml/x", "pipe/x", "journal", "json", "csv", "latex", "md", "zh", "grid",
+    "costs", "closing", "sqlite:///x", "sqlite:///missing/x", "grpc://x", "postgresql://x",
+    "minilm", "reviews", "models", "tasks", "methods",
+]  # fmt: skip
 DEEP = ["9" * 5000, "train.steps=" + "9" * 5000, "train.lr=" + "[" * 2000, "x" * 100_000, "f" * 16]
 OPTION_TEXTS = TEXTS | st.sampled_from([*WORDS, *DEEP, "caf\udce9", "\ud800"])
 OPTIONS = {
@@ -388,9 +315,7 @@ def _harmless(arguments: list[str]) -> bool:
     return not any(a.startswith(("/", "~")) or ".." in a for a in arguments)
 
 
-@fuzzed(120)
-@given(commands().filter(_harmless))
-def test_options_are_used_or_refused(arguments: list[str]) -> None:
+def options_are_used_or_refused(arguments: list[str]) -> None:
     _in_place(Path())
     check(arguments, (0, 1, 2))
 
@@ -460,16 +385,35 @@ def _stored(content: dict[str, Any], root: Path) -> None:
     (folder / f"{name}.json").write_text(json.dumps(content))
 
 
-@fuzzed(60)
-@given(
+STORES = st.tuples(
     st.lists(st.sampled_from(RECORDS), min_size=1, max_size=6),
     st.lists(STRANGE_RECORDS, min_size=1, max_size=5),
     st.sampled_from(READERS),
 )
-def test_records_are_read_or_refused(
-    sound: list[dict[str, Any]], strange: list[dict[str, Any]], reader: list[str]
+
+
+def records_are_read_or_refused(
+    case: tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]],
 ) -> None:
+    sound, strange, reader = case
     with tempfile.TemporaryDirectory() as name:
         for content in (*sound, *strange):
             _stored(dict(content), Path(name))
         check([*reader, "--store", name])
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("holds", "inputs", "examples"),
+    [
+        (a_file_is_planned_or_refused, files(PLAIN), 60),
+        (a_search_begins_or_is_refused, files(TUNED), 20),
+        (options_are_used_or_refused, commands().filter(_harmless), 30),
+        (records_are_read_or_refused, STORES, 20),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_fuzzed(
+    holds: Callable[[Any], None], inputs: st.SearchStrategy[Any], examples: int, times: int
+) -> None:
+    fuzzed(examples * times)(given(inputs)(holds))()
