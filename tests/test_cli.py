@@ -137,6 +137,7 @@ def test_names_in_a_store_do_nothing_to_the_terminal(
         (["recommend", "--model", "m", "--task", "t", "--memory", "inf"], "--memory inf"),
         (["recommend", "--model", "m", "--task", "t", "--memory", "nan"], "--memory"),
         (["report", "--out", ""], "'': not the name of a file"),
+        (["report", "--store", "nowhere", "--out", "."], "it is a folder"),
         (["report", "--out", "a\0b"], "not the name of a file"),
         (["table", "--store", "x" * 5000], "too long"),
         (["table", "--kind", "x" * 100_000], "comparison"),

@@ -102,6 +102,8 @@ def page(
 
 def write(path: Path, html: str) -> None:
     """Put the page at `path`, whole or not at all. Raises InputError if that cannot be done."""
+    if path.is_dir():
+        raise InputError(f"{path}: cannot be written: it is a folder")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         temporary.write_text(html, encoding="utf-8")
