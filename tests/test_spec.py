@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from peftbench.errors import InputError
-from peftbench.experiment import expand, read_experiment, select
+from peftbench.experiment import ArmEntry, expand, read_experiment, select
 from peftbench.methods import METHODS
 from peftbench.spec import Bounds, DataSpec, Dtype, RunSpec, TrainSpec, bounds
 from peftbench.tasks import TASKS
+from peftbench.tuning.space import dimensions_of
 from peftbench.tuning.studies import studies
 
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").rglob("*.toml"))
@@ -209,6 +210,17 @@ def test_what_is_no_text_file_is_named(
 def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape(name)):
         read_experiment(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[1, 16**5000], {"low": 1, "high": 16**5000}, 16**5000],
+    ids=["list", "range", "number"],
+)
+def test_a_number_too_large_for_a_search_is_refused(value: Any) -> None:
+    arm = ArmEntry(method="lora", space={"train.lr": value})
+    with pytest.raises(InputError, match="an integer of 20001 bits"):
+        dimensions_of(arm, "reviews", "grid")
 
 
 def test_select_keeps_what_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from peftbench.errors import InputError, unknown
+from peftbench.errors import InputError, shown, unknown
 from peftbench.experiment import ArmEntry, Sampler
 from peftbench.methods import METHODS
 from peftbench.methods.base import Range
@@ -61,12 +61,14 @@ def _dimension(given: Any, where: str, own: Range | None) -> Range | Grid:
     of whole numbers and of ends that widening may not pass holds for it too."""
     if isinstance(given, list):
         if not given or not all(map(_is_number, given)) or len(set(given)) < len(given):
-            raise InputError(f"{where}: a list of different numbers is needed (given: {given!r})")
+            raise InputError(
+                f"{where}: a list of different numbers is needed (given: {shown(given)})"
+            )
         return tuple(given)
     if not isinstance(given, dict) or not {"low", "high"} <= set(given):
         raise InputError(
             f"{where}: write {{ low = ..., high = ..., log = true }}, a list of values, or false "
-            f"(given: {given!r})"
+            f"(given: {shown(given)})"
         )
     flags, numbers = {"log", "integer"}, {"low", "high", "least", "most"}
     for key, value in given.items():
@@ -74,7 +76,7 @@ def _dimension(given: Any, where: str, own: Range | None) -> Range | Grid:
             raise unknown(f"key in {where}", key, flags | numbers)
         if not (isinstance(value, bool) if key in flags else _is_number(value)):
             needed = "true or false" if key in flags else "a number"
-            raise InputError(f"{where}: {key}: {needed} is needed (given: {value!r})")
+            raise InputError(f"{where}: {key}: {needed} is needed (given: {shown(value)})")
     limits = {"integer": own.integer, "least": own.least, "most": own.most} if own else {}
     try:
         return Range(**limits | given)
@@ -83,7 +85,7 @@ def _dimension(given: Any, where: str, own: Range | None) -> Range | Grid:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def corners(dimensions: Dimensions) -> list[Values]:
