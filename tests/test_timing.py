@@ -14,6 +14,7 @@ from torch import nn
 from peftbench.methods.linear import AbstractAdapted, layers
 from peftbench.record import CudaPeaks
 from peftbench.training import run, timing
+from peftbench.training.scoring import score
 from peftbench.training.timing import gemm_peak, interleaved, latency, spread, with_cuda_peaks
 
 CPU = torch.device("cpu")
@@ -121,6 +122,6 @@ def test_a_run_takes_the_peaks_of_its_training_and_of_its_evaluation(
 
     for stage in takes:
         monkeypatch.setattr(run, stage, metered(stage))
-    fields, _ = run._stages(spec(small_encoder), torch.device("cuda"), None, run.never)
+    fields, _ = run._stages(spec(small_encoder), torch.device("cuda"), None, run.never, score)
     assert fields["cuda"].allocated_bytes == CudaPeaks(train=210, eval=40)
     assert fields["cuda"].reserved_bytes == CudaPeaks(train=420, eval=80)

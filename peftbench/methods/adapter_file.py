@@ -90,6 +90,12 @@ class AdapterFile(AbstractFile):
                 linears[name] = module
         if not linears:
             raise InputError(f"{path}: no tensor of it belongs to a linear layer of the model")
+        own = [t for key, t in stored.items() if key.endswith(settings.parts)]
+        if settings.r > max(size for tensor in own for size in tensor.shape):
+            raise InputError(
+                f"{path.parent / CONFIG}: r: the tensors in {path.name} have a smaller rank "
+                f"(given: {settings.r})"
+            )
         built = settings.build(list(linears.values()))
         replace(model, dict(zip(linears, built, strict=True)))
         return settings.modules_to_save or ()

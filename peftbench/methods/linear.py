@@ -149,10 +149,13 @@ def kaiming_uniform(
     Drawn on the CPU, then moved to the device of `like`, in float32 or its dtype if that is wider:
     trained parameters stay precise beside a bfloat16 base.
     """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    if like.is_meta:
+        return torch.empty(shape, device=like.device, dtype=dtype)
     bound = gain * (3 / shape[1]) ** 0.5
     values = torch.empty(shape, device="cpu", dtype=torch.float32)
     values.uniform_(-bound, bound, generator=rng)
-    return values.to(like.device, torch.promote_types(like.dtype, torch.float32))
+    return values.to(like.device, dtype)
 
 
 def linear_plus(base: nn.Linear, x: Tensor, z: Tensor, B: Tensor, scale: float) -> Tensor:

@@ -17,6 +17,7 @@ from peftbench.training.run import RunResult, make_record, run
 from peftbench.training.scoring import Scored, Scoring, score_apart
 
 SCORING = 0.8  # of the time that a run has left, its scores may take; what follows is short
+LONGEST_WAIT = 86_400.0  # seconds at a time: the system counts milliseconds in 32 bits
 # How long an idle thread of torch's spins before it sleeps. By default it is so long that two
 # processes on the same cores stop each other; without any, small batches train no faster on two
 # cores than on one.
@@ -60,7 +61,7 @@ class LocalExecutor:
         process, ours = processes.start(_work, spec, self._adapter_folder)
         self._process = process
         try:
-            while ours.poll(max(0.0, end - time.perf_counter())):
+            while _answers(ours, end):
                 message = ours.recv()
                 if isinstance(message, RunResult):
                     process.join(processes.GRACE_SECONDS)
@@ -78,6 +79,14 @@ class LocalExecutor:
             ours.close()
         environment = describe_environment(choose_device())
         return RunResult(make_record(spec, started, start, environment, outcome), None)
+
+
+def _answers(connection: Connection, end: float) -> bool:
+    """Wait until there is something to receive, or until `end` on time.perf_counter()."""
+    while not connection.poll(min(LONGEST_WAIT, max(0.0, end - time.perf_counter()))):
+        if time.perf_counter() >= end:
+            return False
+    return True
 
 
 def _work(parent_end: Connection, spec: RunSpec, adapter_folder: Path | None) -> None:

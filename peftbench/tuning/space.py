@@ -1,13 +1,12 @@
 """The values that a study may draw: an arm's dimensions, their edges, and ranges widened there."""
 
 import math
-import reprlib
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from peftbench.errors import InputError, unknown
+from peftbench.errors import InputError, shown, unknown
 from peftbench.experiment import ArmEntry, Sampler
 from peftbench.methods import METHODS
 from peftbench.methods.base import Range
@@ -76,13 +75,13 @@ def _dimension(given: Any, where: str, own: Range | None, allowed: Bounds) -> Ra
     if isinstance(given, list):
         if not given or not all(map(_is_number, given)) or len(set(given)) < len(given):
             raise InputError(
-                f"{where}: a list of different numbers is needed (given: {_short(given)})"
+                f"{where}: a list of different numbers is needed (given: {shown(given)})"
             )
         return tuple(given)
     if not isinstance(given, dict) or not {"low", "high"} <= set(given):
         raise InputError(
             f"{where}: write {{ low = ..., high = ..., log = true }}, a list of values, or false "
-            f"(given: {_short(given)})"
+            f"(given: {shown(given)})"
         )
     flags, numbers = {"log", "integer"}, {"low", "high", "least", "most"}
     for key, value in given.items():
@@ -90,7 +89,7 @@ def _dimension(given: Any, where: str, own: Range | None, allowed: Bounds) -> Ra
             raise unknown(f"key in {where}", key, flags | numbers)
         if not (isinstance(value, bool) if key in flags else _is_number(value)):
             needed = "true or false" if key in flags else "a number"
-            raise InputError(f"{where}: {key}: {needed} is needed (given: {_short(value)})")
+            raise InputError(f"{where}: {key}: {needed} is needed (given: {shown(value)})")
     limits = {"integer": own.integer, "least": own.least, "most": own.most} if own else {}
     try:
         range = Range(**limits | given | ({"integer": True} if allowed.integer else {}))
@@ -156,11 +155,6 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= sys.float_info.max  # not so of NaN
-
-
-def _short(value: Any) -> str:
-    """A value in an error, however large it is."""
-    return reprlib.repr(value)
 
 
 def corners(dimensions: Dimensions) -> list[Values]:
