@@ -32,6 +32,13 @@ OnlyOption = Annotated[
     typer.Option(help="Only a part: method=, task=, model= or seed=, separated by commas."),
 ]
 FormatOption = Annotated[Format, typer.Option(help="How to print it.")]
+UnconfinedOption = Annotated[
+    bool,
+    typer.Option(
+        "--unconfined",
+        help="Run programs that a model wrote even where the system does not confine them.",
+    ),
+]
 LanguageOption = Annotated[Lang, typer.Option(help="In which language.")]
 
 
@@ -56,6 +63,7 @@ def run_command(
         Path | None,
         typer.Option(help="Save what each run trained in a folder of its run id below this one."),
     ] = None,
+    unconfined: UnconfinedOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")
     ] = False,
@@ -80,6 +88,7 @@ def run_command(
             settings=values,
             retry=retry or [],
             adapters=adapters,
+            unconfined=unconfined,
             begin=lambda spec: status.update(door.run_name(spec)),
             end=lambda progress: statuses.append(progress.record.status),
             say=lambda line: console.print(line, soft_wrap=True),
@@ -105,6 +114,7 @@ def search_command(
     workers: Annotated[
         int, typer.Option(min=1, help="How many trials at a time on this machine.")
     ] = 1,
+    unconfined: UnconfinedOption = False,
     out: Annotated[
         Path | None,
         typer.Option(help="The tuned experiment file to write. [tuned/NAME.toml beside FILE]"),
@@ -122,6 +132,7 @@ def search_command(
             only=_only(only),
             storage=storage,
             workers=workers,
+            unconfined=unconfined,
             out=out,
             say=lambda line: print(line, flush=True),
         )

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from peftbench.sandbox.guard import guard
 from peftbench.sandbox.landlock import only_read
 from peftbench.sandbox.seccomp import die_with_parent, refuse_calls
+from peftbench.sandbox.user import limit_tasks, own_user
 
 OPEN_FILES = 64
+TASKS = 64  # threads, since there are no new processes
 
 
 def confine(
@@ -32,7 +34,9 @@ def confine(
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     layers = ["rlimits"]
     if sys.platform == "linux":
-        die_with_parent()
+        if own_user() and limit_tasks(TASKS):
+            layers.append("tasks")
+        die_with_parent()  # a process that changes its user has to ask anew
         if only_read(readable, listed):
             layers.append("landlock")
         if refuse_calls():

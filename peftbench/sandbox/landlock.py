@@ -1,5 +1,5 @@
 """The files that the kernel lets confined code read, root included (Landlock, linux 5.13); it lets
-it write none."""
+it write none. Newer kernels also keep its signals and its sockets inside."""
 
 import ctypes
 import os
@@ -10,7 +10,9 @@ from collections.abc import Iterable
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
 VERSION, PATH_BENEATH = 1, 1
 WRITE_FILE, READ_FILE, READ_DIR = 2, 4, 8  # linux/landlock.h, LANDLOCK_ACCESS_FS_*
-ACCESS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # by version of the interface: kinds of access
+ACCESS = {1: 13, 2: 14, 3: 15, 4: 15}  # by version of the interface: kinds of access to files
+NEWEST_ACCESS = 16
+NET, SCOPED = 4, 6  # since which version: TCP ports; abstract Unix sockets and signals
 PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -21,8 +23,8 @@ def only_read(files: Iterable[str], listed: Iterable[str]) -> bool:
     version = libc.syscall(CREATE_RULESET, None, 0, VERSION)
     if version < 1:
         return False
-    every = (1 << ACCESS.get(version, 16)) - 1
-    ruleset = libc.syscall(CREATE_RULESET, struct.pack("Q", every), 8, 0)
+    attributes = _ruleset(version)
+    ruleset = libc.syscall(CREATE_RULESET, attributes, len(attributes), 0)
     allowed = [(os.devnull, READ_FILE | WRITE_FILE), *((folder, READ_DIR) for folder in listed)]
     for file, access in (*allowed, *((file, READ_FILE | READ_DIR) for file in files)):
         try:
@@ -40,3 +42,14 @@ def only_read(files: Iterable[str], listed: Iterable[str]) -> bool:
     )
     os.close(ruleset)
     return done
+
+
+def _ruleset(version: int) -> bytes:
+    """What is refused unless a rule allows it, all that this version knows: struct
+    landlock_ruleset_attr (files, TCP, scopes), which older versions cut short."""
+    refused = [(1 << ACCESS.get(version, NEWEST_ACCESS)) - 1]
+    if version >= NET:
+        refused.append(0b11)  # to bind and to connect
+    if version >= SCOPED:
+        refused.append(0b11)  # sockets, signals
+    return struct.pack(f"{len(refused)}Q", *refused)

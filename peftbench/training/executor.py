@@ -49,10 +49,12 @@ class LocalExecutor:
     imported torch and transformers and done nothing else, so that a start costs a fraction of a
     second and nothing of one run reaches the next."""
 
-    def __init__(self, adapter_folder: Path | None = None) -> None:
+    def __init__(self, adapter_folder: Path | None = None, *, unconfined: bool = False) -> None:
+        """adapter_folder, unconfined: as in `run`."""
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         self._adapter_folder = adapter_folder
+        self._unconfined = unconfined
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOADED)
         self._pool = ThreadPoolExecutor(1)
@@ -69,7 +71,7 @@ class LocalExecutor:
     def _run(self, spec: RunSpec, watch: Watch | None) -> RunResult:
         started, start = datetime.now(UTC), time.perf_counter()
         ours, theirs = self._context.Pipe()
-        arguments = (theirs, spec, self._adapter_folder)
+        arguments = (theirs, spec, self._adapter_folder, self._unconfined)
         process = self._context.Process(target=_work, args=arguments, daemon=False)
         with _without_main():
             process.start()
@@ -123,7 +125,9 @@ def _end(process: multiprocessing.process.BaseProcess) -> None:
         process.join()
 
 
-def _work(parent_end: Connection, spec: RunSpec, adapter_folder: Path | None) -> None:
+def _work(
+    parent_end: Connection, spec: RunSpec, adapter_folder: Path | None, unconfined: bool
+) -> None:
     """What the fresh process does. It ends with its parent, however that ends."""
     # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -140,4 +144,4 @@ def _work(parent_end: Connection, spec: RunSpec, adapter_folder: Path | None) ->
         parent_end.send((step, valid_nll))
         return parent_end.recv()
 
-    parent_end.send(run(spec, adapter_folder, ask))
+    parent_end.send(run(spec, adapter_folder, ask, unconfined=unconfined))
