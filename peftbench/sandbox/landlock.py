@@ -19,11 +19,10 @@ PR_SET_NO_NEW_PRIVS = 38
 def only_read(files: Iterable[str], listed: Iterable[str]) -> bool:
     """From now on this process may only read `files`, with the content of folders among them, and
     list the folders `listed`. Returns whether the kernel ensures that."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(CREATE_RULESET, None, 0, VERSION)
-    if version < 1:
+    if version() < 1:
         return False
-    attributes = _ruleset(version)
+    libc = ctypes.CDLL(None, use_errno=True)
+    attributes = _ruleset(version())
     ruleset = libc.syscall(CREATE_RULESET, attributes, len(attributes), 0)
     allowed = [(os.devnull, READ_FILE | WRITE_FILE), *((folder, READ_DIR) for folder in listed)]
     for file, access in (*allowed, *((file, READ_FILE | READ_DIR) for file in files)):
@@ -44,12 +43,17 @@ def only_read(files: Iterable[str], listed: Iterable[str]) -> bool:
     return done
 
 
-def _ruleset(version: int) -> bytes:
-    """What is refused unless a rule allows it, all that this version knows: struct
+def version() -> int:
+    """Of the kernel's Landlock; below 1 where there is none."""
+    return ctypes.CDLL(None, use_errno=True).syscall(CREATE_RULESET, None, 0, VERSION)
+
+
+def _ruleset(number: int) -> bytes:
+    """What is refused unless a rule allows it, all that the version with this number knows: struct
     landlock_ruleset_attr (files, TCP, scopes), which older versions cut short."""
-    refused = [(1 << ACCESS.get(version, NEWEST_ACCESS)) - 1]
-    if version >= NET:
+    refused = [(1 << ACCESS.get(number, NEWEST_ACCESS)) - 1]
+    if number >= NET:
         refused.append(0b11)  # to bind and to connect
-    if version >= SCOPED:
+    if number >= SCOPED:
         refused.append(0b11)  # sockets, signals
     return struct.pack(f"{len(refused)}Q", *refused)
