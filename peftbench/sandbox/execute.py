@@ -82,11 +82,13 @@ def confinement() -> str:
     Where bubblewrap is installed and may be used, it adds namespaces of their own. A Python audit
     hook refuses the same, but is no fence: it tells a program early, in Python's words.
 
-    What remains possible, with every layer: a hole in the kernel, or in the processor (both take a
-    virtual machine); to learn whether a file exists, without bubblewrap, but nothing of what is
-    in it; and to use up the time and the memory that the limits leave, twice the latter since
-    there are two processes. Without "tasks" (the machine's own root that may not change its
-    user), so many threads that the machine has no numbers left for new processes, until time is up.
+    What remains possible, with every layer: a hole in the kernel or the processor; to learn what
+    the kernel says of the machine (its memory, how busy it is), and from one's own speed what
+    others do on it, all of which only a virtual machine stops; without bubblewrap, to learn
+    whether a file exists, but nothing of what is in it; and to use up the time and the memory that
+    the limits leave to each of the two processes. Without "tasks" (the machine's own root that may
+    not change its user), so many threads that the machine has no numbers left for new processes,
+    until time is up.
     """
     layers = _layers(_wrapper())
     if not layers:
@@ -140,7 +142,12 @@ def _judged(
     seconds: float,
     memory_bytes: int,
 ) -> Execution:
-    limits = {**_readable(), "seconds": math.ceil(seconds), "memory_bytes": memory_bytes}
+    limits: dict[str, Any] = {
+        **_readable(),
+        "seconds": math.ceil(seconds),
+        "memory_bytes": memory_bytes,
+        "parent": None if wrapper else os.getpid(),  # bubblewrap is between
+    }
     calls, answers = os.pipe(), os.pipe()
     try:
         job = {"limits": limits, "solution": solution}

@@ -91,9 +91,12 @@ def refuse_calls() -> bool:
     )
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that started it ends."""
+def die_with_parent(parent: int | None) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends. parent: the number
+    of the process that did, where it is known; if that has ended already, so does this one."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 def allowed(column: int) -> dict[str, int]:
