@@ -20,12 +20,13 @@ from peftbench.sandbox import execute as sandbox
 
 TESTS = Path(__file__).parent
 HIDDEN = "the value that only the test knows"
-PR_GET_PDEATHSIG = 2
+PR_GET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 2, 36  # linux/prctl.h
 
 
 def main(mode: str, *names: str) -> None:
     if mode == "without":
         sandbox._wrapper = lambda: ()  # type: ignore[assignment]
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.environ["SECRET"] = "a token of the parent's"
     with tempfile.TemporaryDirectory() as folder:
         canary = Path(folder, "kept")
@@ -37,7 +38,6 @@ def main(mode: str, *names: str) -> None:
         with ThreadPoolExecutor(4) as threads:
             for line in threads.map(lambda name: attack(name, str(canary)), names):
                 print(json.dumps(line), flush=True)
-        time.sleep(0.2)
         after = state(canary)
     changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
     print(json.dumps({"changed": changed, "left": processes()}))
@@ -100,16 +100,22 @@ def state(canary: Path) -> dict[str, object]:
 
 
 def processes() -> list[str]:
-    """The command lines of processes of the sandbox that this process started and that are left."""
+    """The command lines of processes that are left: all come to this one, which has asked for what
+    loses its parent, once they have had time to end."""
     left = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_text().replace("\0", " ")
-            started = folder.stat().st_mtime >= Path(f"/proc/{os.getpid()}").stat().st_mtime
-        except OSError:
-            continue
-        if "peftbench.sandbox." in command and str(TESTS.parent) in command and started:
-            left.append(command[:200])
+    for _ in range(20):
+        time.sleep(0.1)
+        left = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+                command = (folder / "cmdline").read_text().replace("\0", " ")
+            except OSError:
+                continue
+            if int(parent) == os.getpid() and state != "Z":
+                left.append(command[:200])
+        if not left:
+            break
     return left
 
 
