@@ -58,6 +58,13 @@ OnlyOption = Annotated[
     typer.Option(help="Only a part: method=, task=, model= or seed=, separated by commas."),
 ]
 FormatOption = Annotated[Format, typer.Option(help="How to print it.")]
+UnconfinedOption = Annotated[
+    bool,
+    typer.Option(
+        "--unconfined",
+        help="Run programs that a model wrote even where the system does not confine them.",
+    ),
+]
 LanguageOption = Annotated[Lang, typer.Option(help="In which language.")]
 
 
@@ -86,6 +93,7 @@ def run_command(
             metavar="<path>",
         ),
     ] = None,
+    unconfined: UnconfinedOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")
     ] = False,
@@ -113,6 +121,7 @@ def run_command(
             settings=values,
             retry=retry or [],
             adapters=adapters,
+            unconfined=unconfined,
             begin=lambda spec: status.update(_line(door.run_name(spec))),
             end=lambda progress: statuses.append(progress.record.status),
             say=lambda line: console.print(_line(line), soft_wrap=True),
@@ -141,6 +150,7 @@ def search_command(
         int,
         typer.Option(min=1, max=MOST_WORKERS, help="How many trials at a time on this machine."),
     ] = 1,
+    unconfined: UnconfinedOption = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -163,6 +173,7 @@ def search_command(
             only=_only(only),
             storage=storage,
             workers=workers,
+            unconfined=unconfined,
             out=out,
             say=lambda line: _say(_line(line)),
         )

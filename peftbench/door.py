@@ -82,6 +82,7 @@ def run(
     settings: Mapping[str, Any] | None = None,
     retry: str | Iterable[str] = (),
     adapters: Path | str | None = None,
+    unconfined: bool = False,
     begin: Callable[[RunSpec], object] | None = None,
     end: Callable[["Progress"], object] | None = None,
     say: Callable[[str], object] = print,
@@ -94,6 +95,8 @@ def run(
     settings: values that win over the experiment's, by a dotted key such as "train.steps".
     retry: a status ("failed", "timed-out", ...) or several; runs that ended so are done again.
     adapters: a folder; what a run trained is saved in a folder of its run id below it.
+    unconfined: run programs that a model wrote even where the system does not confine them, with
+        the rights of the caller.
     begin: called with a run's spec before the run.
     end: called after a run with a `Progress`: its record, how many runs of how many are done, and
         an estimate of the seconds left.
@@ -113,6 +116,7 @@ def run(
     from peftbench import suite
     from peftbench.training.executor import LocalExecutor
     from peftbench.training.fine_tuning import check_specs
+    from peftbench.training.run import check_confinement
 
     planned = plan(experiment, store, only=only, settings=settings, retry=retry)
     say(str(planned))
@@ -124,12 +128,13 @@ def run(
 
     if planned.pending:
         check_specs(planned.pending)
+        check_confinement(planned.pending, unconfined)
         planned.store.ensure_writable()
         folder = Path(adapters) if adapters is not None else None
         if folder is not None:
             ensure_folder(folder)
             ensure_writable(folder / ".probe")
-        executor = LocalExecutor(folder)
+        executor = LocalExecutor(folder, unconfined=unconfined)
         suite.run_all(planned.pending, planned.store, executor, begin or (lambda spec: None), ended)
     return [planned.store.read(f"{planned.folder}/{spec.run_id}") for spec in planned.specs]
 
@@ -141,6 +146,7 @@ def search(
     only: Selection | None = None,
     storage: str | None = None,
     workers: int = 1,
+    unconfined: bool = False,
     out: Path | str | None = None,
     say: Callable[[str], object] = print,
 ) -> list["StudyResult"]:
@@ -154,6 +160,7 @@ def search(
     storage: where the trials are kept: the path of a journal file, or an Optuna URL
         (sqlite:///FILE, postgresql://..., grpc://HOST:PORT). None: `studies.journal` in the store.
     workers: trials at a time on this machine.
+    unconfined: as in `run`.
     out: the experiment file to write. None: `tuned/NAME.toml` beside the experiment's file; an
         `Experiment` has none, and nothing is written.
     say: called with lines for a person: each trial, each study's result.
@@ -179,8 +186,9 @@ def search(
         out = file.parent / "tuned" / file.name
     if out is not None:
         tuned_file.prepare(Path(out))
-    begun = _begin_search(part, name, file.stem if file else "experiment", store, storage, say)
-    found = carry_out(begun, [LocalExecutor() for _ in range(workers)])
+    stem = file.stem if file else "experiment"
+    begun = _begin_search(part, name, stem, store, storage, unconfined, say)
+    found = carry_out(begun, [LocalExecutor(unconfined=unconfined) for _ in range(workers)])
     for result in found:
         say(tuned_file.summary(result))
     if shortage := tuned_file.shortage(found):
@@ -197,16 +205,20 @@ def _begin_search(
     stem: str,
     store: Store | Path | str,
     storage: str | None,
+    unconfined: bool,
     say: Callable[[str], object],
 ) -> "Search":
     """The studies of an experiment, checked and created. stem: with which their names begin."""
     from peftbench.training.fine_tuning import check_specs
+    from peftbench.training.run import check_confinement
     from peftbench.tuning.storage import Search, create_studies, open_storage, storage_errors
     from peftbench.tuning.studies import studies
 
     folder, dtype = _device()
     planned = studies(experiment, stem, dtype)
-    check_specs([spec for study in planned for spec in study.runs({})])
+    specs = [spec for study in planned for spec in study.runs({})]
+    check_specs(specs)
+    check_confinement(specs, unconfined)
     results = _store(store)
     results.ensure_writable()
     place = str(results.root / "studies.journal") if storage is None else storage

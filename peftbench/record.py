@@ -173,7 +173,8 @@ class Environment(FrozenModel):
     load_at_end: float | None = None
     """The same when the run had ended."""
     sandbox: str | None = None
-    """What confined generated code; null: none was run."""
+    """What confined generated code; `audit hook only`: nothing that could be called so; null: none
+    was run."""
 
 
 class Predictions(FrozenModel):

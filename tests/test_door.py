@@ -46,7 +46,7 @@ class FakeExecutor:
 
     status: Status = "done"
 
-    def __init__(self, adapter_folder: Path | None = None) -> None:
+    def __init__(self, adapter_folder: Path | None = None, *, unconfined: bool = False) -> None:
         self.adapter_folder = adapter_folder
 
     def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[RunResult]:

@@ -55,6 +55,7 @@ class AbstractTask(abc.ABC):
     primary: ClassVar[str]  # the metric the task is known by; higher is better
     labels: ClassVar[tuple[str, ...]] = ()  # classification: names in the order of their indices
     stops: ClassVar[tuple[str, ...]] = ()  # generation: the answer ends before the first of these
+    runs_code: ClassVar[bool] = False  # whether scoring runs answers as programs, confined
 
     @abc.abstractmethod
     def examples(self, split: Split) -> list[Example]:

@@ -35,6 +35,7 @@ class HumanEval(AbstractTask):
     )
     kind = "generation"
     primary = "pass@1"
+    runs_code = True
     stops = ("\nclass ", "\ndef ", "\n#", "\nif __name__", "\nprint(", "\n```")
 
     def examples(self, split: Split) -> list[Example]:

@@ -40,10 +40,12 @@ class Executor(Protocol):
 class LocalExecutor:
     """Fresh processes on this machine, one at a time; nothing of one run reaches the next."""
 
-    def __init__(self, adapter_folder: Path | None = None) -> None:
+    def __init__(self, adapter_folder: Path | None = None, *, unconfined: bool = False) -> None:
+        """adapter_folder, unconfined: as in `run`."""
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         self._adapter_folder = adapter_folder
+        self._unconfined = unconfined
         self._pool = ThreadPoolExecutor(1)
         self._process: BaseProcess | None = None
 
@@ -58,7 +60,7 @@ class LocalExecutor:
     def _run(self, spec: RunSpec, watch: Watch | None) -> RunResult:
         started, start = datetime.now(UTC), time.perf_counter()
         end = start + spec.limits.seconds
-        process, ours = processes.start(_work, spec, self._adapter_folder)
+        process, ours = processes.start(_work, spec, self._adapter_folder, self._unconfined)
         self._process = process
         try:
             while _answers(ours, end):
@@ -89,7 +91,9 @@ def _answers(connection: Connection, end: float) -> bool:
     return True
 
 
-def _work(parent_end: Connection, spec: RunSpec, adapter_folder: Path | None) -> None:
+def _work(
+    parent_end: Connection, spec: RunSpec, adapter_folder: Path | None, unconfined: bool
+) -> None:
     """What the fresh process does: it asks whether to go on, has its answers scored, and leaves a
     result."""
 
@@ -101,4 +105,4 @@ def _work(parent_end: Connection, spec: RunSpec, adapter_folder: Path | None) ->
         parent_end.send(scoring)
         return parent_end.recv()
 
-    parent_end.send(run(spec, adapter_folder, ask, scores_of))
+    parent_end.send(run(spec, adapter_folder, ask, scores_of, unconfined=unconfined))

@@ -43,26 +43,42 @@ def never(step: int, valid_nll: float) -> bool:
     return False
 
 
+def check_confinement(specs: Iterable[RunSpec], unconfined: bool) -> None:
+    """Raise InputError if some of the runs execute what a model wrote where the system does not
+    confine it and `unconfined` does not permit that."""
+    tasks = sorted({spec.task for spec in specs if TASKS[spec.task].runs_code})
+    if tasks and not unconfined and not execute.confined():
+        raise InputError(
+            f"task {', '.join(tasks)}: runs programs that a model wrote, and this system does not "
+            f"confine them ({execute.confinement()}): permit it by --unconfined (from Python: "
+            "unconfined=True), or leave the task out"
+        )
+
+
 def run(
     spec: RunSpec,
     adapter_folder: Path | None = None,
     watch: Watch = never,
     scorer: Scorer = score_apart,
+    *,
+    unconfined: bool = False,
 ) -> RunResult:
     """Carry out `spec`.
 
     adapter_folder: where the files of the trained model go, in a folder named by the run's id.
-    watch: sees every step with a valid nll and says whether to end there. A run that it ends,
+    watch: sees every step with a valid nll and says whether to end there. unconfined: a task may
+    run programs that a model wrote although the system does not confine them. A run that it ends,
     divergence, lack of memory and failures are records with a status; nothing is raised but
     KeyboardInterrupt.
     scorer: asks the task for the scores of generated answers. Without them the run is failed, and
     leaves everything else.
     """
     started, start, device = datetime.now(UTC), time.perf_counter(), choose_device()
-    generates = TASKS[spec.task].kind == "generation"
-    environment = describe_environment(device, execute.confinement() if generates else None)
+    runs_code = TASKS[spec.task].runs_code
+    environment = describe_environment(device, execute.confinement() if runs_code else None)
     predictions: pd.DataFrame | None = None
     try:
+        check_confinement([spec], unconfined)
         outcome, predictions = _stages(spec, device, adapter_folder, watch, scorer)
     # whatever a model, a task or a method can raise: the record says what it was
     except Exception as error:
