@@ -130,13 +130,19 @@ def run(
         check_specs(planned.pending)
         check_confinement(planned.pending, unconfined)
         planned.store.ensure_writable()
-        folder = Path(adapters) if adapters is not None else None
-        if folder is not None:
-            ensure_folder(folder)
-            ensure_writable(folder / ".probe")
-        executor = LocalExecutor(folder, unconfined=unconfined)
+        executor = LocalExecutor(_writable_folder(adapters), unconfined=unconfined)
         suite.run_all(planned.pending, planned.store, executor, begin or (lambda spec: None), ended)
     return [planned.store.read(f"{planned.folder}/{spec.run_id}") for spec in planned.specs]
+
+
+def _writable_folder(adapters: Path | str | None) -> Path | None:
+    """The folder of adapters, there and tried. Raises InputError where it cannot be written to."""
+    if adapters is None:
+        return None
+    folder = Path(adapters)
+    ensure_folder(folder)
+    ensure_writable(folder / ".probe")
+    return folder
 
 
 def search(
