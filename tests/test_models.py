@@ -5,7 +5,8 @@ import torch
 
 from peftbench.errors import InputError
 from peftbench.tasks.base import Example
-from peftbench.training.models import AbstractModel, load, read_config, skeleton
+from peftbench.training.base import AbstractModel
+from peftbench.training.models import load, read_config, skeleton
 
 CPU = torch.device("cpu")
 TEXTS = [

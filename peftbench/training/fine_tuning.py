@@ -15,7 +15,8 @@ from peftbench.methods.base import AbstractMethod
 from peftbench.spec import RunSpec, TrainSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import AbstractTask, Example, Split, sample
-from peftbench.training.models import AbstractModel, Batch, Item, load, skeleton
+from peftbench.training.base import AbstractModel, Batch, Item
+from peftbench.training.models import load, skeleton
 
 POOL = 32  # batches that are sorted by length together
 

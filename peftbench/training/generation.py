@@ -12,7 +12,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from peftbench.errors import InputError
-from peftbench.training.models import LanguageModel, by_length
+from peftbench.training.base import by_length
+from peftbench.training.language_model import LanguageModel
 
 STOP_WINDOW = 24  # tokens at the end of an answer in which a stop string is looked for
 # part of the rows that must have finished before others take their places, which copies the cache
