@@ -20,6 +20,7 @@ class Item:
     tokens: list[int]  # all that the network reads: of a language model the answer too
     truncated: bool
     target: int | float = 0  # of a classifier: a label's index or a number
+    types: list[int] | None = None  # of a classifier: which text each token is of
     supervised: int = 0  # of a language model: tokens at the end that are the answer
 
 
@@ -48,11 +49,19 @@ class AbstractModel(abc.ABC):
     """A model under test: network, tokenizer, and the way between text and tensors. A subclass is
     final."""
 
-    def __init__(self, net: Any, tokenizer: Any, device: torch.device, max_length: int) -> None:
+    def __init__(
+        self,
+        net: Any,
+        tokenizer: Any,
+        device: torch.device,
+        max_length: int,
+        new: frozenset[str] = frozenset(),
+    ) -> None:
         self.net = net
         self.tokenizer = tokenizer
         self.device = device
-        self.window: int | None = getattr(net.config, "max_position_embeddings", None)  # tokens
+        self.new = new  # names of the parameters with initial values of their own
+        self.window = window(net)
         self.max_length = min(max_length, self.window or max_length)
         self.pad = (
             tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -66,9 +75,14 @@ class AbstractModel(abc.ABC):
 
     @property
     def head(self) -> tuple[str, ...]:
-        """Names of the network's children that are new to the task, and so trained whatever the
+        """Names of the network's modules that are new to the task, and so trained whatever the
         method."""
-        return ()
+        return self.net.task_head
+
+    def start(self, targets: Sequence[int | float]) -> None:
+        """Give what is new to the task a good start, for the targets that it is to be trained
+        on."""
+        return
 
     @abc.abstractmethod
     def encode(self, example: Example) -> Item:
@@ -94,6 +108,34 @@ class AbstractModel(abc.ABC):
         ids = pad_sequence(tokens, True, self.pad, side)
         mask = pad_sequence([torch.ones_like(row) for row in tokens], True, 0, side)
         return ids.to(self.device), mask.to(self.device)
+
+
+def window(net: Any) -> int | None:
+    """How many tokens the network has positions for; None: any number."""
+    positions = getattr(net.config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return None
+    # RoBERTa and its kin count positions from behind that of padding
+    skipped = [
+        embedding.padding_idx + 1
+        for name, embedding in net.named_modules()
+        if name.rpartition(".")[2] == "position_embeddings"
+        and getattr(embedding, "padding_idx", None) is not None
+    ]
+    return positions - max(skipped, default=0)
+
+
+def room_for_prompt(window: int | None, max_new_tokens: int) -> int | None:
+    """How many tokens a prompt may have before an answer; None: any number. Raises InputError where
+    there is no room for one."""
+    if window is None:
+        return None
+    if window <= max_new_tokens:
+        raise InputError(
+            f"max_new_tokens = {max_new_tokens} leaves no room for a prompt "
+            f"in the model's window of {window} tokens"
+        )
+    return window - max_new_tokens
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:

@@ -1,14 +1,14 @@
-"""Which model a name means, whether it fits a task, and how it is loaded."""
+"""Which model a name means, whether it can do a task, and how it is loaded."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -21,6 +21,13 @@ from peftbench.errors import InputError
 from peftbench.methods.linear import linearize
 from peftbench.tasks.base import TaskKind
 from peftbench.training.base import AbstractModel
+from peftbench.training.checkpoint import (
+    check_classifier,
+    check_tokenizer,
+    check_whole,
+    read_tokenizer,
+    torn_file,
+)
 from peftbench.training.classifier import Classifier
 from peftbench.training.language_model import LanguageModel
 
@@ -64,12 +71,10 @@ def network_type(kind: TaskKind) -> Any:
 
 
 def skeleton(name: str, kind: TaskKind, labels: int) -> Any:
-    """The network on the meta device: its structure without weights. Raises InputError as
-    read_config does."""
-    config = read_config(name, kind, labels)
-    with torch.device("meta"):
-        net = network_type(kind).from_config(config)
-    linearize(net)
+    """The network on the meta device, whose structure and shapes are those of the stored weights,
+    with its tokenizer checked. Raises InputError as read_config and load do."""
+    net, _ = _network(name, kind, labels, device_map="meta")
+    check_tokenizer(read_tokenizer(name, source(name)), net, name)
     return net
 
 
@@ -82,16 +87,34 @@ def load(
     dtype: torch.dtype,
     max_length: int,
 ) -> AbstractModel:
-    """The model on its device. A classification head is new: torch's global generator gives its
-    initial values."""
+    """The model on its device, whole: torch's global generator gives the initial values of what is
+    new to the task, and everything else is stored. Raises InputError that names what is not."""
+    net, new = _network(name, kind, labels, dtype=dtype)
+    tokenizer = read_tokenizer(name, source(name))
+    check_tokenizer(tokenizer, net, name)
+    model_type = LanguageModel if kind == "generation" else Classifier
+    return model_type(net.to(device), tokenizer, device, max_length, new)
+
+
+def _network(name: str, kind: TaskKind, labels: int, **options: Any) -> tuple[Any, frozenset[str]]:
+    """The network, and the names of those of its parameters that are not stored. options: of
+    from_pretrained."""
     config, place = read_config(name, kind, labels), source(name)
+    check_classifier(name, kind, config)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        net = network_type(kind).from_pretrained(
-            place, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        net, report = network_type(kind).from_pretrained(
+            place,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # of a head for other labels; others are errors
+            **options,
         )
     except OSError as error:
         raise InputError(f"model {name!r}: {str(error).splitlines()[0]}") from error
+    except SafetensorError as error:
+        raise InputError(f"model {name!r}: {torn_file(place) or place}: {error}") from error
+    new = check_whole(name, net, report)
     linearize(net)
-    model_type = LanguageModel if kind == "generation" else Classifier
-    return model_type(net.to(device), tokenizer, device, max_length)
+    return net, new
