@@ -28,6 +28,8 @@ from peftbench.training.run import never, run
 
 peft = pytest.importorskip("peft", reason="peft is the peer that opens what is saved here")
 CPU = torch.device("cpu")
+WIDTHS = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+SHAPE: dict[str, Any] = WIDTHS | {"num_attention_heads": 1, "vocab_size": 30522}
 Tensors = dict[str, Tensor]
 
 
@@ -101,6 +103,17 @@ def test_a_decoder_without_embeddings_is_refused(small_decoder: str, tmp_path: P
     refused(folder, "generation", "files lack 'lm_head.weight' and 1 more")
 
 
+def test_experts_that_are_not_whole_are_refused(small_decoder: str, tmp_path: Path) -> None:
+    """Their tensors are made of several that are stored."""
+    shutil.copytree(small_decoder, tmp_path, dirs_exist_ok=True)
+    shape = SHAPE | {"vocab_size": 49152, "num_key_value_heads": 1, "num_local_experts": 2}
+    transformers.MixtralForCausalLM(transformers.MixtralConfig(**shape)).save_pretrained(tmp_path)
+    skeleton(str(tmp_path), "generation", 1)
+    folder = edited(str(tmp_path), tmp_path / "edited", without("experts.1.w1"))
+    with pytest.raises(InputError, match="its stored weights do not fit its configuration"):
+        skeleton(folder, "generation", 1)
+
+
 def test_a_torn_file_is_named(small_encoder: str, tmp_path: Path) -> None:
     folder = edited(small_encoder, tmp_path, lambda tensors: None)
     file = tmp_path / "model.safetensors"
@@ -139,6 +152,27 @@ def test_a_pooler_that_is_not_stored_is_new(small_encoder: str, tmp_path: Path) 
     assert loaded(folder).head == ("bert.pooler", "classifier")
     assert skeleton(folder, "classification", 2).task_head == ("bert.pooler", "classifier")
     assert loaded(small_encoder).head == ("classifier",)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "head"),
+    [
+        (transformers.BertConfig(**SHAPE), "MaskedLM", ("bert.pooler", "classifier")),
+        (transformers.AlbertConfig(**SHAPE), "MaskedLM", ("albert.pooler", "classifier")),
+        (transformers.AlbertConfig(**SHAPE), "PreTraining", ("classifier",)),
+        (transformers.RobertaConfig(**SHAPE), "MaskedLM", ("classifier",)),
+        (transformers.RobertaConfig(**SHAPE), "MultipleChoice", ("classifier",)),  # has a pooler
+        (transformers.ElectraConfig(**SHAPE), "PreTraining", ("classifier",)),
+        (transformers.DebertaV2Config(**SHAPE), "MaskedLM", ("pooler", "classifier")),
+    ],
+)
+def test_checkpoints_of_other_heads_are_whole(
+    config: Any, kind: str, head: tuple[str, ...], small_encoder: str, tmp_path: Path
+) -> None:
+    shutil.copytree(small_encoder, tmp_path, dirs_exist_ok=True)
+    getattr(transformers, f"AutoModelFor{kind}").from_config(config).save_pretrained(tmp_path)
+    assert skeleton(str(tmp_path), "classification", 2).task_head == head
+    assert loaded(str(tmp_path)).head == head
 
 
 @pytest.mark.parametrize(

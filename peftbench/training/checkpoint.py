@@ -41,7 +41,8 @@ def check_whole(name: str, net: Any, report: Mapping[str, Any]) -> frozenset[str
     prefix = next((f"{path}." for path, each in net.named_modules() if each is trunk and path), "")
     outside = () if net.can_generate() else _outside(net, trunk)
     missing, wrong = set(report["missing_keys"]), {key: s for key, *s in report["mismatched_keys"]}
-    pooler = {f"{prefix}{POOLER}.{key}" for key in getattr(trunk, POOLER, nn.Module()).state_dict()}
+    behind = getattr(trunk, POOLER, None) or nn.Module()
+    pooler = {f"{prefix}{POOLER}.{key}" for key in behind.state_dict()}
     head = outside
     if pooler and pooler <= missing and not net.can_generate():
         head = (f"{prefix}{POOLER}", *outside)

@@ -73,7 +73,13 @@ def network_type(kind: TaskKind) -> Any:
 def skeleton(name: str, kind: TaskKind, labels: int) -> Any:
     """The network on the meta device, whose structure and shapes are those of the stored weights,
     with its tokenizer checked. Raises InputError as read_config and load do."""
-    net, _ = _network(name, kind, labels, device_map="meta")
+    try:
+        net, _ = _network(name, kind, labels, device_map="meta")
+    except RuntimeError as error:  # nothing is allocated here: several tensors do not make one
+        raise InputError(
+            f"model {name!r}: its stored weights do not fit its configuration: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     check_tokenizer(read_tokenizer(name, source(name)), net, name)
     return net
 
