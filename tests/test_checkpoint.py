@@ -106,7 +106,11 @@ def test_a_decoder_without_embeddings_is_refused(small_decoder: str, tmp_path: P
 def test_experts_that_are_not_whole_are_refused(small_decoder: str, tmp_path: Path) -> None:
     """Their tensors are made of several that are stored."""
     shutil.copytree(small_decoder, tmp_path, dirs_exist_ok=True)
-    shape = SHAPE | {"vocab_size": 49152, "num_key_value_heads": 1, "num_local_experts": 2}
+    shape: dict[str, Any] = SHAPE | {
+        "vocab_size": 49152,
+        "num_key_value_heads": 1,
+        "num_local_experts": 2,
+    }
     transformers.MixtralForCausalLM(transformers.MixtralConfig(**shape)).save_pretrained(tmp_path)
     skeleton(str(tmp_path), "generation", 1)
     folder = edited(str(tmp_path), tmp_path / "edited", without("experts.1.w1"))
