@@ -51,6 +51,7 @@ class AbstractFile(abc.ABC):
     language model has none. A subclass is final."""
 
     weights: ClassVar[str]  # the name of the tensors' file
+    whole: ClassVar[bool] = False  # whether the folder is a model that is loaded without another
 
     @abc.abstractmethod
     def tensors(self, model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:

@@ -74,10 +74,13 @@ def linear_layers(model: nn.Module, targets: Targets) -> dict[str, nn.Linear]:
     """The targeted linear layers of `model` by name.
 
     "all-linear": every nn.Linear of the model's trunk, that is, without the head (transformers'
-    models call their trunk `base_model`). A tuple: every nn.Linear whose name ends with one of the
+    models call their trunk `base_model`; a model loaded for a task names the modules that are new
+    to it as `task_head`). A tuple: every nn.Linear whose name ends with one of the
     given names, at a dot. Raises InputError that names a target without a layer.
     """
     trunk = set(getattr(model, "base_model", model).modules())
+    for name in getattr(model, "task_head", ()):
+        trunk -= set(model.get_submodule(name).modules())
     linears = {name: layer for name, layer in layers(model, nn.Linear).items() if layer in trunk}
     if targets == "all-linear":
         if not linears:

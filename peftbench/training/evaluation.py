@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 
 from peftbench.tasks.base import Example, Scores, few_shot, storable
+from peftbench.training.base import AbstractModel, Item, by_length
 from peftbench.training.fine_tuning import FineTuning
 from peftbench.training.generation import generate
-from peftbench.training.models import AbstractModel, Item, LanguageModel, by_length
+from peftbench.training.language_model import LanguageModel
 from peftbench.training.scoring import Scored, Scorer, Scoring, score, score_apart
 
 # padded tokens in a batch, answers included; constants, so that equal runs batch alike

@@ -1,7 +1,9 @@
 """What is being trained: a run's spec made into a model, a method, an optimizer and batches."""
 
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +16,9 @@ from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod
 from peftbench.spec import RunSpec, TrainSpec
 from peftbench.tasks import TASKS
-from peftbench.tasks.base import AbstractTask, Example, Split, sample
-from peftbench.training.models import AbstractModel, Batch, Item, load, skeleton
+from peftbench.tasks.base import AbstractTask, Example, Split, TaskKind, sample
+from peftbench.training.base import AbstractModel, Batch, Item, room_for_prompt, window
+from peftbench.training.models import load, skeleton
 
 POOL = 32  # batches that are sorted by length together
 
@@ -89,6 +92,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     }
     lengths = [len(item.tokens) for item in data["train"].items]
     total_params = sum(p.numel() for p in model.net.parameters())
+    model.start([item.target for item in data["train"].items])
     return FineTuning(
         spec=spec,
         task=task,
@@ -110,11 +114,24 @@ def check_specs(specs: Sequence[RunSpec]) -> None:
         for split in _splits(spec):
             _examples(task, spec, split)
         shots_of(task, spec)
-    distinct = {(spec.model, spec.task, spec.method, repr(spec.args)): spec for spec in specs}
+    with _quiet():
+        _check_models(specs)
+
+
+def _check_models(specs: Sequence[RunSpec]) -> None:
+    """Read the structure of each model once, and attach every method to it."""
+    nets: dict[tuple[str, TaskKind, int], Any] = {}
+    distinct = {
+        (spec.model, spec.task, spec.data.max_new_tokens, spec.method, repr(spec.args)): spec
+        for spec in specs
+    }
     for spec in distinct.values():
         task = TASKS[spec.task]
-        net = skeleton(spec.model, task.kind, len(task.labels) or 1)
-        METHODS[spec.method].build(spec.args).attach(net, torch.Generator())
+        key = (spec.model, task.kind, len(task.labels) or 1)
+        net = nets[key] = nets.get(key) or skeleton(*key)
+        if task.kind == "generation":
+            room_for_prompt(window(net), spec.data.max_new_tokens)
+        METHODS[spec.method].build(spec.args).attach(copy.deepcopy(net), torch.Generator())
 
 
 def attach(
@@ -190,6 +207,21 @@ def _make_repeatable(seed: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what transformers prints while it loads a model: what matters of it is an error."""
+    logging = transformers.utils.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _splits(spec: RunSpec) -> list[Split]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from peftbench.errors import InputError
-from peftbench.training.models import LanguageModel, by_length
+from peftbench.training.base import by_length, room_for_prompt
+from peftbench.training.language_model import LanguageModel
 
 STOP_WINDOW = 24  # tokens at the end of an answer in which a stop string is looked for
 # part of the rows that must have finished before others take their places, which copies the cache
@@ -242,12 +242,7 @@ def generate(
     answers may still get; half as many where memory is short. Raises InputError where the model's
     window has no room for an answer.
     """
-    room = None if model.window is None else model.window - max_new_tokens
-    if room is not None and room < 1:
-        raise InputError(
-            f"max_new_tokens = {max_new_tokens} leaves no room for a prompt "
-            f"in the model's window of {model.window} tokens"
-        )
+    room = room_for_prompt(model.window, max_new_tokens)
     encoded: list[list[int]] = [model.tokenizer(prompt)["input_ids"] for prompt in prompts]
     cut = 0
     if room is not None:

@@ -126,7 +126,8 @@ def _stages(
     changes = spectra(before, net)
     if adapter_folder is not None:
         folder = adapter_folder / spec.run_id
-        files.save(tuning.method, net, head, folder, base_model=spec.model)
+        tokenizer = tuning.model.tokenizer
+        files.save(tuning.method, net, head, folder, base_model=spec.model, tokenizer=tokenizer)
     size = footprint(tuning)
     curve = log.curve
     if spec.split == "valid":  # its nll after the last step belongs to the curve
