@@ -156,7 +156,7 @@ def call(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     printed = capsys.readouterr()
-    return ended.value.code, printed.out, printed.err
+    return ended.value.code or 0, printed.out, printed.err
 
 
 def test_the_command_says_it(

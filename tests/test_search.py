@@ -322,7 +322,7 @@ def test_while_an_arm_lacks_a_trial_no_file_is_written_and_the_same_command_trie
             return super()._record(spec, watch)
 
     def command(executor: FakeExecutor) -> tuple[int, str]:
-        monkeypatch.setattr("peftbench.training.executor.LocalExecutor", lambda: executor)
+        monkeypatch.setattr("peftbench.training.executor.LocalExecutor", lambda **_: executor)
         with pytest.raises(SystemExit) as ended:
             cli.main()
         return ended.value.code or 0, capsys.readouterr().out.splitlines()[-1]  # type: ignore[return-value]
@@ -352,7 +352,7 @@ def test_while_an_arm_lacks_a_trial_no_file_is_written_and_the_same_command_trie
     ("option", "value", "words"),
     [
         ("--out", "{folder}", "it is a folder"),
-        ("--out", "", "it is a folder"),
+        ("--out", "", "not the name of a file"),
         ("--out", "/proc/tuned.toml", "/proc/tuned.toml"),
         ("--out", "/dev/null/tuned.toml", "/dev/null"),
         ("--out", "{folder}/e.toml/tuned.toml", "there is a file"),
@@ -370,7 +370,7 @@ def test_what_cannot_be_written_is_said_before_the_first_trial(
     words: str,
 ) -> None:
     executor = FakeExecutor()
-    monkeypatch.setattr("peftbench.training.executor.LocalExecutor", lambda: executor)
+    monkeypatch.setattr("peftbench.training.executor.LocalExecutor", lambda **_: executor)
     experiment(tmp_path)
     arguments = ["search", str(tmp_path / "e.toml"), "--store", str(tmp_path / "results")]
     chosen = value.format(folder=tmp_path)
@@ -496,7 +496,7 @@ def test_edges_and_widening_in_closed_form() -> None:
     [
         ("args.rank", Range(4, 64, log=True, integer=True), False, 1),
         ("args.rank", Range(4, 64, integer=True), False, 1),
-        ("args.rank", Range(1, 2**53, integer=True), True, 2**53),
+        ("args.rank", Range(1, 65_536, integer=True), True, 65_536),
         ("train.weight_decay", Range(0.1, 0.9), False, 0),
         ("train.weight_decay", Range(1e-323, 1, log=True), False, 5e-324),
         ("train.lr", Range(1e-4, 1e-2), False, 5e-324),
