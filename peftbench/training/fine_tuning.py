@@ -15,7 +15,9 @@ from peftbench.methods.base import AbstractMethod
 from peftbench.spec import RunSpec, TrainSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import AbstractTask, Example, Split, sample
-from peftbench.training.models import AbstractModel, Batch, Item, load, skeleton
+from peftbench.training import checks
+from peftbench.training.generation import cache_argument
+from peftbench.training.models import AbstractModel, Batch, Item, LanguageModel, load, skeleton
 
 POOL = 32  # batches that are sorted by length together
 
@@ -87,14 +89,21 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         split: EncodedSplit(part, [model.encode(example) for example in part])
         for split, part in zip(splits, examples, strict=True)
     }
-    lengths = [len(item.tokens) for item in data["train"].items]
+    items = data["train"].items
+    lengths = [len(item.tokens) for item in items]
     total_params = sum(p.numel() for p in model.net.parameters())
+    optimizer = attach(method, model, spec)
+    with checks.named_failures(model):
+        checks.check_padding(model, items)
+        checks.check_adapters(model, method, items)
+        if isinstance(model, LanguageModel) and spec.data.generate != 0:
+            checks.check_cache(model, [example.text for example in data[spec.split].examples])
     return FineTuning(
         spec=spec,
         task=task,
         method=method,
         model=model,
-        optimizer=attach(method, model, spec),
+        optimizer=optimizer,
         data=data,
         batches=plan_batches(lengths, spec.train.batch_size, spec.train.steps, spec.seed),
         shots=shots,
@@ -114,6 +123,8 @@ def check_specs(specs: Sequence[RunSpec]) -> None:
     for spec in distinct.values():
         task = TASKS[spec.task]
         net = skeleton(spec.model, task.kind, len(task.labels) or 1)
+        if task.kind == "generation":
+            cache_argument(net)
         METHODS[spec.method].build(spec.args).attach(net, torch.Generator())
 
 

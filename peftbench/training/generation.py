@@ -179,6 +179,8 @@ class Work:
             ids, mask = self.model.pad_rows([self.prompts[i] for i in group], left=True)
             cache = DynamicCache(config=self.model.net.config)
             token = self._next(group, self.model.inputs(ids, mask), cache, first=True)
+            if self.joins and not any(layer.is_initialized for layer in cache.layers):
+                raise InputError(f"{about(self.model.net)} leaves the cache empty that it is given")
             groups.append(Running(group, token, mask, cache))
         return groups
 
@@ -252,9 +254,14 @@ def cache_argument(net: Any) -> str:
         if name in accepted and net._supports_default_dynamic_cache():
             return name
     raise InputError(
-        f"model {net.config.name_or_path!r} ({net.config.model_type}) takes no cache of keys and "
-        "values or states, without which no answers are generated here"
+        f"{about(net)} takes no cache of keys and values or states, "
+        "without which no answers are generated here"
     )
+
+
+def about(net: Any) -> str:
+    """How messages name a network."""
+    return f"model {net.config.name_or_path!r} ({net.config.model_type})"
 
 
 def generate(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from peftbench.errors import InputError
 from peftbench.methods import files
+from peftbench.methods.linear import left_out
 from peftbench.record import Data, Dtypes, Environment, Point, Record
 from peftbench.sandbox import execute
 from peftbench.spec import RunSpec
@@ -111,6 +112,7 @@ def _stages(
         "cuda": cuda_memory(train_peaks, eval_peaks),
         "dtypes": dtypes(tuning),
         "data": _data(tuning, evaluation),
+        "notes": notes(tuning),
     }, evaluation.predictions
 
 
@@ -144,6 +146,14 @@ def dtypes(tuning: FineTuning) -> Dtypes:
         optimizer=_names(m for state in states for name, m in state.items() if name != "step"),
         logits=_names([output.logits]),
     )
+
+
+def notes(tuning: FineTuning) -> tuple[str, ...]:
+    """What a reader of the numbers should know: that "all-linear" does not reach all."""
+    if getattr(tuning.method, "targets", None) != "all-linear":
+        return ()
+    missed = left_out(tuning.model.net)
+    return () if missed is None else (f"all-linear {missed}",)
 
 
 def _names(tensors: Iterable[Tensor]) -> tuple[str, ...]:
