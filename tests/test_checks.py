@@ -122,6 +122,10 @@ def in_both_ways(self: Any, x: torch.Tensor) -> torch.Tensor:
     return mlp(self, x) + F.linear(x, self.up_proj.weight).mean()
 
 
+def fused_in_training(self: Any, x: torch.Tensor) -> torch.Tensor:
+    return bypassing(self, x) if self.training else mlp(self, x)
+
+
 def unreached(self: Any, x: torch.Tensor) -> torch.Tensor:
     """As an expert that no token is sent to; the dtype of its weight is asked for."""
     return self.act_fn(self.gate_proj(x.to(self.up_proj.weight.dtype))).mean(-1, keepdim=True) + x
@@ -136,7 +140,7 @@ def attached(model: AbstractModel, items: list[Item], method: str, **args: Any) 
 
 
 @pytest.mark.parametrize("method", ["lora", "vera", "delta-lora"])
-@pytest.mark.parametrize("code", [bypassing, in_both_ways])
+@pytest.mark.parametrize("code", [bypassing, in_both_ways, fused_in_training])
 def test_weights_that_go_past_the_layers_forward_are_refused(
     method: str,
     code: Callable[..., torch.Tensor],
@@ -248,3 +252,11 @@ def test_the_end_of_a_long_prompt_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     generate(model, [text], 4, (), 1)
     assert len(prompt) > model.window - 4
     assert read[0] == prompt[4 - model.window :]
+
+
+def test_what_no_step_reaches_is_noted(small_decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LlamaMLP, "forward", unreached)
+    record = run(spec(small_decoder)).record
+    assert record.status == "done"
+    # A and B of rank 8 for up_proj and down_proj, 32 by 64, of two layers
+    assert record.notes == ("3,072 trained parameters had no gradient in any step",)

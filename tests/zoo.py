@@ -36,7 +36,8 @@ class Family:
     name: str
     changes: dict[str, Any] = field(default_factory=dict)
     refused: str | None = None  # part of the one line; None: it is right
-    adapters: str | None = None  # likewise, of the methods that adapt linear layers only
+    adapters: str | None = None  # likewise, of methods that adapt all linear layers
+    unopened: str | None = None  # what peft says that does not open our files of it
     without: tuple[str, ...] = ()  # keys of SHAPE that the family computes itself
 
 
@@ -45,12 +46,16 @@ def family(
     *,
     refused: str | None = None,
     adapters: str | None = None,
+    unopened: str | None = None,
     without: tuple[str, ...] = (),
     **changes: Any,
 ) -> Family:
-    return Family(name, changes, refused, adapters, without)
+    return Family(name, changes, refused, adapters, unopened, without)
 
 
+PADDING = "other logits in a padded batch than alone"
+NO_CACHE = "takes no cache of keys and values or states"
+PAST = "dt_proj past the layers' forward"
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
 DECODERS = [
     family("gpt2"),
@@ -92,17 +97,32 @@ DECODERS = [
     family("helium"),
     family("nemotron"),
     family("exaone4", sliding_window=8),
-    family("mamba", state_size=4),
-    family("mamba2", state_size=4, num_heads=8, n_groups=2, chunk_size=8),
-    family("falcon_mamba", state_size=4),
+    family("mamba", adapters=PAST, state_size=4),
+    family(
+        "mamba2",
+        unopened="incompatible with Mamba-based models",
+        state_size=4,
+        num_heads=8,
+        n_groups=2,
+        chunk_size=8,
+    ),
+    family("falcon_mamba", adapters=PAST, state_size=4),
     family("lfm2", layer_types=["conv", "full_attention"]),
-    family("recurrent_gemma", lru_width=32, num_hidden_layers=3, attention_window_size=8),
-    family("jamba", **EXPERTS, attn_layer_offset=1, attn_layer_period=2, mamba_d_state=4),
-    family("openai-gpt"),
+    family(
+        "recurrent_gemma",
+        refused=PADDING,
+        lru_width=32,
+        num_hidden_layers=3,
+        attention_window_size=8,
+    ),
+    family(
+        "jamba", adapters=PAST, **EXPERTS, attn_layer_offset=1, attn_layer_period=2, mamba_d_state=4
+    ),
+    family("openai-gpt", refused=NO_CACHE),
     family("ctrl", dff=48),
-    family("xlnet", without=("max_position_embeddings",), d_head=8),
-    family("rwkv"),
-    family("t5"),
+    family("xlnet", refused=NO_CACHE, without=("max_position_embeddings",), d_head=8),
+    family("rwkv", refused=NO_CACHE),
+    family("t5", refused="no causal language model"),
 ]
 ENCODERS = [
     family("bert"),
@@ -116,20 +136,26 @@ ENCODERS = [
     family("deberta-v2", pos_att_type=["c2p", "p2c"], relative_attention=True),
     family("mpnet"),
     family("modernbert", local_attention=8),
-    family("convbert", embedding_size=16, conv_kernel_size=3),
+    family("convbert", refused=PADDING, embedding_size=16, conv_kernel_size=3),
     family(
         "funnel", without=("num_hidden_layers",), architectures=[], block_sizes=[1, 1], d_head=8
     ),
     family("squeezebert", embedding_size=32),
-    family("nystromformer"),
+    family("nystromformer", refused=PADDING),
     family("big_bird", attention_type="original_full"),
     family("longformer", attention_window=8),
     family("roformer"),
     family("ernie"),
     family("megatron-bert"),
     family("layoutlm"),
-    family("fnet"),
-    family("mobilebert", embedding_size=16, true_hidden_size=16, intra_bottleneck_size=16),
+    family("fnet", refused=PADDING),
+    family(
+        "mobilebert",
+        refused=PADDING,
+        embedding_size=16,
+        true_hidden_size=16,
+        intra_bottleneck_size=16,
+    ),
     family("xlm"),
     family("flaubert"),
     family("xlnet", without=("max_position_embeddings",), d_head=8),

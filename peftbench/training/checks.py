@@ -79,23 +79,26 @@ def check_adapters(model: AbstractModel, method: AbstractMethod, items: Sequence
 
     In the plain network each layer's forward computes with a constant copy of its weight. If the
     output still has a gradient with respect to the weight, it went another way. An expert that no
-    token reaches has none.
+    token reaches has none. Tried in both modes: fused kernels may be for training only.
     """
     plain = method.plain(model.net) or {}
     linears = {name: layer for name, layer in plain.items() if isinstance(layer, nn.Linear)}
     if not linears:
         return
-    model.net.eval()
     shortest = min(items[:SOME], key=lambda item: len(item.tokens))
+    lost: dict[str, None] = {}
     with replaced(model.net, plain), ExitStack() as stack:
         for layer in linears.values():
             stack.enter_context(_constant(layer))
-        logits = _last_logits(model, [shortest]).float()
-        weights = [layer.weight for layer in linears.values()]
-        gradients: Sequence[Tensor | None] = [None] * len(weights)
-        if logits.requires_grad:
-            gradients = torch.autograd.grad(logits.square().sum(), weights, allow_unused=True)
-    if lost := [name for name, g in zip(linears, gradients, strict=True) if g is not None]:
+        for training in (True, False):
+            model.net.train(training)
+            logits = _last_logits(model, [shortest]).float()
+            if logits.requires_grad:
+                weights = [layer.weight for layer in linears.values()]
+                gradients = torch.autograd.grad(logits.square().sum(), weights, allow_unused=True)
+                reached = zip(linears, gradients, strict=True)
+                lost |= dict.fromkeys(name for name, g in reached if g is not None)
+    if lost:
         layers = shortened(", ".join(lost), most=200)
         raise InputError(
             f"{about(model.net)}: its code uses the weights of {layers} "

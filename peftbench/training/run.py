@@ -149,11 +149,23 @@ def dtypes(tuning: FineTuning) -> Dtypes:
 
 
 def notes(tuning: FineTuning) -> tuple[str, ...]:
-    """What a reader of the numbers should know: that "all-linear" does not reach all."""
-    if getattr(tuning.method, "targets", None) != "all-linear":
-        return ()
-    missed = left_out(tuning.model.net)
-    return () if missed is None else (f"all-linear {missed}",)
+    """What a reader of the numbers should know: that "all-linear" does not reach all, or that no
+    step reached all that is trained."""
+    found: list[str] = []
+    if getattr(tuning.method, "targets", None) == "all-linear" and (
+        missed := left_out(tuning.model.net)
+    ):
+        found.append(f"all-linear {missed}")
+    if (optimizer := tuning.optimizer) is not None:
+        still = [
+            p.numel()
+            for g in optimizer.param_groups
+            for p in g["params"]
+            if p not in optimizer.state
+        ]
+        if still:
+            found.append(f"{sum(still):,} trained parameters had no gradient in any step")
+    return tuple(found)
 
 
 def _names(tensors: Iterable[Tensor]) -> tuple[str, ...]:
