@@ -110,7 +110,7 @@ DECODERS = [
     family("lfm2", layer_types=["conv", "full_attention"]),
     family(
         "recurrent_gemma",
-        refused=PADDING,
+        refused="the cache than without",
         lru_width=32,
         num_hidden_layers=3,
         attention_window_size=8,
@@ -158,9 +158,13 @@ ENCODERS = [
     ),
     family("xlm"),
     family("flaubert"),
-    family("xlnet", without=("max_position_embeddings",), d_head=8),
-    family("t5", eos_token_id=SPECIAL["sep"], decoder_start_token_id=0),
-    family("bart", eos_token_id=SPECIAL["sep"]),
+    family(
+        "xlnet", refused="is padded on the left", without=("max_position_embeddings",), d_head=8
+    ),
+    family(
+        "t5", refused="is an encoder-decoder", eos_token_id=SPECIAL["sep"], decoder_start_token_id=0
+    ),
+    family("bart", refused="is an encoder-decoder", eos_token_id=SPECIAL["sep"]),
 ]
 
 
@@ -194,10 +198,13 @@ def configuration(kind: Family) -> Any:
 def save(kind: Family, encoder: bool, folder: Path) -> str:
     """The folder with a model whose weights are large, so that all that stands before decides the
     next token; as initialised, a small model repeats the last."""
-    auto = transformers.AutoModel if encoder else transformers.AutoModelForCausalLM
+    config = configuration(kind)
+    auto = transformers.AutoModelForCausalLM
+    if encoder or type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        auto = transformers.AutoModel
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net: Any = auto.from_config(configuration(kind))
+        net: Any = auto.from_config(config)
         for name, weight in net.named_parameters():
             if weight.dim() >= 2 and not name.endswith("A_log"):
                 weight.data.normal_(0, 0.25)

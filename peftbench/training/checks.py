@@ -19,7 +19,6 @@ from peftbench.training.generation import Work, about, lacks_memory
 from peftbench.training.models import AbstractModel, Item, LanguageModel
 from peftbench.wording import shortened
 
-SOME = 16  # items, of which the longest and the shortest are tried
 PROMPT_TOKENS = (24, 16, 8)  # of the prompts that are answered, all of unlike length
 NEW_TOKENS = 4
 
@@ -28,7 +27,7 @@ NEW_TOKENS = 4
 def check_padding(model: AbstractModel, items: Sequence[Item]) -> None:
     """Raises InputError where an example's logits depend on the padding beside it."""
     model.net.eval()
-    shortest = sorted(items[:SOME], key=lambda item: len(item.tokens))
+    shortest = sorted(items, key=lambda item: len(item.tokens))
     some = [*shortest[:3], shortest[-1]]
     together = _last_logits(model, some)
     alone = torch.cat([_last_logits(model, [item]) for item in some])
@@ -85,7 +84,7 @@ def check_adapters(model: AbstractModel, method: AbstractMethod, items: Sequence
     linears = {name: layer for name, layer in plain.items() if isinstance(layer, nn.Linear)}
     if not linears:
         return
-    shortest = min(items[:SOME], key=lambda item: len(item.tokens))
+    shortest = min(items, key=lambda item: len(item.tokens))
     lost: dict[str, None] = {}
     with replaced(model.net, plain), ExitStack() as stack:
         for layer in linears.values():
