@@ -29,7 +29,7 @@ from peftbench.training.run import run
 
 TEXTS = ["a", "one two three", "the quick brown fox jumps over the lazy dog", "4 + 5 ="]
 Network = transformers.LlamaForCausalLM
-forward = Network.forward
+forward: Any = Network.forward
 mlp = LlamaMLP.forward
 
 
@@ -71,7 +71,7 @@ def unmasked(self: Any, attention_mask: Any = None, **inputs: Any) -> Any:
 
 @pytest.mark.parametrize("broken", [swallowed, misplaced, unmasked])
 def test_answers_that_would_be_wrong_are_refused(
-    broken: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broken: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _ = subject(tmp_path, "llama")
     checks.check_cache(model, TEXTS)

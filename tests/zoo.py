@@ -56,7 +56,7 @@ def family(
 PADDING = "other logits in a padded batch than alone"
 NO_CACHE = "takes no cache of keys and values or states"
 PAST = "dt_proj past the layers' forward"
-EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
 DECODERS = [
     family("gpt2"),
     family("gpt_neo", attention_types=[[["global", "local"], 1]], window_size=8),
@@ -199,7 +199,7 @@ def save(kind: Family, encoder: bool, folder: Path) -> str:
     """The folder with a model whose weights are large, so that all that stands before decides the
     next token; as initialised, a small model repeats the last."""
     config = configuration(kind)
-    auto = transformers.AutoModelForCausalLM
+    auto: Any = transformers.AutoModelForCausalLM
     if encoder or type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         auto = transformers.AutoModel
     with torch.random.fork_rng():

@@ -97,7 +97,7 @@ class Running:
         """Some of the rows. The cache is the same object, changed."""
         kept = torch.tensor(rows, device=self.mask.device)
         # by its name for beams, but the one selection that layers of every kind have
-        self.cache.reorder_cache(kept)
+        self.cache.reorder_cache(kept)  # type: ignore[arg-type]
         return Running(
             [self.prompts[row] for row in rows], self.token[kept], self.mask[kept], self.cache
         )
@@ -179,7 +179,7 @@ class Work:
             ids, mask = self.model.pad_rows([self.prompts[i] for i in group], left=True)
             cache = DynamicCache(config=self.model.net.config)
             token = self._next(group, self.model.inputs(ids, mask), cache, first=True)
-            if self.joins and not any(layer.is_initialized for layer in cache.layers):
+            if self.joins and not cache.get_seq_length():
                 raise InputError(f"{about(self.model.net)} leaves the cache empty that it is given")
             groups.append(Running(group, token, mask, cache))
         return groups
