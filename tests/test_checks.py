@@ -75,7 +75,7 @@ def test_answers_that_would_be_wrong_are_refused(
 ) -> None:
     model, _ = subject(tmp_path, "llama")
     checks.check_cache(model, TEXTS)
-    monkeypatch.setattr(model.net, "forward", broken.__get__(model.net))
+    monkeypatch.setattr(model.net, "forward", functools.partial(broken, model.net))
     with pytest.raises(InputError, match=r"\(llama\).* (with the cache than without|cache empty)"):
         checks.check_cache(model, TEXTS)
 
@@ -96,7 +96,7 @@ def test_a_run_whose_answers_would_be_wrong_fails_before_it_trains(
 def test_padding_that_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, items = subject(tmp_path, "llama")
     checks.check_padding(model, items)
-    monkeypatch.setattr(model.net, "forward", unmasked.__get__(model.net))
+    monkeypatch.setattr(model.net, "forward", functools.partial(unmasked, model.net))
     with pytest.raises(InputError, match=r"\(llama\): .* other logits in a padded batch"):
         checks.check_padding(model, items)
 
