@@ -303,9 +303,10 @@ def progress_line(progress: "Progress") -> str:
         seconds = progress.seconds_left
         left = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
         left = f"; about {left} left"
+    notes = "".join(f"\n    note: {note}" for note in record.notes)
     return (
         f"[{progress.done}/{progress.total}] {run_name(record.spec)}: {outcome} "
-        f"({record.seconds:.0f} s{left})"
+        f"({record.seconds:.0f} s{left}){notes}"
     )
 
 

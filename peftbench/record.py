@@ -222,6 +222,8 @@ class Record(FrozenModel):
     """null: the run is not done."""
     data: Data | None = None
     """null: the run is not done."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers should know of this run."""
     environment: Environment
     """Where the run took place."""
     predictions: Predictions | None = None

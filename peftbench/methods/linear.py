@@ -2,6 +2,7 @@
 all methods."""
 
 import abc
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -37,6 +38,15 @@ class AbstractAdapted(nn.Module, abc.ABC):
     """A frozen linear layer W and a trained change of it: y = (W + delta) x + bias."""
 
     base: nn.Linear
+
+    @property
+    def weight(self) -> Tensor:
+        """W, for networks whose code asks for its dtype or device."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias
 
     @abc.abstractmethod
     def delta(self) -> Tensor:
@@ -120,6 +130,35 @@ def adapt(
 def layers(model: nn.Module, kind: type[Layer]) -> dict[str, Layer]:
     """Every layer of one kind by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
+
+
+def left_out(model: nn.Module) -> str | None:
+    """What adapted layers do not reach: which part of the trunk's parameters in linear maps they
+    adapt, and the names of the others, with `*` for numbers. None: they reach 99 % or more.
+
+    A linear map is a parameter of two or more dimensions that is no embedding; experts of a mixture
+    are often one such parameter of three.
+    """
+    trunk: nn.Module = getattr(model, "base_model", model)
+    prefix = next((f"{name}." for name, module in model.named_modules() if module is trunk), "")
+    adapted = {id(layer.base.weight) for layer in layers(trunk, AbstractAdapted).values()}
+    own = {id(p) for layer in layers(trunk, AbstractAdapted).values() for p in layer.parameters()}
+    embeddings = {id(e.weight) for e in layers(trunk, nn.Embedding).values()}
+    maps = {
+        name: p
+        for name, p in trunk.named_parameters()
+        if p.dim() >= 2 and id(p) not in embeddings and (id(p) not in own or id(p) in adapted)
+    }
+    others = {name: p for name, p in maps.items() if id(p) not in adapted}
+    total = sum(p.numel() for p in maps.values())
+    reached = total - sum(p.numel() for p in others.values())
+    if not adapted or reached >= 0.99 * total:
+        return None
+    names = dict.fromkeys(re.sub(r"\b\d+\b", "*", prefix + name) for name in others)
+    return (
+        f"adapts {reached:,} of {total:,} parameters in linear maps "
+        f"({100 * reached / total:.1f} %), not those of {', '.join(names)}"
+    )
 
 
 @contextmanager

@@ -17,7 +17,10 @@ from peftbench.methods.base import AbstractMethod
 from peftbench.spec import RunSpec, TrainSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import AbstractTask, Example, Split, TaskKind, sample
+from peftbench.training import checks
 from peftbench.training.base import AbstractModel, Batch, Item, room_for_prompt, window
+from peftbench.training.generation import cache_argument
+from peftbench.training.language_model import LanguageModel
 from peftbench.training.models import load, skeleton
 
 POOL = 32  # batches that are sorted by length together
@@ -90,15 +93,22 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         split: EncodedSplit(part, [model.encode(example) for example in part])
         for split, part in zip(splits, examples, strict=True)
     }
-    lengths = [len(item.tokens) for item in data["train"].items]
+    items = data["train"].items
+    lengths = [len(item.tokens) for item in items]
     total_params = sum(p.numel() for p in model.net.parameters())
-    model.start([item.target for item in data["train"].items])
+    model.start([item.target for item in items])
+    optimizer = attach(method, model, spec)
+    with checks.named_failures(model):
+        checks.check_padding(model, items)
+        checks.check_adapters(model, method, items)
+        if isinstance(model, LanguageModel) and spec.data.generate != 0:
+            checks.check_cache(model, [example.text for example in data[spec.split].examples])
     return FineTuning(
         spec=spec,
         task=task,
         method=method,
         model=model,
-        optimizer=attach(method, model, spec),
+        optimizer=optimizer,
         data=data,
         batches=plan_batches(lengths, spec.train.batch_size, spec.train.steps, spec.seed),
         shots=shots,
@@ -131,6 +141,7 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
         net = nets[key] = nets.get(key) or skeleton(*key)
         if task.kind == "generation":
             room_for_prompt(window(net), spec.data.max_new_tokens)
+            cache_argument(net)
         METHODS[spec.method].build(spec.args).attach(copy.deepcopy(net), torch.Generator())
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from peftbench.errors import InputError
 from peftbench.methods import files
+from peftbench.methods.linear import left_out
 from peftbench.record import Data, Dtypes, Environment, Point, Record
 from peftbench.sandbox import execute
 from peftbench.spec import RunSpec
@@ -143,6 +144,7 @@ def _stages(
         "cuda": cuda_memory(train_peaks, eval_peaks),
         "dtypes": dtypes(tuning),
         "data": _data(tuning, evaluation),
+        "notes": notes(tuning),
     }, evaluation.predictions
 
 
@@ -172,6 +174,26 @@ def dtypes(tuning: FineTuning) -> Dtypes:
         optimizer=_names(m for state in states for name, m in state.items() if name != "step"),
         logits=_names([output.logits]),
     )
+
+
+def notes(tuning: FineTuning) -> tuple[str, ...]:
+    """What a reader of the numbers should know: that "all-linear" does not reach all, or that no
+    step reached all that is trained."""
+    found: list[str] = []
+    if getattr(tuning.method, "targets", None) == "all-linear" and (
+        missed := left_out(tuning.model.net)
+    ):
+        found.append(f"all-linear {missed}")
+    if (optimizer := tuning.optimizer) is not None:
+        still = [
+            p.numel()
+            for g in optimizer.param_groups
+            for p in g["params"]
+            if p not in optimizer.state
+        ]
+        if still:
+            found.append(f"{sum(still):,} trained parameters had no gradient in any step")
+    return tuple(found)
 
 
 def _names(tensors: Iterable[Tensor]) -> tuple[str, ...]:
