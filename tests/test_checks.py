@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import records
 import torch
 import torch.nn.functional as F
 import transformers
@@ -19,11 +20,12 @@ from peftbench.door import progress_line
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
 from peftbench.methods.linear import left_out
+from peftbench.spec import DataSpec
 from peftbench.suite import Progress
 from peftbench.tasks.base import Example
 from peftbench.training import checks
 from peftbench.training.base import AbstractModel, Item
-from peftbench.training.fine_tuning import check_specs
+from peftbench.training.fine_tuning import check_specs, set_up
 from peftbench.training.generation import generate
 from peftbench.training.models import load
 from peftbench.training.run import run
@@ -261,3 +263,24 @@ def test_what_no_step_reaches_is_noted(small_decoder: str, monkeypatch: pytest.M
     assert record.status == "done"
     # A and B of rank 8 for up_proj and down_proj, 32 by 64, of two layers
     assert record.notes == ("3,072 trained parameters had no gradient in any step",)
+
+
+def test_the_checks_draw_nothing_of_a_run(
+    small_encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout masks of the training are those that they are without checks."""
+    asked = records.spec(
+        task="reviews",
+        model=small_encoder,
+        args={"targets": "all-linear"},
+        data=DataSpec(train=8, test=4),
+    )
+
+    def drawn() -> torch.Tensor:
+        set_up(asked, torch.device("cpu"))
+        return torch.get_rng_state()
+
+    with_checks = drawn()
+    for check in ("check_padding", "check_adapters"):
+        monkeypatch.setattr(checks, check, lambda *arguments: None)
+    assert torch.equal(with_checks, drawn())

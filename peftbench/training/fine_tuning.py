@@ -98,7 +98,11 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     total_params = sum(p.numel() for p in model.net.parameters())
     model.start([item.target for item in items])
     optimizer = attach(method, model, spec)
-    with checks.named_failures(model):
+    # what the checks draw, such as dropout, must not change what the run draws
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        checks.named_failures(model),
+    ):
         checks.check_padding(model, items)
         checks.check_adapters(model, method, items)
         if isinstance(model, LanguageModel) and spec.data.generate != 0:
