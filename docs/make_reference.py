@@ -12,11 +12,10 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
@@ -48,7 +47,9 @@ The keys of `args`, by the method's name."""
 RECORD = """## Records
 
 A record is the JSON file that a run leaves in the store, and what `peftbench show` prints. Beside
-the fields below it has a `digest` of them, by which `peftbench check` notices a change."""
+the fields below it has a `digest` of them, by which readers and `peftbench check` notice an
+accident; what people changed shows in `peftbench check --against COMMIT`. A record has at most
+128 MiB, its predictions 1 GiB (packed or not) and ten million rows; more is not read."""
 PYTHON = """## Python
 
 `import peftbench` loads nothing else until one of these functions is asked for."""
@@ -136,7 +137,7 @@ WORDS: dict[object, str] = {
     float: "number",
     str: "text",
     bool: "true or false",
-    datetime: "time",
+    AwareDatetime: "time",
     Path: "path",
     Any: "any value",
     type(None): "null",

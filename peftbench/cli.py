@@ -1,23 +1,30 @@
 """The command line: it reads what a person typed, calls the library, and prints; no logic of its
 own."""
 
+import errno
 import json
+import math
+import os
 import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 from rich.console import Console
 
 from peftbench import door
-from peftbench.errors import InputError
+from peftbench.errors import InputError, shown
 from peftbench.markup import Format, as_text
+from peftbench.output import ensure_writable, write_whole
 from peftbench.store import Store
-from peftbench.wording import Lang
+from peftbench.wording import Lang, for_terminal, printable
+
+LINE = 800  # characters of a line for a person
+MOST_WORKERS = 1024
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,12 +33,38 @@ app = typer.Typer(
     rich_markup_mode=None,
     help=__doc__,
 )
-StoreOption = Annotated[Path, typer.Option("--store", help="The folder of results.")]
+
+
+def _path(given: str | Path) -> Path:
+    """What a person typed as a file or a folder, or the default: a name that the system can have,
+    whether or not there is one."""
+    try:
+        if not str(given):
+            raise ValueError
+        os.lstat(given)
+    except ValueError:
+        raise InputError(f"{shown(given)}: not the name of a file or folder") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{given}: {error.strerror}") from None
+    return Path(given)
+
+
+StoreOption = Annotated[
+    Path, typer.Option("--store", help="The folder of results.", parser=_path, metavar="<path>")
+]
 OnlyOption = Annotated[
     list[str] | None,
     typer.Option(help="Only a part: method=, task=, model= or seed=, separated by commas."),
 ]
 FormatOption = Annotated[Format, typer.Option(help="How to print it.")]
+UnconfinedOption = Annotated[
+    bool,
+    typer.Option(
+        "--unconfined",
+        help="Run programs that a model wrote even where the system does not confine them.",
+    ),
+]
 LanguageOption = Annotated[Lang, typer.Option(help="In which language.")]
 
 
@@ -41,7 +74,7 @@ LanguageOption = Annotated[Lang, typer.Option(help="In which language.")]
     "--set train.steps=20",
 )
 def run_command(
-    file: Annotated[Path, typer.Argument(help="An experiment file (TOML).")],
+    file: Annotated[Path, typer.Argument(help="An experiment file (TOML).", parser=_path)],
     store: StoreOption = Path("results"),
     only: OnlyOption = None,
     settings: Annotated[
@@ -54,21 +87,29 @@ def run_command(
     ] = None,
     adapters: Annotated[
         Path | None,
-        typer.Option(help="Save what each run trained in a folder of its run id below this one."),
+        typer.Option(
+            help="Save what each run trained in a folder of its run id below this one.",
+            parser=_path,
+            metavar="<path>",
+        ),
     ] = None,
+    unconfined: UnconfinedOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")
     ] = False,
 ) -> None:
-    """Run an experiment; runs that the store holds already are not run again."""
+    """Run an experiment; runs that the store holds already are not run again.
+
+    Two such commands at once do the same runs twice, and the store keeps what ends first.
+    """
     part, values = _only(only), dict(map(_setting, settings or []))
     if dry_run:
         plan = door.plan(file, store, only=part, settings=values, retry=retry or [])
-        print(plan)
+        _say(str(plan))
         pending = {spec.run_id for spec in plan.pending}
         for spec in plan.specs:
             state = "to run" if spec.run_id in pending else "done  "
-            print(f"{spec.run_id}  {state}  {door.run_name(spec)}")
+            _say(f"{spec.run_id}  {state}  {printable(door.run_name(spec))}")
         return
     console = Console(markup=False, highlight=False, emoji=False)
     statuses: list[str] = []
@@ -80,9 +121,10 @@ def run_command(
             settings=values,
             retry=retry or [],
             adapters=adapters,
-            begin=lambda spec: status.update(door.run_name(spec)),
+            unconfined=unconfined,
+            begin=lambda spec: status.update(_line(door.run_name(spec))),
             end=lambda progress: statuses.append(progress.record.status),
-            say=lambda line: console.print(line, soft_wrap=True),
+            say=lambda line: console.print(_line(line), soft_wrap=True),
         )
     if set(statuses) - {"done"}:
         raise typer.Exit(1)
@@ -92,7 +134,9 @@ def run_command(
     "search", epilog="Example: peftbench search experiments/loraplus_ratio.toml --workers 2"
 )
 def search_command(
-    file: Annotated[Path, typer.Argument(help="An experiment file with a table [search].")],
+    file: Annotated[
+        Path, typer.Argument(help="An experiment file with a table [search].", parser=_path)
+    ],
     store: StoreOption = Path("results"),
     only: OnlyOption = None,
     storage: Annotated[
@@ -103,17 +147,24 @@ def search_command(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="How many trials at a time on this machine.")
+        int,
+        typer.Option(min=1, max=MOST_WORKERS, help="How many trials at a time on this machine."),
     ] = 1,
+    unconfined: UnconfinedOption = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="The tuned experiment file to write. [tuned/NAME.toml beside FILE]"),
+        typer.Option(
+            help="The tuned experiment file to write. [tuned/NAME.toml beside FILE]",
+            parser=_path,
+            metavar="<path>",
+        ),
     ] = None,
 ) -> None:
     """Tune every arm with the same number of trials, and write an experiment file with what was
     found.
 
-    The same command again goes on where it was ended, by whatever means.
+    The same command again goes on where it was ended, by whatever means, and tries lost trials
+    again. While an arm lacks a trial, no file is written and the exit status is 1.
     """
     with _interruptible():
         results = door.search(
@@ -122,10 +173,11 @@ def search_command(
             only=_only(only),
             storage=storage,
             workers=workers,
+            unconfined=unconfined,
             out=out,
-            say=lambda line: print(line, flush=True),
+            say=lambda line: _say(_line(line)),
         )
-    if any(result.best is None or result.failed for result in results):
+    if any(result.best is None or result.lacking for result in results):
         raise typer.Exit(1)
 
 
@@ -143,7 +195,7 @@ def table_command(
     from peftbench import tables
 
     tabulate = {"comparison": tables.comparison, "costs": tables.costs, "closing": tables.closing}
-    print(as_text(tabulate[kind](door.results(store)), format, lang))
+    _print(as_text(tabulate[kind](door.results(store)), format, lang))
 
 
 @app.command("claims", epilog="Example: peftbench claims --store results --lang zh")
@@ -156,7 +208,7 @@ def claims_command(
     with its rule."""
     from peftbench.article.verdicts import Verdicts
 
-    print(as_text(Verdicts(door.results(store)), format, lang))
+    _print(as_text(Verdicts(door.results(store)), format, lang))
 
 
 @app.command(
@@ -169,7 +221,7 @@ def recommend_command(
         float, typer.Option(min=0, help="How much memory there is for training, in GiB.")
     ],
     samples: Annotated[
-        int | None, typer.Option(min=1, help="How many training examples there are.")
+        int | None, typer.Option(min=1, max=10**12, help="How many training examples there are.")
     ] = None,
     store: StoreOption = Path("results"),
     format: Annotated[Format, typer.Option(help="md or json.")] = "md",
@@ -178,17 +230,21 @@ def recommend_command(
     and on what evidence."""
     from peftbench.analysis.recommend import described, recommend
 
+    if not math.isfinite(memory):
+        raise InputError(f"--memory {memory}: write a number of GiB, such as 8")
     answer = recommend(door.results(store), model, task, memory, samples)
     if format == "json":
-        print(json.dumps(asdict(answer), indent=2, allow_nan=False))
+        _print(json.dumps(asdict(answer), indent=2, allow_nan=False))
     else:
-        print(described(answer))
+        _say(described(answer))
 
 
 @app.command("report", epilog="Example: peftbench report --store results --out report.html")
 def report_command(
     store: StoreOption = Path("results"),
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+    out: Annotated[
+        Path, typer.Option(help="The file to write.", parser=_path, metavar="<path>")
+    ] = Path("report.html"),
 ) -> None:
     """Write one page, which needs no network: the tables to sort and filter, the plot, the claims
     and every run's record."""
@@ -196,15 +252,16 @@ def report_command(
     from peftbench.article.verdicts import verdicts
     from peftbench.page import page
 
+    ensure_writable(out)
     results = door.results(store)
     comparison = tables.comparison(results)
     if not results.records:
-        page.write(out, page.page(results, comparison))
-        print(f"{out}: {tables.EMPTY.en}")
+        write_whole(out, page.page(results, comparison).encode())
+        _say(f"{out}: {tables.EMPTY.en}")
         return
     closing = tables.closing(results).sheet("en")
-    page.write(out, page.page(results, comparison, verdicts(results), closing))
-    print(f"{out}: {len(results.records)} runs")
+    write_whole(out, page.page(results, comparison, verdicts(results), closing).encode())
+    _say(f"{out}: {len(results.records)} runs")
 
 
 @app.command("show", epilog="Example: peftbench show 3f2a")
@@ -213,7 +270,7 @@ def show_command(
     store: StoreOption = Path("results"),
 ) -> None:
     """Print one run's record as JSON."""
-    print(
+    _print(
         json.dumps(
             Store(store).read(run_id).model_dump(mode="json"),
             indent=2,
@@ -223,16 +280,38 @@ def show_command(
     )
 
 
-@app.command("check", epilog="Example: peftbench check --store results")
-def check_command(store: StoreOption = Path("results")) -> None:
-    """Check that every record in the store is whole and unchanged."""
+@app.command("check", epilog="Example: peftbench check --store results --against v1.0")
+def check_command(
+    store: StoreOption = Path("results"),
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMIT",
+            help="Compare with a git commit too: all records and predictions that it holds in this "
+            "folder must be there, byte for byte.",
+        ),
+    ] = None,
+) -> None:
+    """Check that every record in the store is whole, against accidents: an edit that makes its own
+    digest passes, unless it is compared with a commit."""
+    from peftbench import committed
+
     results = Store(store)
     problems = results.check()
+    compared = committed.compare(store, against) if against is not None else None
+    problems += compared.problems if compared else ()
+    for path in results.leftovers():
+        _say(
+            f"{path}: left by a writer that was killed, or of one at work: harmless, nothing reads "
+            "it, and the next run stored there removes it"
+        )
     for problem in problems:
-        print(problem, file=sys.stderr)
+        _say(_line(problem), file=sys.stderr)
     if problems:
         raise typer.Exit(2)
-    print(f"{store}: {len({record.run_id for record in results.read_all()})} runs, no problem")
+    if compared:
+        _say(f"{store}: {compared}")
+    _say(f"{store}: {len({record.run_id for record in results.read_all()})} runs, no problem")
 
 
 @app.command("list", epilog="Example: peftbench list tasks --check")
@@ -256,16 +335,16 @@ def list_command(
 
         counts = duplicates.duplicates_of(TASKS)
         if format == "json":
-            print(json.dumps([*map(asdict, counts)], indent=2))
+            _print(json.dumps([*map(asdict, counts)], indent=2))
         else:
-            print(duplicates.table(counts))
+            _print(duplicates.table(counts))
         return
     rows = _rows(what)
     if format == "json":
-        print(json.dumps(rows, indent=2))
+        _print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        print("  ".join(str(v) if key == "name" else f"{key}: {v}" for key, v in row.items()))
+        _say("  ".join(str(v) if key == "name" else f"{key}: {v}" for key, v in row.items()))
 
 
 def _rows(what: str) -> list[dict[str, Any]]:
@@ -313,7 +392,7 @@ def _only(texts: list[str] | None) -> dict[str, set[str]]:
             key, value = (before, after) if equals else (key, before)
             if not key or not value:
                 raise InputError(
-                    f"--only {text}: write KEY=VALUE, such as method=lora,task=reviews"
+                    f"--only {shown(text)}: write KEY=VALUE, such as method=lora,task=reviews"
                 )
             values.setdefault(key, set()).add(value)
     return values
@@ -324,11 +403,15 @@ def _setting(text: str) -> tuple[str, Any]:
     string, a,b,c a list of them."""
     key, equals, value = text.partition("=")
     if not equals or not value:
-        raise InputError(f"--set {text}: write KEY=VALUE, such as train.steps=20")
+        raise InputError(f"--set {shown(text)}: write KEY=VALUE, such as train.steps=20")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
+    except RecursionError:
+        raise InputError(f"--set {key}: the value is nested too deeply") from None
     except tomllib.TOMLDecodeError:
         return key, value.split(",") if "," in value else value
+    except ValueError as error:  # too many digits
+        raise InputError(f"--set {key}: {error}") from error
 
 
 @contextmanager
@@ -344,12 +427,30 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def _print(text: str) -> None:
+    """Tables and data, whole. All that the command line prints goes through here or `_say`, and so
+    through `for_terminal`."""
+    print(for_terminal(text))
+
+
+def _line(text: str) -> str:
+    """Text as one line for a person."""
+    return for_terminal(printable(text), LINE)
+
+
+def _say(text: str, file: TextIO | None = None) -> None:
+    """Lines for a person, each of a bounded length, at once."""
+    print(for_terminal(text, LINE), file=file, flush=True)
+
+
 def main() -> None:
     """The entry point: what a person got wrong is one line on stderr and exit status 2."""
     try:
-        app()
-    except InputError as error:
-        print(f"peftbench: {error}", file=sys.stderr)
+        # alone it prints its help; else mistakes in options are ours to print
+        sys.exit(app(standalone_mode=len(sys.argv) == 1))
+    except (InputError, typer.TyperException) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        _say(_line(f"peftbench: {message}"), file=sys.stderr)
         sys.exit(2)
 
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from peftbench.errors import InputError, unknown
 from peftbench.experiment import Experiment, expand, read_experiment, select
+from peftbench.output import ensure_folder, ensure_writable
 from peftbench.record import Record, Status
 from peftbench.spec import Dtype, RunSpec
 from peftbench.store import Store, device_folder
+from peftbench.wording import model_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -80,6 +82,7 @@ def run(
     settings: Mapping[str, Any] | None = None,
     retry: str | Iterable[str] = (),
     adapters: Path | str | None = None,
+    unconfined: bool = False,
     begin: Callable[[RunSpec], object] | None = None,
     end: Callable[["Progress"], object] | None = None,
     say: Callable[[str], object] = print,
@@ -92,6 +95,8 @@ def run(
     settings: values that win over the experiment's, by a dotted key such as "train.steps".
     retry: a status ("failed", "timed-out", ...) or several; runs that ended so are done again.
     adapters: a folder; what a run trained is saved in a folder of its run id below it.
+    unconfined: run programs that a model wrote even where the system does not confine them, with
+        the rights of the caller.
     begin: called with a run's spec before the run.
     end: called after a run with a `Progress`: its record, how many runs of how many are done, and
         an estimate of the seconds left.
@@ -100,7 +105,8 @@ def run(
     Returns the records of all runs of the experiment, in its order, those that the store held
     already included. A run that failed is a record too: see its `status` and `error`.
     Raises InputError where anything is wrong that can be seen before the first run, and nothing has
-    run then. KeyboardInterrupt ends the run in progress; the same call goes on from there.
+    run then. KeyboardInterrupt ends the run in progress; the same call goes on from there. Two
+    calls at once do the same runs twice, and the store keeps what ends first.
 
     Example:
 
@@ -110,6 +116,7 @@ def run(
     from peftbench import suite
     from peftbench.training.executor import LocalExecutor
     from peftbench.training.fine_tuning import check_specs
+    from peftbench.training.run import check_confinement
 
     planned = plan(experiment, store, only=only, settings=settings, retry=retry)
     say(str(planned))
@@ -121,10 +128,21 @@ def run(
 
     if planned.pending:
         check_specs(planned.pending)
+        check_confinement(planned.pending, unconfined)
         planned.store.ensure_writable()
-        executor = LocalExecutor(Path(adapters) if adapters else None)
+        executor = LocalExecutor(_writable_folder(adapters), unconfined=unconfined)
         suite.run_all(planned.pending, planned.store, executor, begin or (lambda spec: None), ended)
     return [planned.store.read(f"{planned.folder}/{spec.run_id}") for spec in planned.specs]
+
+
+def _writable_folder(adapters: Path | str | None) -> Path | None:
+    """The folder of adapters, there and tried. Raises InputError where it cannot be written to."""
+    if adapters is None:
+        return None
+    folder = Path(adapters)
+    ensure_folder(folder)
+    ensure_writable(folder / ".probe")
+    return folder
 
 
 def search(
@@ -134,6 +152,7 @@ def search(
     only: Selection | None = None,
     storage: str | None = None,
     workers: int = 1,
+    unconfined: bool = False,
     out: Path | str | None = None,
     say: Callable[[str], object] = print,
 ) -> list["StudyResult"]:
@@ -147,13 +166,15 @@ def search(
     storage: where the trials are kept: the path of a journal file, or an Optuna URL
         (sqlite:///FILE, postgresql://..., grpc://HOST:PORT). None: `studies.journal` in the store.
     workers: trials at a time on this machine.
+    unconfined: as in `run`.
     out: the experiment file to write. None: `tuned/NAME.toml` beside the experiment's file; an
         `Experiment` has none, and nothing is written.
     say: called with lines for a person: each trial, each study's result.
 
     Returns what each study found (`result.best.params`, `result.best.value`: the settings and
-    their nll on valid). Raises InputError as `run` does. Interrupted by whatever means, the same
-    call goes on.
+    their nll on valid; `result.lacking`: trials that were lost twice, without which no experiment
+    file is written). Raises InputError as `run` does. Interrupted by whatever means, the same call
+    goes on.
 
     Example:
 
@@ -167,13 +188,18 @@ def search(
     if workers < 1:
         raise InputError(f"workers: at least one is needed (given: {workers})")
     name, file, part = _experiment(experiment, only)
-    begun = _begin_search(part, name, file.stem if file else "experiment", store, storage, say)
-    found = carry_out(begun, [LocalExecutor() for _ in range(workers)])
-    for result in found:
-        say(tuned_file.summary(result))
     if out is None and file is not None:
         out = file.parent / "tuned" / file.name
     if out is not None:
+        tuned_file.prepare(Path(out))
+    stem = file.stem if file else "experiment"
+    begun = _begin_search(part, name, stem, store, storage, unconfined, say)
+    found = carry_out(begun, [LocalExecutor(unconfined=unconfined) for _ in range(workers)])
+    for result in found:
+        say(tuned_file.summary(result))
+    if shortage := tuned_file.shortage(found):
+        say(f"no experiment file is written: {shortage}")
+    elif out is not None:
         tuned_file.write(Path(out), tuned_file.experiment_file(part, name, found))
         say(f"wrote {out}")
     return found
@@ -185,21 +211,26 @@ def _begin_search(
     stem: str,
     store: Store | Path | str,
     storage: str | None,
+    unconfined: bool,
     say: Callable[[str], object],
 ) -> "Search":
     """The studies of an experiment, checked and created. stem: with which their names begin."""
     from peftbench.training.fine_tuning import check_specs
-    from peftbench.tuning.storage import Search, create_studies, open_storage
+    from peftbench.training.run import check_confinement
+    from peftbench.tuning.storage import Search, create_studies, open_storage, storage_errors
     from peftbench.tuning.studies import studies
 
     folder, dtype = _device()
     planned = studies(experiment, stem, dtype)
-    check_specs([spec for study in planned for spec in study.runs({})])
+    specs = [spec for study in planned for spec in study.runs({})]
+    check_specs(specs)
+    check_confinement(specs, unconfined)
     results = _store(store)
     results.ensure_writable()
-    place = storage or str(results.root / "studies.journal")
-    opened = open_storage(place)
-    tunable = create_studies(planned, opened)
+    place = str(results.root / "studies.journal") if storage is None else storage
+    opened = open_storage(place, say)
+    with storage_errors(place):
+        tunable = create_studies(planned, opened)
     for study in planned:
         if study not in tunable:
             say(f"{study}: nothing to tune")
@@ -257,7 +288,7 @@ def results(store: Store | Path | str) -> "Results":
 
 def run_name(spec: RunSpec) -> str:
     """A run in a few words."""
-    return f"{spec.method} on {spec.task} ({spec.model}), seed {spec.seed}"
+    return f"{spec.method} on {spec.task} ({model_name(spec.model)}), seed {spec.seed}"
 
 
 def progress_line(progress: "Progress") -> str:
@@ -272,24 +303,28 @@ def progress_line(progress: "Progress") -> str:
         seconds = progress.seconds_left
         left = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
         left = f"; about {left} left"
+    notes = "".join(f"\n    note: {note}" for note in record.notes)
     return (
         f"[{progress.done}/{progress.total}] {run_name(record.spec)}: {outcome} "
-        f"({record.seconds:.0f} s{left})"
+        f"({record.seconds:.0f} s{left}){notes}"
     )
 
 
 def _experiment(
     experiment: Experiment | Path | str, only: Selection | None
 ) -> tuple[str, Path | None, Experiment]:
-    """What it is called, its file if it has one, and the part that is wanted."""
+    """What it is called, its file if it has one, and the part that is wanted, with the commits of
+    its hub models."""
+    from peftbench.training.revisions import pinned
+
     values = {
         key: {str(choice) for choice in ([given] if isinstance(given, Choice) else given)}
         for key, given in (only or {}).items()
     }
     if isinstance(experiment, Experiment):
-        return "the experiment", None, select(experiment, values)
+        return "the experiment", None, pinned(select(experiment, values))
     file = Path(experiment)
-    return str(file), file, select(read_experiment(file), values)
+    return str(file), file, pinned(select(read_experiment(file), values))
 
 
 def _store(store: Store | Path | str) -> Store:

@@ -1,7 +1,12 @@
 """The error that a person's input causes, with a message of one line."""
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+
+MOST_NAMES = 40  # that one message lists
+MOST_CHARACTERS = 100  # of a name or value that it repeats
 
 
 class InputError(Exception):
@@ -11,7 +16,28 @@ class InputError(Exception):
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
     """The error for a name that does not exist, with the nearest name and all names that do."""
-    names = sorted(known)
-    near = get_close_matches(given, names, n=1, cutoff=0.5)
+    names = sorted(name if len(name) <= MOST_CHARACTERS else shown(name) for name in known)
+    near = get_close_matches(given[:MOST_CHARACTERS], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return InputError(f"unknown {kind} {given!r}: {hint}known: {', '.join(names)}")
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return InputError(
+        f"unknown {kind} {shown(given)}: {hint}known: {', '.join(names[:MOST_NAMES])}{more}"
+    )
+
+
+class _Short(reprlib.Repr):
+    """`repr` of at most about MOST_CHARACTERS for texts and numbers, a few elements of the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxlong = self.maxother = MOST_CHARACTERS
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python has no decimal digits for integers beyond some thousand of them."""
+        bits = x.bit_length()
+        return f"an integer of {bits} bits" if bits > 1000 else super().repr_int(x, level)
+
+
+def shown(value: Any) -> str:
+    """A value as a message repeats it: its `repr`, cut in the middle where it is long."""
+    return _Short().repr(value)

@@ -4,27 +4,30 @@ import itertools
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field
 
-from peftbench.errors import InputError, unknown
+from peftbench.errors import InputError, shown, unknown
 from peftbench.spec import (
+    Count,
     DataSpec,
     Dtype,
-    FrozenModel,
     LimitSpec,
     RunSpec,
     ScoredSplit,
+    Seed,
+    Settings,
     StudyReference,
     TrainSpec,
+    split_revision,
     validated,
 )
 
 Sampler = Literal["tpe", "random", "grid"]
 
 
-class TaskEntry(FrozenModel):
+class TaskEntry(Settings):
     """A task of an experiment, with what differs there from the experiment's defaults. A name alone
     stands for a table that holds only that name."""
 
@@ -40,7 +43,7 @@ class TaskEntry(FrozenModel):
     """Limits that differ on this task."""
 
 
-class Override(FrozenModel):
+class Override(Settings):
     """What an arm changes on one task."""
 
     train: dict[str, Any] = {}
@@ -51,7 +54,7 @@ class Override(FrozenModel):
     """The study that found the values; `peftbench search` writes it."""
 
 
-class ArmEntry(FrozenModel):
+class ArmEntry(Settings):
     """A method with its hyperparameters."""
 
     method: str
@@ -69,11 +72,11 @@ class ArmEntry(FrozenModel):
     """Of a search: the arm's sampler; null: that of the table [search]."""
 
 
-class SearchTable(FrozenModel):
+class SearchTable(Settings):
     """How `peftbench search` tunes an experiment: on `valid`, with the same number of trials for
     every arm."""
 
-    trials: PositiveInt
+    trials: Count
     """Trials of each arm on each task; a trial is one run for each of the experiment's seeds."""
     sampler: Sampler = "tpe"
     """How the values of a trial are drawn. tpe: from a model of the trials before it; random; grid:
@@ -82,24 +85,25 @@ class SearchTable(FrozenModel):
     """halving: trials that are not among the best at a fraction of their steps end there. null:
     halving for language models, none where a new head is trained, whose first losses predict too
     little (docs/log.md)."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[Seed, Field(lt=2**32)] = 0
     """Seed of the sampler."""
-    test_seeds: PositiveInt = 5
+    test_seeds: Annotated[int, Field(gt=0, le=1000)] = 5
     """How many fresh seeds the experiment file with the settings found gets."""
 
 
-class Experiment(FrozenModel):
+class Experiment(Settings):
     """An experiment file: every arm runs on every task with every seed."""
 
     question: str
     """What the experiment is to answer."""
     model: str | None = None
-    """A packaged model's name, a local folder or a hub id, for all tasks that name none."""
+    """A packaged model's name, a local folder, a hub id, or `id@revision` with a branch, a tag or a
+    commit of the hub's, for all tasks that name none. The runs' specs hold the commit."""
     task: tuple[TaskEntry, ...]
     """The tasks: a list of names, or a table [[task]] for each."""
     arm: tuple[ArmEntry, ...]
     """What is compared, a table [[arm]] for each."""
-    seeds: tuple[NonNegativeInt, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """A run for each of them."""
     split: ScoredSplit = "test"
     """The split that is scored."""
@@ -132,13 +136,17 @@ class TaskType(Protocol):
 def read_experiment(path: Path) -> Experiment:
     """The experiment in a TOML file. Raises InputError that names the file and the key."""
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise InputError(f"{path}: not a file")
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no such experiment file: {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not TOML: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
+    except RecursionError:
+        raise InputError(f"{path}: not an experiment: nested too deeply") from None
+    except ValueError as error:  # no TOML, no UTF-8, too many digits
+        raise InputError(f"{path}: not TOML: {error}") from error
     entries = raw.get("task")
     if isinstance(entries, list):
         raw["task"] = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
@@ -152,14 +160,15 @@ def read_experiment(path: Path) -> Experiment:
 def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
     """The part of an experiment whose method, task, model and seed are among the given ones.
 
-    only: any of the keys method, task, model and seed, each with the values that are kept.
+    only: any of the keys method, task, model and seed, each with the values that are kept; a model
+        as the experiment names it, or without its revision.
     Raises InputError on an unknown key or value, and if no task is left.
     """
     models = [entry.model or experiment.model or "" for entry in experiment.task]
     there = {
         "method": {arm.method for arm in experiment.arm},
         "task": {entry.name for entry in experiment.task},
-        "model": {*models},
+        "model": {name for model in models for name in _names(model)},
         "seed": {*map(str, experiment.seeds)},
     }
     for key, values in only.items():
@@ -168,26 +177,31 @@ def select(experiment: Experiment, only: Mapping[str, set[str]]) -> Experiment:
         for value in values - there[key]:
             raise unknown(f"{key} in --only", value, there[key])
 
-    def wanted(**facts: str) -> bool:
-        return all(value in only.get(key, {value}) for key, value in facts.items())
+    def wanted(key: str, *names: str) -> bool:
+        return key not in only or not only[key].isdisjoint(names)
 
     entries = [
         entry
         for entry, model in zip(experiment.task, models, strict=True)
-        if wanted(task=entry.name, model=model)
+        if wanted("task", entry.name) and wanted("model", *_names(model))
     ]
     if not entries:
         raise InputError(
             "--only leaves no task of the experiment: no task has both that name and that model"
         )
     left_out = {entry.name for entry in experiment.task} - {entry.name for entry in entries}
-    arms = [arm for arm in experiment.arm if wanted(method=arm.method)]
+    arms = [arm for arm in experiment.arm if wanted("method", arm.method)]
     selected = {
         "arm": tuple(_without(arm, left_out) for arm in arms),
         "task": tuple(entries),
-        "seeds": tuple(seed for seed in experiment.seeds if wanted(seed=str(seed))),
+        "seeds": tuple(seed for seed in experiment.seeds if wanted("seed", str(seed))),
     }
     return experiment.model_copy(update=selected)
+
+
+def _names(model: str) -> tuple[str, str]:
+    """What a model may be called: with its revision and without."""
+    return model, split_revision(model)[0]
 
 
 def _without(arm: ArmEntry, tasks: Collection[str]) -> ArmEntry:
@@ -216,13 +230,14 @@ def expand(
         table, _, name = key.partition(".")
         if table not in forced or not name:
             raise InputError(
-                f"--set {key}: the key must be one of train.KEY, data.KEY, limits.KEY, args.KEY"
+                f"--set {shown(key)}: the key must be one of train.KEY, data.KEY, limits.KEY, "
+                "args.KEY"
             )
         forced[table][name] = value
     check_names(experiment, methods, tasks)
     specs: dict[str, RunSpec] = {}
     for seed, entry in itertools.product(experiment.seeds, experiment.task):
-        where = f"task {entry.name!r}"
+        where = f"task {shown(entry.name)}"
         model = entry.model or experiment.model
         if model is None:
             raise InputError(f"{where} has no model: give one there or at the top of the file")
@@ -240,7 +255,7 @@ def expand(
                 method=arm.method,
                 method_version=method.version,
                 args=method.complete(arm.args | on.args | forced["args"]),
-                train=_train_spec(train, auto_dtype, f"arm {arm.method!r} on {where}: train"),
+                train=_train_spec(train, auto_dtype, f"arm {shown(arm.method)} on {where}: train"),
                 data=validated(DataSpec, data, f"{where}: data"),
                 seed=seed,
                 split=experiment.split,
@@ -249,7 +264,7 @@ def expand(
             )
             if spec.run_id in specs:
                 raise InputError(
-                    f"arm {arm.method!r} on {where}, seed {seed}: "
+                    f"arm {shown(arm.method)} on {where}, seed {seed}: "
                     "the same run is in the experiment twice"
                 )
             specs[spec.run_id] = spec
@@ -266,7 +281,7 @@ def check_names(
             raise unknown("method", arm.method, methods)
         for name in arm.on:
             if name not in names:
-                raise unknown(f"task in arm {arm.method!r}: on", name, names)
+                raise unknown(f"task in arm {shown(arm.method)}: on", name, names)
     for name in names:
         if name not in tasks:
             raise unknown("task", name, tasks)
@@ -278,7 +293,7 @@ def _train_spec(values: dict[str, Any], auto_dtype: Dtype, where: str) -> TrainS
     dtypes = ("auto", *get_args(Dtype))
     if values["dtype"] not in dtypes:
         raise InputError(
-            f"{where}: dtype: must be one of {', '.join(dtypes)} (given: {values['dtype']!r})"
+            f"{where}: dtype: must be one of {', '.join(dtypes)} (given: {shown(values['dtype'])})"
         )
     if values["dtype"] == "auto":
         values = values | {"dtype": auto_dtype}

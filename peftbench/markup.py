@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from tabulate import tabulate
 from wcwidth import wcswidth
 
-from peftbench.wording import Lang, printable
+from peftbench.wording import Lang, for_terminal, printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Format = Literal["md", "csv", "latex", "json"]
 WIDTH = 140  # columns of a terminal
+MOST = 1000  # characters of a Markdown table's title or cell
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def escaped(text: str) -> str:
 
 def _cell(text: str) -> str:
     """A table's cell: a bracket starts no link there, since no parenthesis follows."""
-    return re.sub(r"\\\[(?=[-+\d.,]+, [-+\d.,]+\])", "[", escaped(text))
+    return re.sub(r"\\\[(?=[-+\d.,]+, [-+\d.,]+\])", "[", escaped(for_terminal(text, MOST)))
 
 
 def _tex(text: str) -> str:
@@ -118,8 +119,8 @@ def _markdown(sheet: Sheet) -> str:
         return sheet.empty
     parts: list[str] = []
     for section in sheet.sections:
-        parts += [f"## {escaped(section.title)}"] if section.title else []
-        parts += [escaped(section.about)] if section.about else []
+        parts += [f"## {escaped(for_terminal(section.title, MOST))}"] if section.title else []
+        parts += [escaped(for_terminal(section.about, MOST))] if section.about else []
         parts.append(_grid(section))
         if section.notes:
             parts.append("\n".join(f"- {escaped(note)}" for note in section.notes))

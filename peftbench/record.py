@@ -1,9 +1,8 @@
 """What a run leaves behind (schema 2)."""
 
-from datetime import datetime
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt
 
 from peftbench.spec import FrozenModel, RunSpec
 
@@ -174,7 +173,8 @@ class Environment(FrozenModel):
     load_at_end: float | None = None
     """The same when the run had ended."""
     sandbox: str | None = None
-    """What confined generated code; null: none was run."""
+    """What confined generated code; `audit hook only`: nothing that could be called so; null: none
+    was run."""
 
 
 class Predictions(FrozenModel):
@@ -193,7 +193,7 @@ class Record(FrozenModel):
     """16 hexadecimal digits: a digest of the spec."""
     schema_version: Literal[2] = Field(default=SCHEMA, alias="schema")
     """Raised when the meaning of records changes."""
-    started: datetime
+    started: AwareDatetime
     """UTC."""
     seconds: NonNegativeFloat
     """Wall clock of the whole run."""
@@ -202,7 +202,8 @@ class Record(FrozenModel):
     status: Status
     """done: scored; pruned: a search ended it early; diverged: a loss that is not finite."""
     error: str | None = None
-    """The error's last line; null: the run is done."""
+    """The error's last line; null: the run is done. `scoring: ...`: all is there but the scores of
+    answers."""
     spec: RunSpec
     """What was to be done."""
     primary: str
@@ -221,6 +222,8 @@ class Record(FrozenModel):
     """null: the run is not done."""
     data: Data | None = None
     """null: the run is not done."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers should know of this run."""
     environment: Environment
     """Where the run took place."""
     predictions: Predictions | None = None

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -10,15 +13,14 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
+    StrictInt,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 
-from peftbench.errors import InputError, unknown
+from peftbench.errors import InputError, shown, unknown
 
 ScoredSplit = Literal["valid", "test"]
 Dtype = Literal["float32", "bfloat16"]
@@ -37,13 +39,33 @@ class FrozenModel(BaseModel):
     )
 
 
-class TrainSpec(FrozenModel):
+# Bounds of what a person may write: any more is a slip, and would fill the memory before it fails.
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
+Steps = Annotated[int, Field(gt=0, le=1_000_000)]  # a record's curve has a point for each
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]  # what torch's generators take
+
+
+class Settings(FrozenModel):
+    """What a person writes: true and false are no numbers."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name:
+            field = cls.model_fields[info.field_name]
+            if bounds(cls, field.alias or info.field_name):
+                raise ValueError("input should be a number, not true or false")
+        return value
+
+
+class TrainSpec(Settings):
     """How a run trains: the same for all arms of an experiment, except for what an arm sets itself
     (usually its learning rate)."""
 
-    steps: PositiveInt = 100
+    steps: Steps = 100
     """Optimizer steps."""
-    batch_size: PositiveInt = 16
+    batch_size: Count = 16
     """Examples per optimizer step."""
     lr: PositiveFloat
     """Peak learning rate of the method's own parameters; the method names a default."""
@@ -66,30 +88,30 @@ class TrainSpec(FrozenModel):
     dtype: Dtype
     """Dtype of the base weights. An experiment file may also say "auto", its default: bfloat16 on a
     CUDA device that supports it, else float32. A run's spec holds the result."""
-    eval_every: PositiveInt | None = None
+    eval_every: Count | None = None
     """Steps between evaluations of valid nll; null: none before the end."""
 
 
-class DataSpec(FrozenModel):
+class DataSpec(Settings):
     """How much of a task's data a run uses; null means all of it."""
 
-    train: PositiveInt | None = None
+    train: Count | None = None
     """Training examples."""
-    valid: PositiveInt | None = None
+    valid: Count | None = None
     """Examples of the valid split."""
-    test: PositiveInt | None = None
+    test: Count | None = None
     """Examples of the test split."""
-    generate: NonNegativeInt | None = None
+    generate: CountOrZero | None = None
     """How many of the scored examples are answered by generation."""
-    max_length: PositiveInt = 512
+    max_length: Count = 512
     """Most tokens of an example; longer examples are cut, and the record counts them. The prompt of
     a generated answer may be as long as the model's context window."""
-    max_new_tokens: PositiveInt = 256
+    max_new_tokens: Count = 256
     """Most tokens of a generated answer."""
-    shots: NonNegativeInt = 0
+    shots: CountOrZero = 0
     """Solved training examples before the prompt of a generated answer; training and nll do without
     them."""
-    samples: PositiveInt = 1
+    samples: Count = 1
     """Answers generated per example."""
     temperature: Annotated[float, Field(ge=0, validate_default=True)] = 0.0
     """Temperature of generation; 0: greedy."""
@@ -104,21 +126,21 @@ class DataSpec(FrozenModel):
         return temperature
 
 
-class LimitSpec(FrozenModel):
+class LimitSpec(Settings):
     """Limits at which a run is ended from outside."""
 
-    seconds: PositiveInt = 7200
+    seconds: Count = 7200
     """Wall-clock seconds, after which a run is ended and recorded as timed out."""
 
 
-class StudyReference(FrozenModel):
+class StudyReference(Settings):
     """The study (the tuning of one arm on one task) that a run belongs to."""
 
     name: str
     """The study's name in the storage of the search."""
-    trials: PositiveInt
+    trials: Count
     """Number of trials, the same for every arm."""
-    trial: NonNegativeInt | None = None
+    trial: CountOrZero | None = None
     """Number of the trial that this run is part of; null: a run with the settings found."""
 
 
@@ -127,7 +149,7 @@ class RunSpec(FrozenModel):
     runs."""
 
     model: str
-    """A packaged model's name, a local folder or a hub id."""
+    """A packaged model's name, a local folder, or a hub model as `id@commit`."""
     task: str
     """The task's name."""
     task_version: int
@@ -142,7 +164,7 @@ class RunSpec(FrozenModel):
     """How the run trains."""
     data: DataSpec
     """What it trains on and is scored on."""
-    seed: NonNegativeInt
+    seed: Seed
     """Seed of initial values, dropout and the order of the data."""
     split: ScoredSplit
     """The split that is scored."""
@@ -158,6 +180,17 @@ class RunSpec(FrozenModel):
         return digest(self.model_dump(mode="json", exclude={"study"}))[:16]
 
 
+def split_revision(model: str) -> tuple[str, str | None]:
+    """A hub model's id and, where the name says one, its branch, tag or commit."""
+    name, _, revision = model.partition("@")
+    return name, revision or None
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether this is the full name of a commit, which always means the same files."""
+    return re.fullmatch("[0-9a-f]{40}", revision or "") is not None
+
+
 def digest(content: Mapping[str, Any]) -> str:
     """SHA-256 of the content's canonical JSON. Raises ValueError on NaN."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -171,7 +204,7 @@ def validated(kind: type[Model], values: Mapping[str, Any], where: str) -> Model
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        path = [str(part) for part in first["loc"]]
+        path = [part if len(part) < 50 else shown(part) for part in map(str, first["loc"])]
         if first["type"] == "extra_forbidden":
             owner = kind
             for part in path[:-1]:  # down to the model in which the key is unknown
@@ -179,7 +212,7 @@ def validated(kind: type[Model], values: Mapping[str, Any], where: str) -> Model
             raise InputError(
                 str(unknown(f"key in {'.'.join([where, *path[:-1]])}", path[-1], keys(owner)))
             ) from error
-        given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
+        given = "" if first["type"] == "missing" else f" (given: {shown(first['input'])})"
         raise InputError(
             f"{where}: {'.'.join(path)}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
         ) from error
@@ -189,6 +222,38 @@ def keys(kind: type[BaseModel]) -> list[str]:
     """The keys that a person may write for `kind`: a field's alias where it has one (`lambda`
     cannot be a name in Python)."""
     return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a number may be: from `low` to `high`. An end that is `open` is not allowed itself, and
+    an infinite one is no end."""
+
+    integer: bool
+    low: float
+    high: float
+    low_open: bool
+    high_open: bool
+
+
+def bounds(kind: type[BaseModel], key: str) -> Bounds | None:
+    """What the field of `kind` that a person writes as `key` allows: `bounds(TrainSpec, "beta1")`
+    is 0 to 1, without 1. None: no number, or no such key."""
+    field = kind.model_json_schema()["properties"].get(key, {})
+    numbers = [
+        part for part in field.get("anyOf", [field]) if part.get("type") in ("integer", "number")
+    ]
+    if not numbers:
+        return None
+    number = numbers[0]
+    low_open, high_open = "exclusiveMinimum" in number, "exclusiveMaximum" in number
+    return Bounds(
+        integer=number["type"] == "integer",
+        low=number.get("exclusiveMinimum" if low_open else "minimum", -math.inf),
+        high=number.get("exclusiveMaximum" if high_open else "maximum", math.inf),
+        low_open=low_open,
+        high_open=high_open,
+    )
 
 
 def _inner(owner: type[BaseModel], part: str) -> type[BaseModel]:

@@ -1,9 +1,12 @@
 """The folder of results: a record is written once, whole or not at all, and read only if it is
-unchanged."""
+unchanged.
+
+The digest in a record is a guard against accidents: whoever edits a record can make another digest.
+What people did shows in a comparison with a git commit (committed.py).
+"""
 
 import fcntl
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -18,6 +21,13 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from peftbench.errors import InputError
+from peftbench.reading import (
+    MOST_PREDICTIONS_BYTES,
+    MOST_RECORD_BYTES,
+    read_bytes,
+    read_object,
+    read_predictions,
+)
 from peftbench.record import SCHEMA, Predictions, Record
 from peftbench.spec import digest
 
@@ -28,7 +38,7 @@ NAME = re.compile(
     r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?"
     r"\.(json|predictions\.parquet)"
 )
-TEMPORARY = ".tmp"
+TEMPORARY = re.compile(r"(.+\.)?[0-9a-f]{32}\.tmp")  # a file that is not published yet
 
 
 def device_folder(device: str, device_name: str) -> str:
@@ -85,11 +95,12 @@ class Store:
 
     def ensure_writable(self) -> None:
         """Raises InputError if `write` cannot work here. Makes the folder, but not its parent."""
-        probe = self.root / f"{uuid.uuid4().hex}{TEMPORARY}"
+        probe = self.root / f"{uuid.uuid4().hex}.tmp"
         with _input_errors(self.root):
             self.root.mkdir(exist_ok=True)
-            _publish(probe, b"")
-            probe.unlink()
+            with _locked(self.root):
+                _publish(probe, b"")
+                probe.unlink()
 
     def write(self, record: Record, predictions: "DataFrame | None" = None) -> Record:
         """Store a record and its predictions. Returns the record that the store now has for this
@@ -97,7 +108,7 @@ class Store:
 
         It differs from the one given only if another writer has finished the same run before: a
         finished run is never replaced. Raises ValueError on NaN or on a run_id that is not the
-        spec's, InputError if the store cannot be written.
+        spec's, InputError if the store cannot be written or could not be read again.
         """
         if record.run_id != record.spec.run_id:
             raise ValueError(
@@ -114,21 +125,19 @@ class Store:
         stored = Record.model_validate(content)
         content["digest"] = digest(content)
         text = json.dumps(content, sort_keys=True, allow_nan=False, indent=1) + "\n"
+        _check_sizes(record.run_id, text, table)
         folder = self.root / _folder_of(record)
         with _input_errors(self.root):
             self.root.mkdir(exist_ok=True)
             folder.mkdir(exist_ok=True)
-            with _opened(folder) as handle:
-                # keeps other writers out; the system releases it even if we are killed
-                fcntl.flock(handle, fcntl.LOCK_EX)
+            with _locked(folder):
                 paths = list(folder.glob(f"{record.run_id}.*"))
                 last = max((entry for path in paths if (entry := _entry(path))), default=None)
                 if last and (latest := _load(last)).status == "done":
                     return latest
                 entry = Entry(folder, record.run_id, last.attempt + 1 if last else 1)
-                for path in paths:  # left by a killed writer, since no other holds the lock
-                    if path.name.endswith(TEMPORARY) or path == entry.predictions:
-                        path.unlink()
+                # left by a writer that was killed before it published the record
+                entry.predictions.unlink(missing_ok=True)
                 if table is not None:
                     _publish(entry.predictions, table)
                 _publish(entry.path, text.encode())
@@ -151,39 +160,48 @@ class Store:
         return _load(entries[0]) if entries else None
 
     def predictions(self, run: str) -> "DataFrame":
-        """The predictions of a run, given as in `read`. Raises InputError if the run has none or
-        they were changed."""
-        import pandas
-
+        """The predictions of a run, given as in `read`. Raises InputError if the run has none, they
+        were changed or they are no table of predictions."""
         entry = self._find(run)
         record = _load(entry)
         if record.predictions is None:
             raise InputError(f"run {record.run_id} ({record.status}) has no predictions")
-        return pandas.read_parquet(io.BytesIO(_table(entry, record.predictions)))
+        return _table(entry, record.predictions)
 
     def check(self) -> list[str]:
         """Everything that is wrong with the store, a line for each problem: damaged, changed or
-        misplaced records, lost or changed predictions, and what killed writers left behind."""
-        folders = self._folders()
+        misplaced records, lost or changed predictions. Raises InputError if there is no store."""
+        if not os.path.lexists(self.root):
+            raise InputError(f"store {self.root}: there is no such folder")
         problems = [
             f"{path}: beside the devices' folders, where nothing reads it"
-            for path in sorted(self.root.glob("*"))
-            if path.suffix in (".json", ".parquet", TEMPORARY) and path.is_file()
+            for path in _listed(self.root)
+            if path.suffix in (".json", ".parquet") and not path.is_dir()
         ]
-        for folder in folders:
-            entries = {path: _entry(path) for path in sorted(folder.iterdir())}
+        for folder in self._folders():
+            entries = {path: _entry(path) for path in _listed(folder)}
             records = {entry for entry in entries.values() if entry}
             expected = {entry.predictions for entry in records}
             for path, entry in entries.items():
                 if entry:
                     problems += _problems(entry, records)
-                elif path.name.endswith(TEMPORARY):
-                    problems.append(f"{path}: temporary: a writer was killed, or is still writing")
                 elif not NAME.fullmatch(path.name):
-                    problems.append(f"{path}: not the name of a record or of predictions")
+                    if not TEMPORARY.fullmatch(path.name):
+                        problems.append(f"{path}: not the name of a record or of predictions")
                 elif path not in expected:
-                    problems.append(f"{path}: predictions without a record: a writer was killed")
+                    problems.append(
+                        f"{path}: predictions without a record: it is lost, or its writer was "
+                        "killed, and then the same run again replaces them"
+                    )
         return problems
+
+    def leftovers(self) -> list[Path]:
+        """What writers that were killed left behind, or one at work has not published yet. It is
+        no part of the results, and the next `write` to its folder removes it."""
+        folders = [self.root, *self._folders()] if self.root.is_dir() else []
+        return [
+            path for folder in folders for path in _listed(folder) if TEMPORARY.fullmatch(path.name)
+        ]
 
     def _folders(self) -> list[Path]:
         """The device folders; none if the store does not exist yet."""
@@ -196,7 +214,7 @@ class Store:
         """The last attempt of every run, in order."""
         latest: dict[str, Entry] = {}
         for folder in self._folders():
-            for path in folder.iterdir():
+            for path in _listed(folder):
                 if entry := _entry(path):
                     latest[entry.key] = max(entry, latest.get(entry.key, entry))
                 elif path.suffix == ".json":
@@ -248,19 +266,16 @@ def _load(entry: Entry) -> Record:
     """The record at `entry`. Raises InputError that names the file if it is damaged, changed, of
     another schema, or in the wrong folder."""
     path = entry.path
+    content = read_bytes(path, MOST_RECORD_BYTES)
     try:
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict):
-            raise ValueError("not an object")
-        intact = content.pop("digest", None) == digest(content)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+        values = read_object(content)
+        intact = values.pop("digest", None) == digest(values)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged, not a record's JSON: {error}") from error
-    if (schema := content.get("schema")) != SCHEMA:
+    if (schema := values.get("schema")) != SCHEMA:
         raise InputError(
-            f"{path}: a record of schema {schema!r}, where this version of peftbench reads schema "
-            f"{SCHEMA}: read it with the version that wrote it, "
+            f"{path}: a record of schema {schema!r:.20}, where this version of peftbench reads "
+            f"schema {SCHEMA}: read it with the version that wrote it, "
             "or move it to a store of its own and run again"
         )
     if not intact:
@@ -268,52 +283,74 @@ def _load(entry: Entry) -> Record:
             f"{path}: changed after it was written, its digest does not fit: restore the original"
         )
     try:
-        record = Record.model_validate(content)
+        record = Record.model_validate(values)
+        record.model_dump_json()  # refuses what no reader could write: half a character, deep args
+        of_spec = record.spec.run_id
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if not record.run_id == record.spec.run_id == entry.run_id:
+    except ValueError as error:
+        raise InputError(f"{path}: holds what cannot be written again: {error}") from error
+    if not record.run_id == of_spec == entry.run_id:
         raise InputError(
-            f"{path}: changed: it holds run {record.run_id}, "
-            f"and its spec is that of run {record.spec.run_id}"
+            f"{path}: changed: it holds run {record.run_id}, and its spec is that of run {of_spec}"
         )
     if (folder := _folder_of(record)) != entry.folder.name:
         raise InputError(f"{path}: moved: this device's records belong in {folder}/")
     return record
 
 
-def _table(entry: Entry, reference: Predictions) -> bytes:
+def _table(entry: Entry, reference: Predictions) -> "DataFrame":
     """The predictions beside a record. Raises InputError if they are not those of the record."""
     path = entry.predictions
-    try:
-        table = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: predictions cannot be read: {error.strerror}") from error
-    if hashlib.sha256(table).hexdigest() != reference.sha256:
+    content = read_bytes(path, MOST_PREDICTIONS_BYTES)
+    if hashlib.sha256(content).hexdigest() != reference.sha256:
         raise InputError(f"{path}: predictions were changed after they were written")
-    return table
+    try:
+        return read_predictions(content, reference.rows)
+    except ValueError as error:
+        raise InputError(f"{path}: not predictions: {error}") from error
+
+
+def _check_sizes(run_id: str, text: str, table: bytes | None) -> None:
+    """Raises InputError if readers would refuse the files of a run."""
+    for what, content, most in [
+        ("record", text, MOST_RECORD_BYTES),
+        ("predictions", table or b"", MOST_PREDICTIONS_BYTES),
+    ]:
+        if len(content) > most:
+            raise InputError(
+                f"run {run_id} is not stored: its {what} would have {len(content):,} bytes, "
+                f"more than the {most:,} that are read again"
+            )
 
 
 def _problems(entry: Entry, records: set[Entry]) -> list[str]:
     """What is wrong with one record, given all records of its device."""
     problems: list[str] = []
-    if not {replace(entry, attempt=n) for n in range(1, entry.attempt)} <= records:
+    if entry.attempt > 1 and replace(entry, attempt=entry.attempt - 1) not in records:
         problems.append(f"{entry.path}: an earlier attempt of this run is missing")
     try:
         record = _load(entry)
         if record.predictions is not None:
             _table(entry, record.predictions)
-        elif entry.predictions.exists():
+        elif os.path.lexists(entry.predictions):
             problems.append(f"{entry.predictions}: predictions that their record does not mention")
     except InputError as error:
         problems.append(str(error))
     return problems
 
 
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, in order. Raises InputError if that cannot be seen."""
+    with _input_errors(folder):
+        return sorted(folder.iterdir())
+
+
 def _publish(path: Path, content: bytes) -> None:
     """Make the file `path` with `content`, whole or not at all. Raises FileExistsError if it
     exists."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(content)
@@ -329,6 +366,18 @@ def _sync(folder: Path) -> None:
     """Write the names in a folder to the disk."""
     with _opened(folder) as handle:
         os.fsync(handle)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a folder. The system lifts the lock even if we are killed, so what
+    such a writer has left is known by it, and removed here."""
+    with _opened(folder) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        for path in folder.iterdir():
+            if TEMPORARY.fullmatch(path.name) and not path.is_dir():
+                path.unlink()
+        yield
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Numbers, sizes and sentences as people read them, in English and in Chinese."""
 
 import math
+import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -34,6 +36,11 @@ class Words:
         langs: tuple[Lang, Lang] = ("en", "zh")
         said = [[v[lang] if isinstance(v, Words) else v for v in values] for lang in langs]
         return Words(self.en.format(*said[0]), self.zh.format(*said[1]))
+
+
+def model_name(model: str) -> str:
+    """A model as it is called; of a hub model's commit seven digits."""
+    return re.sub("(@[0-9a-f]{7})[0-9a-f]{33}$", r"\1", model)
 
 
 def count(number: float | None) -> str:
@@ -87,8 +94,36 @@ def ranged(values: Iterable[float | None], format: str = ".2f") -> str:
 
 
 def printable(text: str) -> str:
-    """Text on one line, without the control characters that move a terminal's cursor."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    """Text on one line, as a terminal may get it."""
+    return for_terminal(" ".join(text.split()))
+
+
+def for_terminal(text: str, most: int | None = None) -> str:
+    """Text as a terminal may get it: characters that would move its cursor, change its colours,
+    turn the direction of writing or cannot be encoded stand as JSON escapes them (so that JSON
+    stays what it was); lines of more than `most` characters are cut in the middle. Spaces and
+    newlines stay."""
+    return "\n".join(_cut(_UNSEEN.sub(_escaped, line), most) for line in text.split("\n"))
+
+
+# No ASCII that can be seen, no space: looked at one by one.
+_UNSEEN = re.compile(r"[^ -~\t]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    char = match[0]
+    if char.isprintable() or unicodedata.category(char) == "Zs":
+        return char
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return re.sub("....", r"\\u\g<0>", units)
+
+
+def _cut(line: str, most: int | None) -> str:
+    if most is None or len(line) <= most:
+        return line
+    middle = f"… ({len(line):,} characters) …"
+    ends = most - len(middle)
+    return f"{line[: ends - ends // 2]}{middle}{line[len(line) - ends // 2 :]}"
 
 
 def shortened(text: str, most: int) -> str:

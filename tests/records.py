@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pandas as pd
+
 from peftbench.record import (
     CudaMemory,
     CudaPeaks,
@@ -203,6 +205,19 @@ def record(*, status: str = "done", error: str | None = None, **changed: Any) ->
     elif error is None:
         values["error"] = f"the run ended: {status}"
     return Record(**values | own)
+
+
+def predictions(**changed: Any) -> pd.DataFrame:
+    """A table of predictions. A keyword replaces a column, or adds one."""
+    columns: dict[str, Any] = {
+        "id": ["a", "b"],
+        "target": [None, None],
+        "nll": [0.5, 0.25],
+        "count": [1, 2],
+        "answer": ["1", "2|\n"],
+        "score": [1.0, None],
+    }
+    return pd.DataFrame(columns | changed)
 
 
 def study(tasks: tuple[str, ...] = ("reviews", "sst2", "gsm"), seeds: int = 3) -> Iterator[Record]:

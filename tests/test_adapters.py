@@ -19,11 +19,18 @@ from peftbench.errors import InputError
 from peftbench.methods import METHODS
 from peftbench.methods.adapter_file import CONFIG, AdapterFile
 from peftbench.methods.delta_lora import DeltaLowRank
-from peftbench.methods.files import file_bytes, load, save
+from peftbench.methods.files import OFFSET_FILE, file_bytes, load, save
 from peftbench.methods.linear import AbstractAdapted, layers, replaced
 
 Build = Callable[[], PreTrainedModel]
-MODELS = [tiny.llama, tiny.linear_gpt2, tiny.bert, tiny.roberta, tiny.distilbert]
+MODELS = [
+    tiny.llama,
+    tiny.linear_gpt2,
+    tiny.bert,
+    tiny.bert_without_pooler,
+    tiny.roberta,
+    tiny.distilbert,
+]
 models = pytest.mark.parametrize("build", MODELS, ids=_name)
 
 
@@ -88,9 +95,10 @@ def test_the_size_of_a_whole_large_model_is_known_without_its_weights() -> None:
 @arms
 @models
 def test_only_tensors_and_json_are_written(arm: Any, build: Build, tmp_path: Path) -> None:
-    write(arm, build, tmp_path)
+    model = write(arm, build, tmp_path)
+    generation = {"generation_config.json"} if model.can_generate() else set[str]()
     expected = {
-        "full": {"config.json", "model.safetensors"},
+        "full": {"config.json", "model.safetensors"} | generation,
         "frozen": {"head.safetensors"},
     }.get(arm[0], {CONFIG, "adapter_model.safetensors"})
     assert {path.name for path in tmp_path.iterdir()} == expected
@@ -127,6 +135,29 @@ def test_a_fully_tuned_model_is_an_ordinary_transformers_folder(
     )  # tied to the embeddings, which are there
     model = type(tiny.make(build)).from_pretrained(tmp_path)
     torch.testing.assert_close(logits(model.eval()), logits(trained))
+
+
+def test_a_fully_tuned_model_ends_its_answers_as_before(tmp_path: Path) -> None:
+    model = tiny.make(tiny.llama)
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = [2, 5]
+    save(METHODS["full"].build({}), model, (), tmp_path, base_model="someone/tiny")
+    reopened = type(model).from_pretrained(tmp_path)
+    assert reopened.generation_config.eos_token_id == [2, 5]
+
+
+@arms
+def test_what_a_regression_adds_to_its_answers_is_kept(arm: Any, tmp_path: Path) -> None:
+    method, head = method_of(arm), ("classifier",)
+    model, restored = tiny.make(tiny.bert, torch.float32), tiny.make(tiny.bert, torch.float32)
+    model.config.answer_offset = 2.5
+    tiny.attach(method, model, head)
+    save(method, model, head, tmp_path, base_model="someone/tiny")
+    load(method, restored, tmp_path)
+    assert restored.config.answer_offset == 2.5
+    (tmp_path / OFFSET_FILE).write_text("[]")
+    with pytest.raises(InputError, match=r"answer_offset.json: must be an object"):
+        load(method, tiny.make(tiny.bert, torch.float32), tmp_path)
 
 
 def test_a_merged_model_is_no_adapter(tmp_path: Path) -> None:
@@ -206,6 +237,7 @@ def edit_tensors(change: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path],
         (edit_config(r="gone"), "r: field required"),
         (edit_config(r=0), r"r: .* \(given: 0\)"),
         (edit_config(r=4), r"lora_A.weight' has the shape \(3, 24\), the model needs \(4, 24\)"),
+        (edit_config(r=10**12), r"adapter_config.json: r: .* smaller rank \(given: 1000000000000"),
         (edit_config(lora_alpha="gone"), "lora_alpha: field required"),
         (edit_config(use_rslora=True), "use_rslora"),
         (edit_config(alpha_pattern={"q_proj": 3}), "alpha_pattern"),

@@ -13,7 +13,7 @@ from records import environment, record, study
 from peftbench import cli
 from peftbench.markup import Format
 from peftbench.store import Store
-from peftbench.wording import Lang
+from peftbench.wording import Lang, for_terminal
 
 READERS = [
     ["table"],
@@ -88,6 +88,85 @@ def test_a_store_of_another_schema_is_one_line_and_status_2(
     assert not output
     assert errors.count("\n") == 1
     assert "schema 0" in errors
+
+
+ESCAPE, REVERSED = "\x1b[31m", "\u202e"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *READERS[:-1],
+        ["table", "--format", "json"],
+        ["table", "--format", "latex"],
+        ["claims", "--format", "csv"],
+        ["recommend", "--model", f"{ESCAPE}red", "--task", "reviews", "--memory", "8"],
+        ["recommend", "--model", "x" * 100_000, "--task", "reviews", "--memory", "8"],
+        ["show", f"{ESCAPE}red"],
+        ["check"],
+    ],
+    ids=lambda arguments: ascii(" ".join(arguments))[:50],
+)
+def test_names_in_a_store_do_nothing_to_the_terminal(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = tmp_path / "results"
+    for model in (f"{ESCAPE}red", f"{REVERSED}der", "x" * 100_000):
+        Store(root).write(record(model=model, args={f"{ESCAPE}key": f"{ESCAPE}value"}))
+        Store(root).write(record(model=model, method="vera", status="failed", error=f"{ESCAPE}E"))
+    if arguments == ["check"]:
+        (root / f"{ESCAPE}.json").touch()
+    call(arguments, root, monkeypatch)
+    captured = capsys.readouterr()
+    for text in captured:
+        assert ESCAPE not in text
+        assert REVERSED not in text
+        assert text == for_terminal(text)
+    people = "json" not in arguments and "csv" not in arguments and "latex" not in arguments
+    assert not people or max(map(len, "".join(captured).splitlines())) < 12_000
+    if "json" in arguments:
+        assert json.loads(captured.out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["recommend", "--model", "m", "--task", "t", "--memory", "inf"], "--memory inf"),
+        (["recommend", "--model", "m", "--task", "t", "--memory", "nan"], "--memory"),
+        (["report", "--out", ""], "'': not the name of a file"),
+        (["report", "--store", "nowhere", "--out", "."], "it is a folder"),
+        (["report", "--out", "a\0b"], "not the name of a file"),
+        (["table", "--store", "x" * 5000], "too long"),
+        (["table", "--kind", "x" * 100_000], "comparison"),
+        (["table", "--kind", f"{ESCAPE}red"], "comparison"),
+        (["table", f"--{ESCAPE}red", "1"], "such option"),
+        (["run"], "Missing argument"),
+        (["search", "e.toml", "--workers", "1000000000"], "--workers"),
+        (["run", "e.toml", "--only", "x" * 100_000], "write KEY=VALUE"),
+        (["run", "e.toml", "--set", f"train.lr={'[' * 3000}"], "too deeply"),
+        (["run", "e.toml", "--set", f"train.lr={'9' * 5000}"], "digits"),
+    ],
+    ids=lambda value: ascii(" ".join(value))[:40] if isinstance(value, list) else "",
+)
+def test_a_strange_option_is_one_short_clean_line_and_status_2(
+    arguments: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["peftbench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("peftbench: ")
+    assert words in errors
+    assert errors.count("\n") == 1
+    assert len(errors) < 1000
+    assert errors == for_terminal(errors)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class FakeExecutor:
 
     status: Status = "done"
 
-    def __init__(self, adapter_folder: Path | None = None) -> None:
+    def __init__(self, adapter_folder: Path | None = None, *, unconfined: bool = False) -> None:
         self.adapter_folder = adapter_folder
 
     def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[RunResult]:
@@ -247,6 +247,9 @@ def test_a_search_without_a_file_writes_only_where_it_is_told(
         ({"retry": "fialed"}, "did you mean 'failed'"),
         ({"retry": ["done"]}, "'done'"),
         ({"store": "/proc/results"}, "/proc/results"),
+        ({"adapters": "/proc/adapters"}, "/proc/adapters"),
+        ({"adapters": "/dev/null/adapters"}, "/dev/null/adapters"),
+        ({"adapters": "/proc"}, "/proc/.probe"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

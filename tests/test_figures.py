@@ -299,6 +299,19 @@ def test_the_script_tells_of_an_empty_and_of_a_damaged_store(tmp_path: Path) -> 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
+def test_the_script_says_in_one_line_that_it_cannot_draw_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store(tmp_path / "results").write(records.record())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--out", "file"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "file: no folder can be made there: there is a file\n")
+
+
 def imported(module: str) -> set[str]:
     code = f"import sys, peftbench.{module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,10 +17,12 @@ from peftbench.methods import METHODS
 from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec, validated
 from peftbench.tasks.base import few_shot, sample
 from peftbench.training import evaluation, generation
+from peftbench.training.base import by_length
 from peftbench.training.evaluation import evaluate
 from peftbench.training.fine_tuning import EncodedSplit, FineTuning, check_specs, shots_of
 from peftbench.training.generation import Drawing, End, Generated, generate
-from peftbench.training.models import LanguageModel, by_length, load
+from peftbench.training.language_model import LanguageModel
+from peftbench.training.models import load
 from peftbench.training.run import run
 
 TEXTS = [

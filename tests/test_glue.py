@@ -118,6 +118,28 @@ def test_what_test_holds_is_in_neither_train_nor_valid(
     }  # a shared premise alone is no leak
 
 
+@pytest.mark.parametrize("name", ["mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"])
+def test_a_pair_the_other_way_round_is_in_one_split_where_the_order_does_not_matter(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = mirror.GLUE[name]
+
+    def pairs(numbers: range, turned: bool = False) -> list[mirror.Row]:
+        texts = [[f"Text {i}.", f"Other {i}."][:: -1 if turned else 1] for i in numbers]
+        return [dict(zip(task.columns, pair, strict=True)) | {"label": 1} for pair in texts]
+
+    monkeypatch.setattr(task, "part", 0.3)
+    train = [*pairs(range(100)), *pairs(range(50, 100), turned=True)]
+    make(tmp_path, name, train, pairs(range(25), turned=True), monkeypatch)
+    questions = {
+        split: {frozenset((example.text, example.pair)) for example in examples}
+        for split, examples in splits(name).items()
+    }
+    shared = [a & b for a, b in itertools.combinations(questions.values(), 2)]
+    assert not any(shared) if task.symmetric else all(shared)
+    assert task.symmetric == (name in ("mrpc", "stsb", "qqp"))
+
+
 def test_equal_texts_and_equal_premises_stay_on_one_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,7 +186,7 @@ def test_a_broken_row_is_named(
     monkeypatch.setattr(
         glue,
         "rows",
-        lambda _, split, columns: [
+        lambda _, split, columns, labels: [
             {column: row[column] for column in columns} for row in rows[split]
         ],
     )
@@ -172,6 +194,22 @@ def test_a_broken_row_is_named(
         mirror.GLUE[name]().examples("train")
     assert f"task {name!r}, split {split!r}, row 1: " in str(error.value)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("name", [name for name in mirror.GLUE if name != "stsb"])
+def test_labels_in_another_order_are_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = mirror.GLUE[name]
+    official = mirror.glue_rows(name)
+    turned = datasets.ClassLabel(names=[*task.labels[::-1]])
+    split = next(iter(task.tests))
+    other = {split: official[split].cast_column("label", turned)}
+    mirror.write(tmp_path, "nyu-mll/glue", {name: official | other})
+    monkeypatch.setenv("PEFTBENCH_HUB", str(tmp_path))
+    with pytest.raises(InputError, match=r"classes are .*; they must be ") as error:
+        task().examples("test")
+    assert str(error.value).endswith(", ".join(task.labels))
 
 
 def test_a_missing_column_split_or_configuration_is_an_error(

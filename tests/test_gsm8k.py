@@ -1,15 +1,21 @@
 """GSM8K: the right answers score everything however they are written, and the scores are
 lm-evaluation-harness' but for what is listed."""
 
+import functools
 import itertools
 import re
 from pathlib import Path
+from statistics import fmean
 
+import pytest
+
+from peftbench.metrics.harness import FILTERS, agrees
 from peftbench.metrics.modules import ExactNumber
 from peftbench.metrics.number import final_number, last_number
-from peftbench.tasks.base import Split, bare
+from peftbench.tasks.base import Example, Split, bare
 from peftbench.tasks.gsm8k import GSM8K
 
+METRICS = ("exact_match", "flexible_match", "strict-match", "flexible-extract")
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 GOLD = {  # number -> worked answer that ends with it
@@ -120,26 +126,49 @@ FLEXIBLE = {
 }
 
 
-def theirs(pattern: str, select: int, answer: str, gold: str) -> bool:
-    """EleutherAI/lm-evaluation-harness 0.4.13: lm_eval/tasks/gsm8k/gsm8k.yaml,
-    lm_eval/filters/extraction.py (RegexFilter) and lm_eval/api/metrics.py
-    (exact_match_hf_evaluate). Equal to its own code on all answers below when this was written."""
-    matches = [
-        match if isinstance(match, str) else next(filter(None, match), "[invalid]")
-        for match in re.findall(pattern, answer)
-    ]
-    given = matches[select].strip() if matches else "[invalid]"
-    for ignored in (",", r"\$", r"(?s).*#### ", r"\.$"):
-        given, gold = re.sub(ignored, "", given), re.sub(ignored, "", gold)
-    return given.lower() == gold.lower()
+# Strict-match and flexible-extract of answers to "#### 1,234", by the code of lm-evaluation-harness
+# 0.4.13 (RegexFilter, exact_match_hf_evaluate).
+HARNESS = {
+    "#### 1234": (1, 1),
+    "#### 1,234": (1, 1),
+    "#### 12,34": (1, 1),
+    "#### 1234.": (1, 1),
+    "#### 1,234.00": (0, 0),
+    "#### $1,234": (0, 1),
+    "#### **1234**": (0, 1),
+    "**#### 1234**": (1, 1),
+    "####1234": (0, 1),
+    "####  1234": (0, 1),
+    "#### +1234": (0, 1),
+    "#### 1234..": (0, 0),
+    "#### 1234 apples": (1, 1),
+    "#### 1234\n#### 5": (1, 0),
+    "#### 5\n#### 1234": (0, 1),
+    "It is $1,234.": (0, 1),
+    "It is 1234, 5": (0, 0),
+    "It is 5, 1234": (0, 1),
+    "5-1234": (0, 0),
+    "1234 ...": (0, 0),
+    "#### -1234": (0, 0),
+    "[invalid]": (0, 0),
+    "": (0, 0),
+}
 
 
-def their_strict(answer: str, gold: str) -> bool:
-    return theirs(r"#### (\-?[0-9\.\,]+)", 0, answer, gold)
+@pytest.mark.parametrize("answer", HARNESS)
+def test_the_harness_metrics_are_its_own(answer: str) -> None:
+    example = Example(id="0", text="?", target=" 1,000 + 234 = $1,234\n#### 1,234")
+    metrics = GSM8K().score([example], [answer]).metrics
+    assert (metrics["strict-match"], metrics["flexible-extract"]) == HARNESS[answer]
 
 
-def their_flexible(answer: str, gold: str) -> bool:
-    return theirs(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1, answer, gold)
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("#### 12,0", 0), ("#### 1,20", 0), ("#### 12", 1), ("#### 12,", 1), ("#### 1,2", 1)],
+)
+def test_every_comma_after_the_marks_is_left_out(answer: str, right: int) -> None:
+    example = Example(id="0", text="?", target="#### 12")
+    assert GSM8K().score([example], [answer]).metrics["exact_match"] == right
 
 
 def cases() -> list[tuple[str, str, str]]:
@@ -158,18 +187,18 @@ def cases() -> list[tuple[str, str, str]]:
 def test_scores_are_those_of_lm_evaluation_harness_but_for_what_is_listed() -> None:
     assert len(cases()) >= 400
     for ours, other, listed in (
-        (final_number, their_strict, STRICT),
-        (last_number, their_flexible, FLEXIBLE),
+        (final_number, "strict-match", STRICT),
+        (last_number, "flexible-extract", FLEXIBLE),
     ):
         different: dict[str, set[bool]] = {}
         for name, answer, gold in cases():
             mine = ours(answer) == final_number(gold)
-            if mine != other(answer, gold):
+            if mine != agrees(other, answer, gold):
                 different.setdefault(name, set()).add(mine)
         assert different == {name: {mine} for name, (mine, _) in listed.items()}
 
 
-def test_the_metrics_are_the_two_readings() -> None:
+def test_the_metrics_are_the_four_readings() -> None:
     answers, golds = zip(*((answer, gold) for _, answer, gold in cases()), strict=True)
     metrics = ExactNumber(keep_in_memory=True).compute(predictions=answers, references=golds)
     numbers = [final_number(gold) for gold in golds]
@@ -182,7 +211,7 @@ def test_the_metrics_are_the_two_readings() -> None:
             last_number(answer) == number for answer, number in zip(answers, numbers, strict=True)
         )
         / len(golds),
-    }
+    } | {name: fmean(map(functools.partial(agrees, name), answers, golds)) for name in FILTERS}
 
 
 def test_splits_are_disjoint_and_cover_the_official_ones() -> None:
@@ -210,15 +239,15 @@ def test_the_right_answers_score_one_and_others_zero() -> None:
     task, examples = GSM8K(), GSM8K().examples("test")
     right = task.score(examples, [example.target for example in examples])
     assert (right.metrics, right.per_example) == (
-        {"exact_match": 1.0, "flexible_match": 1.0},
+        dict.fromkeys(METRICS, 1.0),
         [1.0] * len(examples),
     )
     wrong = task.score(examples, [f" {example.target}1" for example in examples])
     assert (wrong.metrics, wrong.per_example) == (
-        {"exact_match": 0.0, "flexible_match": 0.0},
+        dict.fromkeys(METRICS, 0.0),
         [0.0] * len(examples),
     )
-    assert task.score([], []).metrics == {"exact_match": None, "flexible_match": None}
+    assert task.score([], []).metrics == {"exact_match": None}
 
 
 def test_an_oracle_scores_everything_on_the_real_data(real_hub: Path) -> None:
@@ -237,10 +266,9 @@ def test_an_oracle_scores_everything_on_the_real_data(real_hub: Path) -> None:
             [f"{target}." for target in targets],
             [re.sub("#### ", "#### $", target) for target in targets],
         ):
-            assert task.score(examples, answers).metrics == {
-                "exact_match": 1.0,
-                "flexible_match": 1.0,
-            }
+            strict = float("#### $" not in answers[0])
+            metrics = task.score(examples, answers).metrics
+            assert metrics == dict.fromkeys(METRICS, 1.0) | {"strict-match": strict}
         plain = [
             re.sub(
                 r"(?s).*#### (.*)",
@@ -249,7 +277,12 @@ def test_an_oracle_scores_everything_on_the_real_data(real_hub: Path) -> None:
             )
             for target in targets
         ]
-        assert task.score(examples, plain).metrics == {"exact_match": 0.0, "flexible_match": 1.0}
+        assert task.score(examples, plain).metrics == {
+            "exact_match": 0.0,
+            "flexible_match": 1.0,
+            "strict-match": 0.0,
+            "flexible-extract": 0.0,  # it compares digits: 7.00 is not 7
+        }
     assert (counts["train"] + counts["valid"], counts["test"]) == (7473, 1319)
     assert 300 < counts["valid"] < 450
     assert len(set(texts)) == len(texts)

@@ -13,6 +13,8 @@ from typing import Any
 
 import datasets.config
 import mirror
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from peftbench.errors import InputError
@@ -131,6 +133,87 @@ def test_a_broken_mirror_is_an_error_even_after_it_was_read(hub: Path, broken: s
     with pytest.raises(InputError, match="cannot be read: ") as error:
         rows(source(), "train", ["text"])
     assert str(hub / NAME) in one_line(error)
+
+
+TYPED = """dataset_info:
+- config_name: plain
+  features:
+  - name: text
+    dtype: string
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': bad
+          '1': good
+"""
+
+
+def damage(folder: Path, fault: str) -> None:
+    """Do to the first configuration's train split what `fault` says."""
+    file = folder / "plain" / "train-00000-of-00001.parquet"
+    match fault:
+        case "no bytes":
+            file.write_bytes(b"")
+        case "no rows":
+            pq.write_table(pq.read_table(file).slice(0, 0), file)
+        case "another column" | "another type":
+            table = {"txt": ["one"], "label": [1]}
+            if fault == "another type":
+                table = {"text": ["one"], "label": ["a"]}
+            pq.write_table(pa.table(table), file)
+            readme = (folder / "README.md").read_text().removesuffix("---\n")
+            (folder / "README.md").write_text(f"{readme}{TYPED}---\n")
+        case "no file":
+            shutil.rmtree(folder / "plain")
+        case "no YAML":
+            (folder / "README.md").write_text("---\nconfigs: [\n---\n")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("no bytes", "split 'train': Parquet file size is 0 bytes"),
+        ("no rows", "split 'train' is empty"),
+        ("another column", "split 'train', column 'text': its type is None; it must be string"),
+        ("another type", "split 'train', column 'label': its type is string; it must be int64"),
+        ("no file", "none of the files is there that README.md names: "),
+        ("no YAML", "configuration 'plain' cannot be read: "),
+    ],
+)
+def test_what_is_wrong_with_a_mirror_is_named(hub: Path, fault: str, words: str) -> None:
+    damage(hub / NAME, fault)
+    with pytest.raises(InputError, match="cannot be read: ") as error:
+        rows(source(), "train", ["text"])
+    assert words in one_line(error)
+    if "split" in words:
+        assert str(hub / NAME / "plain" / "train-00000-of-00001.parquet") in one_line(error)
+
+
+@pytest.mark.parametrize("fault", ["no bytes", "no rows", "another column", "no file"])
+def test_a_configuration_that_is_wrong_stops_itself_alone(hub: Path, fault: str) -> None:
+    both = {"plain": {"train": ROWS}, "other": {"train": ROWS[1:]}}
+    mirror.write(hub, NAME, both)
+    damage(hub / NAME, fault)
+    assert rows(source("other"), "train", ["text", "label"]) == ROWS[1:]
+
+
+def test_a_split_whose_file_is_missing_stops_itself_alone(hub: Path) -> None:
+    (hub / NAME / "plain" / "validation-00000-of-00001.parquet").unlink()
+    assert rows(source(), "train", ["text", "label"]) == ROWS
+    with pytest.raises(InputError, match="split 'validation' is empty"):
+        rows(source(), "validation", ["text"])
+
+
+def test_classes_in_another_order_are_refused(hub: Path) -> None:
+    readme = (hub / NAME / "README.md").read_text().removesuffix("---\n")
+    (hub / NAME / "README.md").write_text(f"{readme}{TYPED}---\n")
+    assert rows(source(), "train", ["text", "label"], ["bad", "good"]) == ROWS
+    assert rows(source(), "train", ["text", "label"]) == ROWS
+    with pytest.raises(InputError) as error:
+        rows(source(), "train", ["text", "label"], ["good", "bad"])
+    assert "split 'train', column 'label': its classes are bad, good" in one_line(error)
+    assert one_line(error).endswith("they must be good, bad")
 
 
 def test_nothing_but_the_error_is_printed(hub: Path) -> None:

@@ -74,6 +74,13 @@ def test_a_pair_is_one_text() -> None:
     assert count("", {"train": same, "valid": same, "test": other}).exact == {"valid": 1, "test": 0}
 
 
+def test_a_pair_the_other_way_round_is_the_same_text() -> None:
+    pair, turned = split("A text.", pair="Its pair."), split("its PAIR", pair="a text")
+    counts = count("", {"train": [*pair, *turned], "valid": turned, "test": split("A text.")})
+    assert counts.train_duplicates == 1
+    assert counts.exact == {"valid": 1, "test": 0}
+
+
 def test_a_frame_that_all_prompts_share_makes_none_similar() -> None:
     frame = f"{LONG}, {LONG[::-1]}: {{}} {LONG.upper()}"
     texts = [

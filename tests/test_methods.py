@@ -123,6 +123,13 @@ def test_a_seed_decides_the_initial_bits_and_torchs_own_generator_does_not(arm: 
     assert not equal_bits(states[0], states[2])
 
 
+def test_on_the_meta_device_nothing_is_allocated() -> None:
+    """Or a rank that fits no memory could not be checked in little of it."""
+    shape = (10**9, 10**6)
+    values = kaiming_uniform(shape, 1.0, torch.zeros(1, device="meta"), torch.Generator())
+    assert (values.is_meta, tuple(values.shape), values.dtype) == (True, shape, torch.float32)
+
+
 def test_initial_bits_do_not_hang_on_torchs_default_dtype() -> None:
     values = []
     for dtype in (torch.float32, torch.bfloat16):

@@ -1,11 +1,17 @@
 """Text to tensors and back: padding changes nothing, what is cut is counted."""
 
+from typing import Any
+
 import pytest
+import tokenizers
 import torch
+import transformers
 
 from peftbench.errors import InputError
 from peftbench.tasks.base import Example
-from peftbench.training.models import AbstractModel, load, read_config, skeleton
+from peftbench.training.base import AbstractModel
+from peftbench.training.classifier import Classifier
+from peftbench.training.models import load, read_config, skeleton
 
 CPU = torch.device("cpu")
 TEXTS = [
@@ -140,3 +146,94 @@ def test_a_skeleton_has_no_memory_behind_it(small_decoder: str) -> None:
     assert {p.device.type for p in skeleton(small_decoder, "generation", 1).parameters()} == {
         "meta"
     }
+
+
+# -- pairs
+
+
+def pair(text: str, second: str) -> Example:
+    return Example(id="0", text=text, pair=second, target=0)
+
+
+@torch.no_grad()
+def test_an_encoder_knows_which_text_a_token_is_of(small_encoder: str) -> None:
+    model: Any = subject(small_encoder, "classification")
+    model.net.eval()
+    texts = [("She left the car", "pet is red"), ("a", "longer than the first of them")]
+    items = [model.encode(pair(*each)) for each in texts]
+    together = model.net(**model.collate(items).inputs).logits
+    for row, (first, second) in zip(together, texts, strict=True):
+        encoded = model.tokenizer(first, second, return_tensors="pt")
+        assert encoded["token_type_ids"].any()
+        torch.testing.assert_close(row, model.net(**encoded).logits[0])
+    single = model.collate([model.encode(Example(id="0", text="one text", target=0))]).inputs
+    without = {name: value for name, value in single.items() if name != "token_type_ids"}
+    assert torch.equal(model.net(**single).logits, model.net(**without).logits)
+
+
+def generated(kind: str) -> Any:
+    """A tokenizer of one of the three algorithms, which puts no token around or between texts."""
+    models: dict[str, tuple[Any, Any, Any]] = {
+        "bpe": (
+            tokenizers.models.BPE(unk_token="<unk>"),
+            tokenizers.trainers.BpeTrainer,
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ),
+        "wordpiece": (
+            tokenizers.models.WordPiece(unk_token="<unk>"),
+            tokenizers.trainers.WordPieceTrainer,
+            tokenizers.pre_tokenizers.Whitespace(),
+        ),
+        "unigram": (
+            tokenizers.models.Unigram(),
+            tokenizers.trainers.UnigramTrainer,
+            tokenizers.pre_tokenizers.Metaspace(),
+        ),
+    }
+    model, trainer, split = models[kind]
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = split
+    options: dict[str, Any] = {"unk_token": "<unk>"} if kind == "unigram" else {}
+    text = [
+        *TEXTS,
+        "She left the car pet is red\ncarpet",
+    ]
+    tokenizer.train_from_iterator(
+        text * 5,
+        trainer(vocab_size=150, special_tokens=["<unk>", "</s>"], show_progress=False, **options),
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>"
+    )
+
+
+@pytest.mark.parametrize("kind", ["smollm2", "bpe", "wordpiece", "unigram"])
+def test_a_decoder_keeps_the_texts_of_a_pair_apart(kind: str, small_decoder: str) -> None:
+    model = subject(small_decoder, "classification")
+    if kind != "smollm2":
+        model = Classifier(model.net, generated(kind), CPU, 64)
+
+    def tokens(text: str) -> list[int]:
+        return model.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    first, second = tokens("She left the car"), tokens("pet is red")
+    found = model.encode(pair("She left the car", "pet is red")).tokens
+    separator = found[len(first) : -len(second)]
+    assert found == [*first, *separator, *second]
+    assert separator == ([model.tokenizer.eos_token_id] if kind == "wordpiece" else tokens("\n"))
+    assert separator
+    with pytest.raises(InputError, match=r"'0'.*no token"):
+        model.encode(pair("", ""))
+
+
+@pytest.mark.parametrize(("first", "second"), [(3, 90), (90, 3), (90, 90), (91, 40), (20, 43)])
+def test_the_longer_text_of_a_pair_is_cut(first: int, second: int, small_decoder: str) -> None:
+    model = subject(small_decoder, "classification")
+    item = model.encode(pair("a" + " a" * (first - 1), "b" + " b" * (second - 1)))
+    separator = model.tokenizer("\n")["input_ids"]
+    (at,) = [i for i, token in enumerate(item.tokens) if [token] == separator]
+    lengths = (at, len(item.tokens) - at - 1)
+    assert item.truncated == (first + second + 1 > 64)
+    while first + second + 1 > 64:
+        first, second = (first - 1, second) if first > second else (first, second - 1)
+    assert lengths == (first, second)

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -19,10 +18,9 @@ import records as made
 from peftbench.analysis.blocks import Run
 from peftbench.analysis.results import Results
 from peftbench.article.claim import Claim, Effect, Verdict
-from peftbench.errors import InputError
 from peftbench.figures.style import COLOURS, MARKERS, OTHER_MARKER
 from peftbench.page.compared import position
-from peftbench.page.page import MOST_LINKS, write
+from peftbench.page.page import MOST_LINKS
 from peftbench.page.page import page as page_of
 from peftbench.record import Record
 from peftbench.spec import StudyReference
@@ -401,19 +399,6 @@ def test_curves_are_cut_only_where_they_would_be_too_much(monkeypatch: pytest.Mo
 def test_equal_results_make_equal_pages() -> None:
     records = list(made.study())
     assert html_of(records) == html_of(records[::-1])
-
-
-def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    write(path, "one")
-    write(path, "two ±")
-    assert path.read_text(encoding="utf-8") == "two ±"
-    with pytest.raises(InputError, match=r"nowhere/report\.html: cannot be written: No such file"):
-        write(tmp_path / "nowhere" / "report.html", "three")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="cannot be written"):
-        write(tmp_path / "folder", "three")
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["folder", "report.html"]
 
 
 @pytest.mark.slow

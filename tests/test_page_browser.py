@@ -18,7 +18,6 @@ from peftbench.article.claim import Claim, Verdict
 from peftbench.figures.pareto import pareto_front
 from peftbench.page.compared import COSTS
 from peftbench.page.page import page as page_of
-from peftbench.page.page import write
 from peftbench.record import Record
 from peftbench.tables import comparison
 from peftbench.wording import Words
@@ -71,7 +70,7 @@ def browser() -> Iterator["Browser"]:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     results = Results(tuple(RECORDS))
-    write(path, page_of(results, comparison(results), [VERDICT]))
+    path.write_text(page_of(results, comparison(results), [VERDICT]), encoding="utf-8")
     return path
 
 
@@ -144,7 +143,8 @@ def test_the_device_chooses_runs_and_the_tables_that_hold_any_of_them(
     records = [here, again, made.record(seed=1, environment=environment), made.record(task="sst2")]
     results = Results(tuple(records))
     verdict = replace(VERDICT, runs=(Run(here), Run(again)))
-    write(tmp_path / "page.html", page_of(results, comparison(results), [verdict]))
+    html = page_of(results, comparison(results), [verdict])
+    (tmp_path / "page.html").write_text(html, encoding="utf-8")
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     tables, runs = page.locator("#tables .block:visible h3"), page.locator(".run")

@@ -84,6 +84,25 @@ def test_an_answer_that_comes_back_is_checked_once() -> None:
     assert sorted(checked) == [("a", "1"), ("a", "2"), ("b", "1")]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "    return " + "-" * 1100 + "1",  # 22 tokens of a usual tokenizer
+        "    return " + "(" * 5000,
+        "    return x" + ".a" * 3000,
+        "    return '\0'",
+        "    return '\ud800'",
+        "    return '\\d' is 1",
+        "    return " + "9" * 5000,
+    ],
+    ids=["deep tree", "deep text", "long chain", "null", "surrogate", "warnings", "long number"],
+)
+def test_no_answer_ends_the_scoring(answer: str) -> None:
+    example = Example(id="m.f", text='def f(x):\n    """Twice."""\n', target="    return 2 * x\n")
+    scores = HumanEval().score([example, example], [answer, example.target])
+    assert scores.per_example == [0.0, 1.0]
+
+
 def test_humaneval_is_scored_by_pass_at_k() -> None:
     example = next(
         example for example in HumanEval().examples("test") if example.id == "HumanEval/53"

@@ -22,7 +22,7 @@ MODELS = [
     if isinstance(kind, type)
     and issubclass(kind, FrozenModel)
     and kind.__module__ == module.__name__
-    and kind is not FrozenModel
+    and kind.model_fields  # no base class
 ]
 
 

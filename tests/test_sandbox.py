@@ -3,15 +3,17 @@ confinement that works here."""
 
 import os
 import subprocess
+import sys
 import textwrap
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from peftbench.sandbox import execute as sandbox
-from peftbench.sandbox.execute import Execution, confinement, execute
+from peftbench.sandbox.execute import ROOT, Execution, confinement, execute
 
 DOUBLE = "def double(x):\n    return 2 * x\n"
 TEST = "assert double(3) == 6\nassert double('ab') == 'abab'\n"
@@ -316,6 +318,40 @@ def test_no_process_outlives_its_run() -> None:
     time.sleep(0.1)
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
     assert marker not in processes.stdout
+
+
+def test_no_process_outlives_its_parent() -> None:
+    """However the parent ends: it can do nothing any more when it is killed."""
+    sleep = "import time; time.sleep(60)"
+    source = f"""
+from peftbench.sandbox import execute as sandbox
+sandbox._wrapper = lambda: {sandbox._wrapper()!r}
+sandbox.execute({sleep!r}, "", remote=[], seconds=30.0)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", source], env={"PYTHONPATH": str(ROOT)})
+    wait_for(lambda: len(descendants(parent.pid)) >= 2)
+    started = descendants(parent.pid)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not any(Path(f"/proc/{number}").exists() for number in started))
+
+
+def wait_for(reached: Callable[[], bool]) -> None:
+    """Fail if it is not reached within seconds."""
+    end = time.monotonic() + 10
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def descendants(parent: int) -> set[int]:
+    """The numbers of its children and of theirs."""
+    rows = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True)
+    pairs = [tuple(map(int, row.split())) for row in rows.stdout.splitlines()[1:]]
+    below, last = {parent}, set[int]()
+    while below != last:
+        last, below = below, below | {number for number, above in pairs if above in below}
+    return below - {parent}
 
 
 def test_equal_solutions_get_equal_verdicts() -> None:

@@ -3,8 +3,11 @@ file that it writes."""
 
 import json
 import math
+import multiprocessing
 import os
+import signal
 import statistics
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import Future
@@ -14,6 +17,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import IntDistribution
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 from pruning import Replay, replay
@@ -33,8 +37,14 @@ from peftbench.training.run import RunResult
 from peftbench.tuning import tuned_file
 from peftbench.tuning.dead_workers import requeue_dead, this_process
 from peftbench.tuning.search import StudyResult, carry_out
-from peftbench.tuning.space import edges, widened
-from peftbench.tuning.storage import Search, create_studies, halving, open_storage
+from peftbench.tuning.space import edges, limited, limits, widened
+from peftbench.tuning.storage import (
+    Search,
+    create_studies,
+    distribution,
+    halving,
+    open_storage,
+)
 from peftbench.tuning.studies import Study, studies
 from peftbench.tuning.worker import Worker
 
@@ -145,7 +155,7 @@ def test_every_arm_gets_its_trials_and_no_more_and_the_best_is_found(tmp_path: P
     assert methods == ["lora", "lora+"]  # frozen has nothing to tune here
     for result in results:
         assert sum(result.states.values()) == 9
-        assert result.failed == 0
+        assert result.lacking == 0
         assert result.best is not None
         losses = [loss(spec, 27) for spec in result.study.runs(result.best.params)]
         assert result.best.value == pytest.approx(sum(losses) / 2)
@@ -217,26 +227,177 @@ def test_several_workers_repeat_no_trial_and_lose_none(tmp_path: Path) -> None:
     assert len(ran) == len(set(ran)) == 2 * 20 * 2
 
 
-def test_a_dead_workers_trial_is_tried_once_more_and_then_has_failed(tmp_path: Path) -> None:
-    what = experiment(tmp_path)
+class KilledExecutor(FakeExecutor):
+    """An executor whose process is killed in its run number `after`."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[RunResult]:
+        if len(self.ran) == self.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().submit(spec, watch)
+
+
+def _search_killed(folder: Path, what: Experiment) -> None:
+    """Three searches, each killed in one of its runs."""
+    for after in (4, 0, 0):
+        child = os.fork()
+        if not child:
+            search(folder, what, KilledExecutor(after))
+        _, status = os.waitpid(child, 0)
+        assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_in_one_trial_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    text = FILE.replace("trials = 9", 'trials = 9, sampler = "random"').replace("halving", "none")
+    what = experiment(tmp_path, text)
+    search(tmp_path / "whole", what)
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=_search_killed, args=(tmp_path / "cut", what))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    results = search(tmp_path / "cut", what)
+    assert [result.lacking for result in results] == [0, 0]
+    cut, whole = (
+        [[(t.params, t.value, t.state) for t in members] for members in trials(folder).values()]
+        for folder in (tmp_path / "cut", tmp_path / "whole")
+    )
+    assert cut == whole
+
+
+def test_a_dead_workers_trial_is_tried_twice_in_one_command_and_again_in_the_next(
+    tmp_path: Path,
+) -> None:
+    what = experiment(tmp_path, FILE.replace("halving", "none"))
     lines: list[str] = []
     begun = begin(tmp_path, what, say=lines.append)
     storage = begun.storage
-    dead = begun.trials(begun.studies[0])[0]._trial_id
-    for _ in range(2):
-        assert storage.set_trial_state_values(dead, TrialState.RUNNING)
-        storage.set_trial_user_attr(dead, "worker", this_process() | {"born": "at another time"})
+    lost = begun.trials(begun.studies[0])[0]._trial_id
+    command, restarted = (
+        Worker(begun, FakeExecutor(), threading.Event(), {lost: losses}) for losses in (0, 2)
+    )
+    for number in (0, 0):  # nobody has claimed it since: it is the first in turn
+        claimed = command.claim(begun.all_trials())
+        assert claimed is not None
+        assert (claimed[1]._trial_id, claimed[1].number) == (lost, number)
+        storage.set_trial_user_attr(lost, "worker", this_process() | {"born": "at another time"})
         requeue_dead(begun)
-    assert storage.get_trial(dead).state is TrialState.FAIL
-    assert [line.rpartition(": ")[2] for line in lines] == ["tried again", "failed"]
-    result = search(tmp_path, what)[0]
-    assert sum(result.states.values()) == 9
-    assert result.states["its worker died, twice"] == result.failed == 1
+    assert [line.rpartition(": ")[2] for line in lines] == ["it waits again"] * 2
+    command.work()
+    assert storage.get_trial(lost).state is TrialState.WAITING
+    waiting = begun.all_trials()
+    assert {
+        len([t for t in each if t.number >= 6 and t.state is TrialState.WAITING])
+        for each in waiting.values()
+    } == {3}  # the later ones of both arms wait for it
+    restarted.work()
+    assert {t.state for each in begun.all_trials().values() for t in each} == {TrialState.COMPLETE}
+
+
+def test_what_ends_its_worker_comes_last(tmp_path: Path) -> None:
+    begun = begin(tmp_path, experiment(tmp_path))
+    first = begun.trials(begun.studies[0])[0]
+    begun.storage.set_trial_user_attr(first._trial_id, "losses", 2)
+    worker = Worker(begun, FakeExecutor(), threading.Event(), {first._trial_id: 2})
+    claimed = worker.claim(begun.all_trials())
+    order = [claimed and (str(claimed[0]), claimed[1].number)]
+    assert order == [("lora+ on reviews", 0)]
+
+
+@pytest.mark.parametrize("status", ["failed", "timed-out"])
+def test_while_an_arm_lacks_a_trial_no_file_is_written_and_the_same_command_tries_again(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    status: Any,
+) -> None:
+    class Failing(FakeExecutor):
+        def _record(self, spec: RunSpec, watch: Watch | None) -> Record:
+            if spec.method == "lora" and spec.study and spec.study.trial == 7:
+                return make_record(spec=spec, status=status, error="no luck")
+            return super()._record(spec, watch)
+
+    def command(executor: FakeExecutor) -> tuple[int, str]:
+        monkeypatch.setattr("peftbench.training.executor.LocalExecutor", lambda **_: executor)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, capsys.readouterr().out.splitlines()[-1]  # type: ignore[return-value]
+
+    experiment(tmp_path, FILE.replace("seeds = [0, 1]", "seeds = [0]"))
+    monkeypatch.setattr(
+        "sys.argv",
+        ["peftbench", "search", str(tmp_path / "e.toml"), "--store", str(tmp_path / "results")],
+    )
+    failing, mended = Failing(), FakeExecutor()
+    code, last = command(failing)
+    assert code == 1
+    assert last == (
+        "no experiment file is written: lora on reviews lacks 1 of 9 trials; "
+        "the same command tries them again"
+    )
+    assert [spec.study.trial for spec in failing.ran if spec.study and spec.method == "lora"].count(
+        7
+    ) == 2
+    assert not [*(tmp_path / "tuned").iterdir()]
+    code, last = command(mended)
+    assert (code, last) == (0, f"wrote {tmp_path / 'tuned' / 'e.toml'}")
+    assert [spec.study and spec.study.trial for spec in mended.ran] == [7]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--out", "{folder}", "it is a folder"),
+        ("--out", "", "not the name of a file"),
+        ("--out", "/proc/tuned.toml", "/proc/tuned.toml"),
+        ("--out", "/dev/null/tuned.toml", "/dev/null"),
+        ("--out", "{folder}/e.toml/tuned.toml", "there is a file"),
+        ("--storage", "", "name a journal file"),
+        ("--storage", "{folder}", "not a regular file"),
+        ("--storage", "/proc/s.journal", "/proc/s.journal"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_first_trial(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    value: str,
+    words: str,
+) -> None:
+    executor = FakeExecutor()
+    monkeypatch.setattr("peftbench.training.executor.LocalExecutor", lambda **_: executor)
+    experiment(tmp_path)
+    arguments = ["search", str(tmp_path / "e.toml"), "--store", str(tmp_path / "results")]
+    chosen = value.format(folder=tmp_path)
+    monkeypatch.setattr("sys.argv", ["peftbench", *arguments, option, chosen])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
+    assert not executor.ran
+
+
+def test_a_trial_that_an_earlier_version_gave_up_is_said_before_the_first_one(
+    tmp_path: Path,
+) -> None:
+    what = experiment(tmp_path)
+    begun = begin(tmp_path, what)
+    lost = begun.trials(begun.studies[0])[0]._trial_id
+    begun.storage.set_trial_state_values(lost, TrialState.FAIL)
+    with pytest.raises(InputError, match="use another --storage"):
+        begin(tmp_path, what)
 
 
 def test_later_trials_wait_for_the_first_ones_of_all_arms(tmp_path: Path) -> None:
     begun = begin(tmp_path, experiment(tmp_path))
-    worker = Worker(begun, FakeExecutor(), threading.Event())
+    worker = Worker(begun, FakeExecutor(), threading.Event(), {})
     first = [trial._trial_id for study in begun.studies for trial in begun.trials(study)[:6]]
     for trial in first:
         begun.storage.set_trial_state_values(trial, TrialState.RUNNING)
@@ -330,6 +491,78 @@ def test_edges_and_widening_in_closed_form() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "given", "high", "limit"),
+    [
+        ("args.rank", Range(4, 64, log=True, integer=True), False, 1),
+        ("args.rank", Range(4, 64, integer=True), False, 1),
+        ("args.rank", Range(1, 65_536, integer=True), True, 65_536),
+        ("train.weight_decay", Range(0.1, 0.9), False, 0),
+        ("train.weight_decay", Range(1e-323, 1, log=True), False, 5e-324),
+        ("train.lr", Range(1e-4, 1e-2), False, 5e-324),
+        ("train.lr", Range(1e-4, 1e308, log=True), True, sys.float_info.max),
+        ("train.warmup", Range(0.3, 0.9), True, math.nextafter(1, 0)),
+        ("train.beta2", Range(0.9, 0.99), True, math.nextafter(1, 0)),
+        ("args.dropout", Range(0.2, 0.8), True, math.nextafter(1, 0)),
+    ],
+)
+def test_widening_ends_where_the_key_does(key: str, given: Range, high: bool, limit: float) -> None:
+    best = {key: given.high if high else given.low}
+    dimensions = limited({key: given}, "lora")
+    for _ in range(9):
+        dimensions = widened(dimensions, {(key, high)})
+        distribution(dimensions[key])
+    widest = dimensions[key]
+    assert isinstance(widest, Range)
+    assert (widest.high if high else widest.low) == limit
+    assert edges(dimensions, {key: limit}) == set()
+    assert limits(dimensions, {key: limit}) == {(key, high)}
+    if best[key] != limit:
+        assert edges(limited({key: given}, "lora"), best) == {(key, high)}
+
+
+def test_a_best_value_at_the_limit_of_its_key_is_no_edge(tmp_path: Path) -> None:
+    space = 'space = { "args.rank" = { low = 4, high = 64 }, "train.lr" = false }'
+    text = FILE.replace("trials = 9", 'trials = 30, sampler = "random"').replace("halving", "none")
+    text = text.replace('space = { "train.head_lr" = false }', space, 1)
+    executor = FakeExecutor(lambda spec, step: 1 + spec.args.get("rank", 0) / 100)
+    result = search(tmp_path, experiment(tmp_path, text), executor)[0]
+    wide = result.dimensions["args.rank"]
+    assert isinstance(wide, Range)
+    assert (wide.low, wide.high) == (1, 64)
+    assert result.best is not None
+    assert result.best.params["args.rank"] <= 4
+    assert result.edges == set()
+    assert "(low end of its range: the limit of what the key allows)" in tuned_file.summary(result)
+
+
+def test_a_value_drawn_beyond_what_the_key_allows_is_drawn_again(tmp_path: Path) -> None:
+    """Earlier versions widened without limits, and such a trial waits in their journals."""
+    text = FILE.replace(
+        'method = "lora"\nspace = { "train.head_lr" = false }',
+        'method = "lora"\nspace = { "train.lr" = false, "train.head_lr" = false, '
+        '"args.rank" = { low = 4, high = 64, integer = true } }',
+    )
+    what = experiment(tmp_path, text)
+    begun = begin(tmp_path, what)
+    late = begun.trials(begun.studies[0])[7]._trial_id
+    begun.storage.set_trial_param(late, "args.rank", -20, IntDistribution(-56, 64))
+    results = search(tmp_path, what)
+    assert [result.lacking for result in results] == [0, 0]
+    params = begun.storage.get_trial(late).params
+    assert 1 <= params["args.rank"] <= 4
+
+
+def test_what_a_study_was_called_it_is_called(tmp_path: Path) -> None:
+    """The limits of keys do not change the names under which trials are stored."""
+    names = [study.name for study in studies_of(experiment(tmp_path))]
+    assert names == [
+        "e reviews lora d705a65a",
+        "e reviews lora+ e5adb41e",
+        "e reviews frozen 0abb42f9",
+    ]
+
+
 def test_diverged_trials_count_and_are_never_the_best(tmp_path: Path) -> None:
     executor = FakeExecutor(
         lambda spec, step: math.inf if spec.train.lr > 5e-4 else loss(spec, step)
@@ -405,7 +638,34 @@ def test_learning_rates_span_two_decades_at_least() -> None:
         ('{ "args.ratio" = { low = 1, high = 4 } }', "unknown key"),
         ('{ "data.train" = { low = 1, high = 4 } }', "train.KEY"),
         ('{ "args.rank" = { low = 0.5, high = 4 } }', "rank"),
-        ('{ "args.dropout" = { low = 0, high = 1.5 } }', "dropout"),
+        ('{ "args.dropout" = { low = 0, high = 1.5 } }', "numbers from 0 to below 1"),
+        ('{ "args.rank" = { low = 0, high = 4 } }', "whole numbers above 0"),
+        ('{ "args.rank" = { low = 1.5, high = 4 } }', "must be whole numbers"),
+        ('{ "args.rank" = { low = 1, high = 1e17 } }', "whole numbers above 0"),
+        ('{ "args.rank" = { low = 1, high = 8, least = 2 } }', "must not pass least = 2"),
+        ('{ "args.rank" = { low = 1, high = 8, most = 4 } }', "must not pass most = 4"),
+        ('{ "args.targets" = { low = 1, high = 8 } }', "unknown key"),
+        ('{ "train.beta2" = { low = 0.9, high = 1 } }', "numbers from 0 to below 1"),
+        ('{ "train.lr" = { low = 0, high = 1 } }', "numbers above 0"),
+        ('{ "train.lr" = { low = -1, high = 1 } }', "numbers above 0"),
+        ('{ "train.lr" = { low = 1e-3, high = inf } }', "high: a number is needed"),
+        ('{ "train.lr" = { low = nan, high = 1 } }', "low: a number is needed"),
+        ('{ "train.lr" = { low = true, high = 1 } }', "low: a number is needed"),
+        ('{ "train.lr" = { low = 1e-4, high = [1] } }', "high: a number is needed"),
+        ('{ "train.lr" = { low = 1e-4, high = { low = 1 } } }', "high: a number is needed"),
+        ('{ "train.lr" = { low = 1e-4, high = 1, log = 1 } }', "log: true or false is needed"),
+        ('{ "train.lr" = { low = 1e-4, high = 1, step = 1 } }', "unknown key"),
+        ('{ "train.lr" = { low = 1e-4, high = HUGE } }', "high: a number is needed"),
+        ('{ "train.lr" = HUGE }', "low = ..., high"),
+        ('{ "train.lr" = true }', "low = ..., high"),
+        ('{ "train.lr" = "wide" }', "low = ..., high"),
+        ('{ "train.lr" = {} }', "low = ..., high"),
+        ('{ "train.lr" = [HUGE] }', "list of different numbers"),
+        ('{ "train.lr" = [1e-4, nan] }', "list of different numbers"),
+        ('{ "train.lr" = [1e-4, "a"] }', "list of different numbers"),
+        ('{ "train.lr" = [1e-4, true] }', "list of different numbers"),
+        ('{ "train.lr" = [[1e-4]] }', "list of different numbers"),
+        ('{ "train.lr" = [1e-4, 1e-4] }', "list of different numbers"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused_in_one_line(
@@ -415,7 +675,7 @@ def test_a_space_that_cannot_be_searched_is_refused_in_one_line(
         tmp_path,
         FILE.replace(
             'method = "lora"\nspace = { "train.head_lr" = false }',
-            f'method = "lora"\nspace = {space}',
+            f'method = "lora"\nspace = {space.replace("HUGE", "1" + "0" * 400)}',
         ),
     )
     with pytest.raises(InputError) as error:
@@ -423,6 +683,45 @@ def test_a_space_that_cannot_be_searched_is_refused_in_one_line(
     assert "lora" in str(error.value).lower()
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("trials = 0", "trials"),
+        ("trials = 1.5", "trials"),
+        ("trials = [9]", "trials"),
+        ("trials = 10_001", "at most 10000"),
+        ("trials = HUGE", "trials"),
+        ("trials = 9, seed = HUGE", "seed"),
+        ("trials = 9, seed = -1", "seed"),
+        ("trials = 9, test_seeds = HUGE", "test_seeds"),
+        ("trials = 9, sampler = 3", "sampler"),
+        ("trials = 9, sampler = { name = 'tpe' }", "sampler"),
+        ("trials = 9, pruner = []", "pruner"),
+        ("trails = 9", "trials"),
+        ("", "trials"),
+    ],
+)
+def test_a_table_that_cannot_be_carried_out_is_refused_in_one_line(
+    tmp_path: Path, table: str, words: str
+) -> None:
+    text = FILE.replace('trials = 9, pruner = "halving"', table.replace("HUGE", f"1{'0' * 400}"))
+    with pytest.raises(InputError) as error:
+        studies_of(experiment(tmp_path, text))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_grid_of_far_too_many_points_is_only_counted(tmp_path: Path) -> None:
+    names = ("train.lr", "train.weight_decay", "train.warmup", "args.alpha", "args.dropout")
+    values = [place / 1000 for place in range(1, 100)]
+    space = ", ".join(f'"{name}" = {values}' for name in names)
+    arm = f'method = "lora"\nsampler = "grid"\nspace = {{ "train.head_lr" = false, {space} }}'
+    text = FILE.replace('method = "lora"\nspace = { "train.head_lr" = false }', arm)
+    with pytest.raises(InputError, match=f"{99**5} points"):
+        studies_of(experiment(tmp_path, text))
 
 
 def test_unequal_budgets_are_refused(tmp_path: Path) -> None:
@@ -445,22 +744,6 @@ def test_an_arm_with_nothing_to_tune_is_no_grid_of_one_point(tmp_path: Path) -> 
         FILE.replace('method = "frozen"', 'method = "frozen"\nsampler = "grid"'),
     )
     assert [bool(study.dimensions) for study in studies_of(what)] == [True, True, False]
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "sqlite:////nowhere/at/all.db",
-        "postgresql://nobody@127.0.0.1:1/none",
-        "what://ever",
-        "/proc/no.journal",
-    ],
-)
-def test_a_storage_out_of_reach_is_one_line(url: str) -> None:
-    with pytest.raises(InputError) as error:
-        open_storage(url)
-    assert url in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_sqlite_is_as_good_a_storage(tmp_path: Path) -> None:

@@ -1,17 +1,23 @@
 """Experiments become specs: what is complete, what is refused, and in which order runs come."""
 
+import math
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from peftbench.errors import InputError
-from peftbench.experiment import expand, read_experiment, select
+from peftbench.experiment import ArmEntry, expand, read_experiment, select
 from peftbench.methods import METHODS
-from peftbench.spec import Dtype, RunSpec
+from peftbench.spec import Bounds, DataSpec, Dtype, RunSpec, TrainSpec, bounds
 from peftbench.tasks import TASKS
+from peftbench.tuning.space import dimensions_of
 from peftbench.tuning.studies import studies
 
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").rglob("*.toml"))
@@ -150,6 +156,21 @@ def test_what_the_dtype_auto_comes_to_is_part_of_a_run(tmp_path: Path) -> None:
         (('method = "vera"', 'method = "lora"\non.cola.train = {}'), ["'cola'", "reviews"]),
         (("question", "= question"), ["e.toml", "not TOML", "line"]),
         (("seeds = [0, 1]", "seeds = [1, 1]"), ["twice"]),
+        (("seeds = [0, 1]", f"seeds = [{2**63}]"), ["seeds.0", "less than 9223372036854775808"]),
+        (("seeds = [0, 1]", "seeds = [true]"), ["seeds.0", "True"]),
+        (("steps = 5", "steps = true"), ["train: steps", "a number, not true or false"]),
+        (("steps = 5", "lr = true"), ["train: lr", "a number, not true or false"]),
+        (("steps = 5", "steps = 1_000_001"), ["train: steps", "less than or equal to 1000000"]),
+        (("steps = 5", "batch_size = 2147483648"), ["train: batch_size", "less than 2147483648"]),
+        (("steps = 5", f"steps = 0x{'f' * 5000}"), ["train: steps", "20000 bits"]),
+        (("steps = 5", f"steps = {'9' * 5000}"), ["e.toml", "not TOML", "digits"]),
+        (("steps = 5", "lr = 1.8e308"), ["train: lr", "inf"]),
+        (("steps = 5", f'lr = "{"x" * 5000}"'), ["train: lr", "valid number", "'xxx"]),
+        (("steps = 5", f"{'x' * 5000} = 1"), ["train", "'xxx", "known: batch_size", "warmup"]),
+        (("steps = 5", f"lr = {'[' * 3000}"), ["e.toml", "nested too deeply"]),
+        (("rank = 4", "rank = 1_000_000_000_000"), ["VeRA", "rank", "less than or equal to 65536"]),
+        (('method = "vera"', f'method = "{"x" * 5000}"'), ["unknown method 'xxx", "vera"]),
+        (('["reviews"]', f'["{"x" * 5000}"]'), ["unknown task 'xxx", "reviews"]),
     ],
 )
 def test_bad_input_is_named(tmp_path: Path, change: tuple[str, str], words: list[str]) -> None:
@@ -158,12 +179,48 @@ def test_bad_input_is_named(tmp_path: Path, change: tuple[str, str], words: list
         specs(tmp_path, SMALL.replace(*change))
     message = str(caught.value)
     assert "\n" not in message
+    assert len(message) < 700
     assert [word for word in words if word not in message] == []
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such experiment file: .*nowhere\.toml"):
         read_experiment(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.mkdir(), "not a file"),
+        (lambda path: os.mkfifo(path), "not a file"),
+        (lambda path: path.write_bytes(b"\xff"), "not TOML"),
+        (lambda path: path.write_text("a = 1\0"), "not TOML"),
+    ],
+    ids=["folder", "pipe", "no UTF-8", "NUL"],
+)
+def test_what_is_no_text_file_is_named(
+    make: Callable[[Path], object], words: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "e.toml")
+    with pytest.raises(InputError, match=rf"e\.toml: {words}"):
+        read_experiment(tmp_path / "e.toml")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(name)):
+        read_experiment(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[1, 16**5000], {"low": 1, "high": 16**5000}, 16**5000],
+    ids=["list", "range", "number"],
+)
+def test_a_number_too_large_for_a_search_is_refused(value: Any) -> None:
+    arm = ArmEntry(method="lora", space={"train.lr": value})
+    with pytest.raises(InputError, match="an integer of 20001 bits"):
+        dimensions_of(arm, "reviews", "grid")
 
 
 def test_select_keeps_what_is_named(tmp_path: Path) -> None:
@@ -214,3 +271,23 @@ def test_the_order_of_targets_is_no_part_of_a_run() -> None:
     complete = METHODS["lora"].complete
     assert complete({"targets": ["v", "q", "v"]}) == complete({"targets": ("q", "v")})
     assert complete({"targets": "v"})["targets"] == "v"
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "allowed"),
+    [
+        (TrainSpec, "lr", Bounds(False, 0, math.inf, low_open=True, high_open=False)),
+        (TrainSpec, "beta1", Bounds(False, 0, 1, low_open=False, high_open=True)),
+        (TrainSpec, "clip", Bounds(False, 0, math.inf, low_open=True, high_open=False)),
+        (DataSpec, "shots", Bounds(True, 0, 2**31, low_open=False, high_open=True)),
+        (METHODS["delta-lora"], "lambda", Bounds(False, 0, math.inf, False, False)),
+        (METHODS["lora-fa"], "correction", None),
+        (METHODS["vera"], "rank", Bounds(True, 0, 65_536, low_open=True, high_open=False)),
+        (TrainSpec, "schedule", None),
+        (METHODS["lora"], "targets", None),
+    ],
+)
+def test_the_bounds_of_a_key_are_those_of_its_field(
+    kind: type[BaseModel], key: str, allowed: Bounds | None
+) -> None:
+    assert bounds(kind, key) == allowed

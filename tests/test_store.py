@@ -1,10 +1,12 @@
 """The store: records are written once, whole or not at all, and read only while unchanged."""
 
+import io
+import itertools
 import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from peftbench.errors import InputError
 from peftbench.spec import digest
 from peftbench.store import Store, device_folder, run_key
 
-PREDICTIONS = pd.DataFrame({"id": ["a", "b"], "answer": ["1", "2|\n"], "score": [1.0, None]})
+PREDICTIONS = records.predictions()
 
 
 @pytest.fixture
@@ -60,6 +62,9 @@ def test_the_text_is_canonical(store: Store) -> None:
 
 def test_an_empty_or_missing_store_has_no_records(store: Store) -> None:
     assert list(store.read_all()) == []
+    with pytest.raises(InputError, match=f"store {store.root}: there is no such folder"):
+        store.check()
+    assert store.leftovers() == []
     store.ensure_writable()
     assert list(store.read_all()) == []
     assert store.check() == []
@@ -103,35 +108,111 @@ def test_a_missing_attempt_is_a_problem(store: Store) -> None:
     next(store.root.rglob(f"{run_id}.json")).unlink()
     (problem,) = store.check()
     assert "earlier attempt" in problem
+    only_record(store).rename(only_record(store).with_name(f"{run_id}.attempt{'9' * 40}.json"))
+    (problem,) = store.check()  # at once, however high the number
+    assert "earlier attempt" in problem
 
 
 class KilledError(BaseException):
     pass
 
 
-def test_a_writer_killed_before_the_record_leaves_nothing_that_counts(
+def die_at(patch: pytest.MonkeyPatch, step: int) -> None:
+    """From its call number `step` on to what changes a disk, this process does nothing more there:
+    not even what stands in a `finally`."""
+    calls = itertools.count(1)
+
+    def mortal(act: Callable[..., Any]) -> Callable[..., Any]:
+        def acting(*given: Any, **named: Any) -> Any:
+            if next(calls) >= step:
+                raise KilledError
+            return act(*given, **named)
+
+        return acting
+
+    for owner, name in [(io, "open"), *((os, name) for name in ("fsync", "link", "unlink"))]:
+        patch.setattr(owner, name, mortal(getattr(owner, name)))
+    patch.setattr(os, "mkdir", mortal(os.mkdir))
+
+
+def test_a_writer_killed_at_any_point_leaves_nothing_that_counts_or_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple[int, bool, bool]] = set()
+    for step in itertools.count(1):
+        store = Store(tmp_path / str(step))
+        killed, next_of_the_device = records.record(), records.record(seed=1)
+        with monkeypatch.context() as patch:
+            die_at(patch, step)
+            try:
+                store.write(killed, PREDICTIONS)
+                break
+            except KilledError:
+                pass
+        store.root.mkdir(exist_ok=True)
+        published = list(store.read_all())
+        assert [record.run_id for record in published] in ([], [killed.run_id])
+        # a record is published after its predictions, so they alone can be without the other
+        orphans = [
+            problem for problem in store.check() if "predictions without a record" in problem
+        ]
+        assert store.check() == orphans
+        assert not (orphans and published)
+        seen.add((len(store.leftovers()), bool(orphans), bool(published)))
+        store.write(next_of_the_device)
+        assert store.leftovers() == []
+        assert store.check() == orphans
+        stored = store.write(killed, PREDICTIONS)
+        assert store.check() == []
+        assert len(files(store)) == 3
+        pd.testing.assert_frame_equal(store.predictions(stored.run_id), PREDICTIONS)
+    # between link and unlink of the predictions, before the record, and between its link and unlink
+    assert seen == {
+        (0, False, False),
+        (1, False, False),
+        (1, True, False),
+        (0, True, False),
+        (1, False, True),
+        (0, False, True),
+    }
+
+
+def test_what_a_killed_probe_left_is_removed_by_the_next(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish = module._publish
+    deaths = 0
+    for step in itertools.count(2):  # 1 is the making of the folder
+        with monkeypatch.context() as patch:
+            die_at(patch, step)
+            try:
+                store.ensure_writable()
+                break
+            except KilledError:
+                deaths += 1
+                assert store.check() == []
+    assert deaths > 4
+    assert files(store) == []
 
-    def killed(path: Path, content: bytes) -> None:
-        if path.suffix == ".json":
-            path.with_name(f"{path.name}.0123.tmp").write_bytes(content[:100])
-            raise KilledError
-        publish(path, content)
 
-    monkeypatch.setattr(module, "_publish", killed)
-    with pytest.raises(KilledError):
-        store.write(records.record(), pd.DataFrame({"id": ["of the killed run"]}))
-    monkeypatch.undo()
-    assert list(store.read_all()) == []
-    assert [
-        ("temporary" in problem, "without a record" in problem) for problem in store.check()
-    ] == [(True, False), (False, True)]
-    stored = store.write(records.record(), PREDICTIONS)
-    assert store.check() == []
-    assert files(store) == [f"{stored.run_id}.json", f"{stored.run_id}.predictions.parquet"]
-    pd.testing.assert_frame_equal(store.predictions(stored.run_id), PREDICTIONS)
+@pytest.mark.parametrize("name", ["notes.tmp", "0123.tmp", f"{'0' * 32}.tmp.json"])
+def test_a_file_of_another_name_is_a_problem_and_is_never_removed(store: Store, name: str) -> None:
+    store.write(records.record())
+    only_record(store).with_name(name).write_text("mine")
+    store.write(records.record(seed=1))
+    (problem,) = store.check()
+    assert problem.endswith(f"{name}: not the name of a record or of predictions")
+    assert store.leftovers() == []
+
+
+def test_what_readers_would_refuse_is_not_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for what in ("RECORD", "PREDICTIONS"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, f"MOST_{what}_BYTES", 100)
+            with pytest.raises(InputError, match=f"its {what.lower()} would have .* more than the"):
+                store.write(records.record(), PREDICTIONS)
+    assert not store.root.exists()
 
 
 def test_predictions_of_a_killed_writer_do_not_pass_for_those_of_a_record_without(
@@ -158,7 +239,7 @@ def test_a_failing_disk_leaves_no_temporary_file(
 
 def _write_at_once(root: str, barrier: Any, number: int) -> None:
     mine = records.record(seconds=float(number))
-    table = pd.DataFrame({"writer": [number]})
+    table = records.predictions(count=number)
     sync = module._sync
 
     def slow(folder: Path) -> None:  # a wide window between predictions and record
@@ -185,7 +266,7 @@ def test_two_writers_of_one_run_leave_exactly_one_record(store: Store) -> None:
     assert [writer.exitcode for writer in writers] == [0, 0]
     (stored,) = store.read_all()
     # record and predictions are of the same writer
-    assert store.predictions(stored.run_id)["writer"].tolist() == [stored.seconds]
+    assert store.predictions(stored.run_id)["count"].unique().tolist() == [stored.seconds]
     assert len(files(store)) == 2
     assert store.check() == []
 

@@ -2,6 +2,7 @@
 line for bad input."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -23,7 +24,8 @@ from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
 from peftbench.store import Store, device_folder
 from peftbench.suite import Progress, pending, run_all
 from peftbench.tasks import TASKS
-from peftbench.training.executor import LocalExecutor, Watch
+from peftbench.training import executor as executor_module
+from peftbench.training.executor import LocalExecutor, Watch, _answers
 from peftbench.training.run import RunResult
 
 EXPERIMENT = """
@@ -87,6 +89,19 @@ def executor() -> Iterator[LocalExecutor]:
     local = LocalExecutor()
     yield local
     local.close()
+
+
+def test_a_time_limit_may_be_longer_than_the_system_can_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    theirs.send("done")
+    assert _answers(ours, time.perf_counter() + 2.0**31)
+    assert ours.recv() == "done"
+    monkeypatch.setattr(executor_module, "LONGEST_WAIT", 0.01)
+    end = time.perf_counter() + 0.05
+    assert not _answers(ours, end)
+    assert time.perf_counter() >= end
 
 
 def test_a_run_that_takes_too_long_or_is_killed_is_a_record_and_the_next_one_runs(

@@ -3,9 +3,12 @@ and none gets nothing."""
 
 import functools
 import itertools
+import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import hypothesis
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import strategies
 from peftbench.metrics.modules import Classification, ExactNumber
 from peftbench.metrics.number import final_number, last_number, without_calculator
 from peftbench.tasks import TASKS, gsm_symbolic, stdlib_code
-from peftbench.tasks.base import Example, Split, bare, fingerprint
+from peftbench.tasks.base import Example, Split, bare, fingerprint, held_out
 from peftbench.tasks.gsm_symbolic import GSMSymbolic
 from peftbench.tasks.humaneval import HumanEval, problems
 from peftbench.tasks.reviews import Reviews
@@ -171,7 +174,8 @@ def test_gsm_symbolic_scores_the_number_after_the_marks() -> None:
         ("#### seven", 0, 0),
     ]:
         scores = task.score([example], [answer])
-        assert scores.metrics == {"exact_match": exact, "flexible_match": flexible}
+        assert scores.metrics["exact_match"] == exact
+        assert scores.metrics["flexible_match"] == flexible
         assert scores.per_example == [exact]
 
 
@@ -200,8 +204,10 @@ def test_gsm_symbolic_scores_the_number_after_the_marks() -> None:
         ("", None),
         ("9" * 5000, None),
         ("007", 7),
-        ("1,2", 1),
-        ("1,2345", 1),
+        ("1,2", 12),
+        ("1,2345", 12345),
+        ("12,0", 120),
+        ("12, 0", 12),
     ],
 )
 def test_the_number_after_the_marks(text: str, number: Fraction | int | None) -> None:
@@ -301,3 +307,58 @@ def test_standard_library_functions_are_cut_exactly() -> None:
 def test_no_humaneval_problem_is_trained_on() -> None:
     heads = {bare(problem["prompt"]) for problem in problems().values()}
     assert heads.isdisjoint(bare(function.text) for function in stdlib_code.functions())
+
+
+@pytest.mark.parametrize("part", [0.004, 0.005, 0.015, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5])
+def test_the_hash_holds_out_the_part_it_is_asked_for(part: float) -> None:
+    n = math.ceil(100 / part)  # so that half as many are ten deviations away
+    count = sum(held_out(f"text {i}", part) for i in range(n))
+    assert abs(count - part * n) <= 3 * math.sqrt(n * part * (1 - part))
+
+
+def test_what_is_held_out_stays_so() -> None:
+    members = {
+        part: [i for i in range(40) if held_out(f"text {i}", part)] for part in (0.0, 0.1, 0.15)
+    }
+    assert members == {
+        0.0: [],
+        0.1: [12, 13, 19, 20, 26, 30],
+        0.15: [6, 12, 13, 17, 19, 20, 26, 30, 34],
+    }
+    valid = {example.id.partition(".")[0] for example in splits("humaneval")["valid"]}
+    asked = {"ast", "csv", "dis", "inspect", "json", "logging", "random", "shlex", "shutil"}
+    assert valid & asked == {"dis", "inspect", "json", "logging", "shlex"}
+
+
+HELD_OUT = {  # of the official train split
+    **{"cola": 0.1, "sst2": 0.02, "mrpc": 0.1, "stsb": 0.1, "qqp": 0.005, "mnli": 0.004},
+    **{"qnli": 0.015, "rte": 0.1, "wnli": 0.1, "gsm8k": 0.05, "mbpp": 0.15},
+}
+
+
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_valid_is_the_part_of_train_that_the_task_says(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = HELD_OUT[name]
+    n = math.ceil(100 / part)
+
+    def made(
+        source: object, split: str, columns: Sequence[str], *_: object
+    ) -> list[dict[str, Any]]:
+        numbers = range(n) if split == "train" else [n]
+        row: dict[str, Any] = {"label": 0, "test_list": ["assert f()"], "code": "def f(): pass"}
+        return [dict.fromkeys(columns, f"text {i}") | row | {"task_id": i} for i in numbers]
+
+    monkeypatch.setattr(sys.modules[TASKS[name].__module__], "rows", made)
+    train, valid = ({e.id for e in TASKS[name]().examples(split)} for split in SPLITS[:2])
+    assert train.isdisjoint(valid)
+    assert len(train | valid) == n
+    assert abs(len(valid) - part * n) <= 3 * math.sqrt(n * part * (1 - part))
+
+
+def test_reviews_has_the_parts_that_it_says() -> None:
+    counts = {split: len(examples) for split, examples in splits("reviews").items()}
+    n = sum(counts.values())
+    for split, part in {"test": 0.15, "valid": 0.1}.items():
+        assert abs(counts[split] - part * n) <= 3 * math.sqrt(n * part * (1 - part))

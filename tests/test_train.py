@@ -154,9 +154,16 @@ def test_a_tensor_that_comes_to_require_a_gradient_stops_the_run() -> None:
         loop(spec, net, groups=[{"params": [net.bias], "lr": 0.1}])
 
 
-def test_a_declared_parameter_that_is_never_used_stops_the_run() -> None:
+def test_a_declared_parameter_that_no_step_reaches_stays_as_it_is() -> None:
     net = nn.Linear(3, 2)
     net.idle = nn.Parameter(torch.ones(1))
+    loop(train_spec(steps=2), net)
+    assert net.idle.item() == 1
+
+
+def test_a_gradient_that_no_step_uses_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Linear(3, 2)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: None)
     with pytest.raises(InvariantError, match="state"):
         loop(train_spec(steps=2), net)
 

@@ -1,12 +1,17 @@
 """Numbers, sizes and sentences as people read them."""
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from peftbench.wording import (
     NONE,
     Words,
     count,
     decimal,
+    for_terminal,
     mebibytes,
     per_cent,
     printable,
@@ -109,7 +114,7 @@ def test_words_in_both_languages() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("first\nlast \x1b[31m line\n \n", "last [31m line"),
+        ("first\nlast \x1b[31m line\n \n", "last \\u001b[31m line"),
         ("", ""),
         ("\n \n", ""),
         ("x" * 30, "x" * 19 + "…"),
@@ -119,3 +124,37 @@ def test_words_in_both_languages() -> None:
 def test_the_last_line_printable_and_short(text: str, said: str) -> None:
     assert shortened(text, 20) == said
     assert printable(said) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\x1b[31mred\x1b[0m", r"\u001b[31mred\u001b[0m"),
+        ("\r\x00\x07\x7f\x9b", r"\u000d\u0000\u0007\u007f\u009b"),
+        ("\u202ereversed", r"\u202ereversed"),
+        ("\ud800 alone", r"\ud800 alone"),
+        ("\U000e0041", r"\udb40\udc41"),
+        ("two\nlines, a\ttab", "two\nlines, a\ttab"),
+        ("名称\u3000é–…😀", "名称\u3000é–…😀"),
+    ],
+)
+def test_a_terminal_gets_no_character_that_does_something(text: str, said: str) -> None:
+    assert for_terminal(text) == said
+    assert for_terminal(said) == said
+    assert "\n" not in printable(text)
+
+
+def test_a_long_line_is_cut_in_its_middle_and_says_how_long_it_was() -> None:
+    text = f"key {'x' * 100_000} reason"
+    line, other = for_terminal(f"{text}\nshort", 100).split("\n")
+    assert len(line) == 100
+    assert line.startswith("key xxx")
+    assert "… (100,011 characters) …" in line
+    assert line.endswith("xxx reason")
+    assert other == "short"
+    assert for_terminal(text, len(text)) == text
+
+
+@given(st.text() | st.dictionaries(st.text(), st.text() | st.lists(st.text())))
+def test_json_for_a_terminal_is_the_same_json(content: object) -> None:
+    assert json.loads(for_terminal(json.dumps(content, ensure_ascii=False))) == content

@@ -74,6 +74,13 @@ def bert() -> PreTrainedModel:
     return transformers.BertForSequenceClassification(config)
 
 
+def bert_without_pooler() -> PreTrainedModel:
+    """A BERT whose pooler is not stored, and so new to the task like the head."""
+    model: Any = bert()
+    model.task_head = HEADS[bert_without_pooler]
+    return model
+
+
 def roberta() -> PreTrainedModel:
     """The head has two linear layers."""
     return transformers.RobertaForSequenceClassification(
@@ -103,6 +110,7 @@ HEADS = {
     gpt2: (),
     linear_gpt2: (),
     bert: ("classifier",),
+    bert_without_pooler: ("bert.pooler", "classifier"),
     roberta: ("classifier",),
     distilbert: ("pre_classifier", "classifier"),
 }

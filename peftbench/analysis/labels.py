@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peftbench.analysis.blocks import Block, Key, Run, canonical, grouped
-from peftbench.wording import Lang, Words
+from peftbench.wording import Lang, Words, model_name
 
 ALL_DATA = Words("all data", "全部数据")
 SPLIT = Words("{0} split", "{0} 划分")
@@ -65,7 +65,7 @@ def facts(block: Block, lang: Lang = "en") -> dict[str, str]:
     limits = question.data.model_dump(exclude_defaults=True).items()
     places = (block.place,) if block.place else block.places
     return {
-        "model": question.model,
+        "model": model_name(question.model),
         "split": SPLIT.format(question.split)[lang],
         "task_version": VERSION.format(question.task_version)[lang],
         "data": ", ".join(f"{name}={value}" for name, value in limits) or ALL_DATA[lang],

@@ -2,6 +2,7 @@
 for, and say what it lacks."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from peftbench.analysis.results import Results
 from peftbench.errors import InputError
 from peftbench.figures.panels import NothingToDraw
+from peftbench.output import ensure_folder, write_whole
 from peftbench.store import Store
 
 NO_RECORDS = (
@@ -22,7 +24,8 @@ NO_RECORDS = (
 
 def script(description: str | None, drawings: Mapping[str, Callable[[Results], Figure]]) -> int:
     """Draw all figures, by the names of their files, and return the exit status: 0, also where
-    there is nothing to draw, or 2 if the store cannot be read. Prints a line for each figure."""
+    there is nothing to draw, or 2 if the store cannot be read or the folder cannot be written.
+    Prints a line for each figure."""
     example = "Example: python paper_figures/fig_pareto.py --out figures"
     parser = argparse.ArgumentParser(description=description, epilog=example)
     text = "the folder %s (default: %%(default)s)"
@@ -48,9 +51,16 @@ def script(description: str | None, drawings: Mapping[str, Callable[[Results], F
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write `stem`.pdf and `stem`.png, without anything that would differ between two runs, and
     return their paths."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    ensure_folder(stem.parent)
     pdf, png = (stem.with_name(f"{stem.name}.{kind}") for kind in ("pdf", "png"))
     with matplotlib.rc_context({"pdf.fonttype": 42}):  # journals refuse the default, Type 3
-        figure.savefig(pdf, metadata={"CreationDate": None})
-    figure.savefig(png, metadata={"Software": None})
+        write_whole(pdf, _drawn(figure, "pdf", "CreationDate"))
+    write_whole(png, _drawn(figure, "png", "Software"))
     return pdf, png
+
+
+def _drawn(figure: Figure, kind: str, without: str) -> bytes:
+    """The figure's file. without: the entry of its metadata that is left out."""
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, metadata={without: None})
+    return file.getvalue()

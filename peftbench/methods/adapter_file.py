@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from peftbench.errors import InputError
 from peftbench.methods.base import AbstractFile, head_tensors
 from peftbench.methods.linear import AbstractAdapted, TransposedLinear, layers, replace
-from peftbench.spec import validated
+from peftbench.spec import is_commit, split_revision, validated
 
 CONFIG = "adapter_config.json"
 SHARED = "base_model."  # before the names of tensors that all layers share
@@ -59,10 +59,13 @@ class AdapterFile(AbstractFile):
         adapted = layers(model, AbstractAdapted)
         if not adapted:
             raise ValueError("the model has no adapted layer (was it merged?)")
+        name, commit = split_revision(base_model)
+        of_hub = is_commit(commit)
         config = next(iter(adapted.values())).settings() | {
             "peft_type": self.settings.peft_type,
             "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
-            "base_model_name_or_path": base_model,
+            "base_model_name_or_path": name if of_hub else base_model,
+            "revision": commit if of_hub else None,
             "inference_mode": True,
             "bias": "none",
             "target_modules": _targets(model, adapted),
@@ -87,6 +90,12 @@ class AdapterFile(AbstractFile):
                 linears[name] = module
         if not linears:
             raise InputError(f"{path}: no tensor of it belongs to a linear layer of the model")
+        own = [t for key, t in stored.items() if key.endswith(settings.parts)]
+        if settings.r > max(size for tensor in own for size in tensor.shape):
+            raise InputError(
+                f"{path.parent / CONFIG}: r: the tensors in {path.name} have a smaller rank "
+                f"(given: {settings.r})"
+            )
         built = settings.build(list(linears.values()))
         replace(model, dict(zip(linears, built, strict=True)))
         return settings.modules_to_save or ()

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from peftbench.errors import InputError
-from peftbench.spec import FrozenModel, validated
+from peftbench.spec import Settings, validated
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class AbstractFile(abc.ABC):
     language model has none. A subclass is final."""
 
     weights: ClassVar[str]  # the name of the tensors' file
+    whole: ClassVar[bool] = False  # whether the folder is a model that is loaded without another
 
     @abc.abstractmethod
     def tensors(self, model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
@@ -79,7 +80,7 @@ def head_tensors(model: nn.Module, head: Sequence[str], prefix: str = "") -> dic
     return tensors
 
 
-class AbstractMethod(FrozenModel, abc.ABC):
+class AbstractMethod(Settings, abc.ABC):
     """A method and its hyperparameters, which are the annotated fields: frozen, without state of
     its own. A subclass is abstract or final."""
 

@@ -16,14 +16,25 @@ from peftbench.methods.base import AbstractMethod
 # safetensors' names of dtypes, in the order in which tensors lie in a file
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
+# A regression whose head has no bias answers with the network's output plus this number. It stands
+# in the network's configuration, and in a file of its own: adapters' formats have no place for it.
+OFFSET = "answer_offset"
+OFFSET_FILE = "answer_offset.json"
+
 
 def save(
-    method: AbstractMethod, model: nn.Module, head: Sequence[str], folder: Path, *, base_model: str
+    method: AbstractMethod,
+    model: nn.Module,
+    head: Sequence[str],
+    folder: Path,
+    *,
+    base_model: str,
+    tokenizer: Any = None,
 ) -> None:
     """Write the files of a trained model; none where the method has no file.
 
     head: names of the trained head's modules, empty for a language model. base_model: the name to
-    load the plain model by.
+    load the plain model by. tokenizer: written beside a whole model, which is loaded by its folder.
     """
     if method.file is None:
         return
@@ -34,6 +45,12 @@ def save(
         (folder / name).write_text(text, encoding="utf-8")
     contiguous = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
     save_file(contiguous, folder / method.file.weights, method.file.metadata(head))
+    if method.file.whole and tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    offset = getattr(getattr(model, "config", None), OFFSET, None)
+    if offset is not None:
+        text = {OFFSET: offset, "note": f"The answer is the model's output plus {OFFSET}."}
+        (folder / OFFSET_FILE).write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
 
 
 def file_bytes(method: AbstractMethod, model: nn.Module, head: Sequence[str]) -> int | None:
@@ -96,3 +113,13 @@ def load(method: AbstractMethod, model: nn.Module, folder: Path) -> None:
         for key, target in targets.items():
             target.copy_(stored[key])
     model.requires_grad_(False)
+    if (folder / OFFSET_FILE).is_file():
+        _restore_offset(model, folder / OFFSET_FILE)
+
+
+def _restore_offset(model: Any, path: Path) -> None:
+    try:
+        offset = json.loads(path.read_text(encoding="utf-8"))[OFFSET]
+        setattr(model.config, OFFSET, float(offset))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: must be an object with a number as {OFFSET!r}") from error

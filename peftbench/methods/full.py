@@ -15,6 +15,7 @@ class ModelFile(AbstractFile):
     once, under its first name, in the layout of the published model."""
 
     weights = "model.safetensors"
+    whole = True
 
     def tensors(self, model: nn.Module, head: Sequence[str]) -> dict[str, Tensor]:
         transposed = {f"{name}.weight" for name in layers(model, TransposedLinear)}
@@ -28,7 +29,10 @@ class ModelFile(AbstractFile):
 
     def texts(self, model: nn.Module, head: Sequence[str], base_model: str) -> dict[str, str]:
         assert isinstance(model, PreTrainedModel)
-        return {"config.json": model.config.to_json_string()}
+        texts = {"config.json": model.config.to_json_string()}
+        if model.can_generate():  # the tokens that end an answer
+            texts["generation_config.json"] = model.generation_config.to_json_string()
+        return texts
 
 
 class Full(AbstractMethod):

@@ -2,6 +2,7 @@
 all methods."""
 
 import abc
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -37,6 +38,15 @@ class AbstractAdapted(nn.Module, abc.ABC):
     """A frozen linear layer W and a trained change of it: y = (W + delta) x + bias."""
 
     base: nn.Linear
+
+    @property
+    def weight(self) -> Tensor:
+        """W, for networks whose code asks for its dtype or device."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias
 
     @abc.abstractmethod
     def delta(self) -> Tensor:
@@ -74,10 +84,13 @@ def linear_layers(model: nn.Module, targets: Targets) -> dict[str, nn.Linear]:
     """The targeted linear layers of `model` by name.
 
     "all-linear": every nn.Linear of the model's trunk, that is, without the head (transformers'
-    models call their trunk `base_model`). A tuple: every nn.Linear whose name ends with one of the
+    models call their trunk `base_model`; a model loaded for a task names the modules that are new
+    to it as `task_head`). A tuple: every nn.Linear whose name ends with one of the
     given names, at a dot. Raises InputError that names a target without a layer.
     """
     trunk = set(getattr(model, "base_model", model).modules())
+    for name in getattr(model, "task_head", ()):
+        trunk -= set(model.get_submodule(name).modules())
     linears = {name: layer for name, layer in layers(model, nn.Linear).items() if layer in trunk}
     if targets == "all-linear":
         if not linears:
@@ -119,6 +132,35 @@ def layers(model: nn.Module, kind: type[Layer]) -> dict[str, Layer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
 
 
+def left_out(model: nn.Module) -> str | None:
+    """What adapted layers do not reach: which part of the trunk's parameters in linear maps they
+    adapt, and the names of the others, with `*` for numbers. None: they reach 99 % or more.
+
+    A linear map is a parameter of two or more dimensions that is no embedding; experts of a mixture
+    are often one such parameter of three.
+    """
+    trunk: nn.Module = getattr(model, "base_model", model)
+    prefix = next((f"{name}." for name, module in model.named_modules() if module is trunk), "")
+    adapted = {id(layer.base.weight) for layer in layers(trunk, AbstractAdapted).values()}
+    own = {id(p) for layer in layers(trunk, AbstractAdapted).values() for p in layer.parameters()}
+    embeddings = {id(e.weight) for e in layers(trunk, nn.Embedding).values()}
+    maps = {
+        name: p
+        for name, p in trunk.named_parameters()
+        if p.dim() >= 2 and id(p) not in embeddings and (id(p) not in own or id(p) in adapted)
+    }
+    others = {name: p for name, p in maps.items() if id(p) not in adapted}
+    total = sum(p.numel() for p in maps.values())
+    reached = total - sum(p.numel() for p in others.values())
+    if not adapted or reached >= 0.99 * total:
+        return None
+    names = dict.fromkeys(re.sub(r"\b\d+\b", "*", prefix + name) for name in others)
+    return (
+        f"adapts {reached:,} of {total:,} parameters in linear maps "
+        f"({100 * reached / total:.1f} %), not those of {', '.join(names)}"
+    )
+
+
 @contextmanager
 def replaced(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]:
     """Within it, `modules` stand in `model` at their names; afterwards what was there before."""
@@ -149,10 +191,13 @@ def kaiming_uniform(
     Drawn on the CPU, then moved to the device of `like`, in float32 or its dtype if that is wider:
     trained parameters stay precise beside a bfloat16 base.
     """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    if like.is_meta:
+        return torch.empty(shape, device=like.device, dtype=dtype)
     bound = gain * (3 / shape[1]) ** 0.5
     values = torch.empty(shape, device="cpu", dtype=torch.float32)
     values.uniform_(-bound, bound, generator=rng)
-    return values.to(like.device, torch.promote_types(like.dtype, torch.float32))
+    return values.to(like.device, dtype)
 
 
 def linear_plus(base: nn.Linear, x: Tensor, z: Tensor, B: Tensor, scale: float) -> Tensor:

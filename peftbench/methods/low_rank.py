@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from peftbench.methods.adapter_file import AbstractSettings, AdapterFile
@@ -18,7 +18,7 @@ from peftbench.methods.linear import (
     linear_plus,
 )
 
-Rank = Annotated[PositiveInt, Field(description="r, the rank of B A.")]
+Rank = Annotated[int, Field(gt=0, le=65_536, description="r, the rank of B A.")]
 Alpha = Annotated[PositiveFloat, Field(description="B A is multiplied by alpha / r.")]
 Dropout = Annotated[float, Field(ge=0, lt=1, description="Part of the branch's input set to 0.")]
 

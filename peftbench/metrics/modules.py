@@ -13,6 +13,7 @@ from evaluate.module import Metric
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+from peftbench.metrics.harness import FILTERS, agrees
 from peftbench.metrics.number import final_number, last_number
 
 Values = Sequence[Any]
@@ -95,7 +96,8 @@ class Correlation(AbstractMetric):
 
 class ExactNumber(AbstractMetric):
     """Whether a worked answer has the reference's number after `####` (exact_match), or as its last
-    one (flexible_match)."""
+    one (flexible_match); beside them lm-evaluation-harness' two, which compare digits instead of
+    numbers, under its names: strict-match and flexible-extract."""
 
     prediction = reference = "string"
     paper = "arXiv:2110.14168"
@@ -109,7 +111,11 @@ class ExactNumber(AbstractMetric):
         pairs = [*zip(predictions, gold, strict=True)]
         exact = sum(final_number(text) == number for text, number in pairs)
         flexible = sum(last_number(text) == number for text, number in pairs)
-        return {"exact_match": exact / len(gold), "flexible_match": flexible / len(gold)}
+        right = {"exact_match": exact, "flexible_match": flexible}
+        for name in FILTERS:
+            answers = zip(predictions, references, strict=True)
+            right[name] = sum(agrees(name, text, reference) for text, reference in answers)
+        return {name: count / len(gold) for name, count in right.items()}
 
 
 class PassAtK(AbstractMetric):

@@ -3,24 +3,25 @@
 import re
 from fractions import Fraction
 
-NUMBER = re.compile(
-    r"""
+# {digits}: those before the decimals
+NUMBER = r"""
     # a sign, which is an operator between two numbers: "10-7" holds 10 and 7
-    (?P<prefix> (?<![\w)]) [-+−$€£]{1,3} )?
-    # commas in groups of three; decimals, which a full stop at the end does not start
-    (?P<value> (?: [0-9]{1,3} (?:,[0-9]{3})+ (?![0-9]) | [0-9]+ ) (?: \.[0-9]+ )? | \.[0-9]+ )
+    (?P<prefix> (?<![\w)]) [-+−$€£]{{1,3}} )?
+    # decimals, which a full stop at the end does not start
+    (?P<value> (?: {digits} ) (?: \.[0-9]+ )? | \.[0-9]+ )
     (?: / (?P<divisor> [0-9]+ ) )?  # units and % may follow
-    """,
-    re.VERBOSE,
-)
-FINAL = re.compile(rf"\#\#\#\#[ \t*]*{NUMBER.pattern}", re.VERBOSE)
+"""
+# after the marks there is one number, to which every comma between digits belongs
+FINAL = re.compile(r"\#\#\#\#[ \t*]*" + NUMBER.format(digits="[0-9]+ (?: ,[0-9]+ )*"), re.VERBOSE)
+# elsewhere commas are in groups of three: "1,2,3" holds three numbers
+ANY = re.compile(NUMBER.format(digits="[0-9]{1,3} (?: ,[0-9]{3} )+ (?![0-9]) | [0-9]+"), re.VERBOSE)
 
 
 def final_number(text: str) -> Fraction | None:
     """The number after the first `####`; None if there is none.
 
-    openai/grade-school-math, grade_school_math/dataset.py, ANS_RE; beyond it, currencies, fractions
-    and 7.0 = 7 are understood.
+    openai/grade-school-math, grade_school_math/dataset.py, ANS_RE, which removes all commas: 12,0
+    is 120. Beyond it, currencies, fractions and 7.0 = 7 are understood.
     """
     match = FINAL.search(text)
     return _number(match) if match else None
@@ -28,7 +29,7 @@ def final_number(text: str) -> Fraction | None:
 
 def last_number(text: str) -> Fraction | None:
     """The last number in a text; None if there is none."""
-    matches = list(NUMBER.finditer(text))
+    matches = list(ANY.finditer(text))
     return _number(matches[-1]) if matches else None
 
 

@@ -9,11 +9,9 @@ megabytes and set styles that the page's content security policy forbids.
 import base64
 import gzip
 import hashlib
-import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -24,7 +22,6 @@ from peftbench.analysis.grouping import labelled, quality_blocks
 from peftbench.analysis.labels import facts
 from peftbench.analysis.results import Results
 from peftbench.article.claim import Verdict
-from peftbench.errors import InputError
 from peftbench.markup import Sheet
 from peftbench.page.compared import COLUMNS, COSTS, colours, look, position, scores, tables
 from peftbench.record import Record
@@ -99,18 +96,7 @@ def page(
     )
 
 
-def write(path: Path, html: str) -> None:
-    """Put the page at `path`, whole or not at all. Raises InputError if that cannot be done."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_text(html, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-# -- the file ----------------------------------------------------------------------------------
+# -- the document ------------------------------------------------------------------------------
 
 
 def _rendered(**values: Any) -> str:

@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peftbench.errors import InputError
+
 CONFINED = Path(__file__).parent
 ROOT = CONFINED.parent.parent  # what `peftbench` is imported from
 START = (
     "import sys; sys.path.insert(0, {root!r}); from peftbench.sandbox.{role} import main; "
     "sys.path.pop(0); main({incoming}, {outgoing})"
 )
+FENCES = {"landlock", "seccomp", "bubblewrap"}  # layers that are the kernel's
+AUDIT_HOOK_ONLY = "audit hook only"
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 LIBRARIES += ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom")
 
@@ -68,22 +72,36 @@ def execute(
 
 def confinement() -> str:
     """The layers that confine code here, joined by +, as a record names them:
-    "bubblewrap+landlock+rlimits+seccomp".
+    "bubblewrap+landlock+rlimits+seccomp+tasks", or AUDIT_HOOK_ONLY. Raises InputError where even a
+    correct program fails.
 
     Both processes have an empty environment and, as far as the platform has it: rlimits on memory,
-    processor time, files and their size; Landlock, which leaves the standard library and system
-    libraries to read and nothing to write; seccomp, which refuses new processes, signals, sockets
-    and everything else that reaches beyond the process; and a Python audit hook that refuses the
-    same. Where bubblewrap is installed and may be used, it adds namespaces of their own.
+    processor time, files and their size; a user of their own, whose tasks the kernel counts and
+    limits (tasks); Landlock, which leaves the standard library and system libraries to read and
+    nothing to write; and seccomp, which refuses every system call but those that computing needs.
+    Where bubblewrap is installed and may be used, it adds namespaces of their own. A Python audit
+    hook refuses the same, but is no fence: it tells a program early, in Python's words.
 
-    What remains possible: a hole in the kernel; without Landlock and seccomp (another system than
-    Linux, or one older than 5.13), code that corrupts the interpreter's memory to get around the
-    audit hook, or a process that outlives its group; and the time and memory that the limits leave.
+    What remains possible, with every layer: a hole in the kernel or the processor; to learn what
+    the kernel says of the machine (its memory, how busy it is), and from one's own speed what
+    others do on it, all of which only a virtual machine stops; without bubblewrap, to learn
+    whether a file exists, but nothing of what is in it; and to use up the time and the memory that
+    the limits leave to each of the two processes. Without "tasks" (the machine's own root that may
+    not change its user), so many threads that the machine has no numbers left for new processes,
+    until time is up.
     """
     layers = _layers(_wrapper())
     if not layers:
-        raise RuntimeError("the sandbox does not work here")
-    return "+".join(sorted(layers))
+        raise InputError("the sandbox does not work here: a correct program fails in it")
+    return "+".join(sorted(layers)) if FENCES.intersection(layers) else AUDIT_HOOK_ONLY
+
+
+def confined() -> bool:
+    """Whether the kernel itself confines code here: seccomp, with Landlock or bubblewrap for the
+    files. Less is called no confinement: seccomp alone leaves every file to read, and without it
+    processes, sockets and signals remain."""
+    layers = {*_layers(_wrapper())}
+    return "seccomp" in layers and not layers.isdisjoint({"landlock", "bubblewrap"})
 
 
 @functools.cache
@@ -96,9 +114,15 @@ def _wrapper() -> tuple[str, ...]:
     visible = [flag for path in LIBRARIES for flag in ("--ro-bind-try", path, path)]
     for path in (sys.base_prefix, str(CONFINED.parent / "__init__.py"), str(CONFINED)):
         visible += ["--ro-bind", path, path]
-    flags = ("--unshare-all", "--die-with-parent", "--new-session")
-    wrapper = (bubblewrap, *flags, *visible, "--dev", "/dev", "--chdir", "/", "--")
-    return wrapper if _layers(wrapper) else ()
+    # root can become a user of its own only where it is in no namespace of users
+    without_users = [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts", "cgroup-try")]
+    without_users += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    for namespaces in ([without_users] if os.geteuid() == 0 else []) + [["--unshare-all"]]:
+        flags = (*namespaces, "--die-with-parent", "--new-session")
+        wrapper = (bubblewrap, *flags, *visible, "--dev", "/dev", "--chdir", "/", "--")
+        if _layers(wrapper):
+            return wrapper
+    return ()
 
 
 @functools.cache
@@ -118,7 +142,12 @@ def _judged(
     seconds: float,
     memory_bytes: int,
 ) -> Execution:
-    limits = {**_readable(), "seconds": math.ceil(seconds), "memory_bytes": memory_bytes}
+    limits: dict[str, Any] = {
+        **_readable(),
+        "seconds": math.ceil(seconds),
+        "memory_bytes": memory_bytes,
+        "parent": None if wrapper else os.getpid(),  # bubblewrap is between
+    }
     calls, answers = os.pipe(), os.pipe()
     try:
         job = {"limits": limits, "solution": solution}
@@ -155,19 +184,21 @@ def _start(
     """Start a fresh interpreter that reads its job from stdin: no site packages, no environment, a
     session of its own."""
     start = START.format(root=str(ROOT), role=role, incoming=pipes[0], outgoing=pipes[1])
-    with tempfile.TemporaryFile() as stdin:
-        stdin.write(json.dumps(job).encode())
-        stdin.seek(0)
-        return subprocess.Popen(
-            [*wrapper, os.path.realpath(sys.executable), "-s", "-S", "-P", "-c", start],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=subprocess.DEVNULL,
-            pass_fds=pipes,
-            cwd="/",
-            env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},  # equal answers get equal verdicts
-            start_new_session=True,
-        )
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(json.dumps(job).encode())
+        file.flush()
+        # open to read only: what is open to write could be made to fill the disk
+        with Path(file.name).open("rb") as stdin:
+            return subprocess.Popen(
+                [*wrapper, os.path.realpath(sys.executable), "-s", "-S", "-P", "-c", start],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.DEVNULL,
+                pass_fds=pipes,
+                cwd="/",
+                env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},  # equal answers get equal verdicts
+                start_new_session=True,
+            )
 
 
 @functools.cache

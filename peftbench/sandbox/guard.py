@@ -1,5 +1,7 @@
-"""What Python itself refuses to confined code, beside the kernel or, for files, in its place where
-it has no Landlock."""
+"""What Python itself refuses to confined code, which tells an honest program early and in Python's
+words what it may not do. It is no fence: a hook that Python code adds belongs to one interpreter
+and not to its subinterpreters, libraries in C (sqlite3, readline, ssl) and `os.mkfifo` raise no
+event, and who writes into the interpreter's memory removes it. The kernel is the fence."""
 
 import os
 from collections.abc import Callable, Sequence

@@ -59,7 +59,7 @@ OTHER_TRAINING = Words(
 
 def notes_of(block: Block, estimates: Estimates) -> list[Words]:
     """A line for each way in which runs failed, and warnings."""
-    notes = _failures(block)
+    notes = [*_failures(block), *_of_runs(block)]
     examples = {run.record.data.fingerprint for run in block.runs if run.record.data}
     if len(examples) > 1:
         notes.append(EXAMPLES_DIFFER.format(len(examples)))
@@ -105,6 +105,15 @@ def _failures(block: Block) -> list[Words]:
             label, _listed(record.spec.seed for _, record in runs), status, error or NO_ERROR
         )
         for (label, status, error), runs in ways.items()
+    ]
+
+
+def _of_runs(block: Block) -> list[Words]:
+    """What the runs' records say of themselves: a line for each note, with the arms it is of."""
+    noted = [(note, arm.label) for arm in block.arms for r in arm.runs for note in r.record.notes]
+    return [
+        Words.same("{0}: {1}").format(_listed(dict.fromkeys(label for _, label in those)), note)
+        for note, those in grouped(noted, lambda each: each[0]).items()
     ]
 
 

@@ -55,6 +55,7 @@ class AbstractTask(abc.ABC):
     primary: ClassVar[str]  # the metric the task is known by; higher is better
     labels: ClassVar[tuple[str, ...]] = ()  # classification: names in the order of their indices
     stops: ClassVar[tuple[str, ...]] = ()  # generation: the answer ends before the first of these
+    runs_code: ClassVar[bool] = False  # whether scoring runs answers as programs, confined
 
     @abc.abstractmethod
     def examples(self, split: Split) -> list[Example]:
@@ -65,6 +66,12 @@ class AbstractTask(abc.ABC):
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
         """Score one answer per example. An example that occurs several times, in a row or not, was
         answered several times."""
+
+
+def storable(text: str) -> str:
+    """A text with a question mark for every lone surrogate, which is no character and fits in no
+    file."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def bare(text: str) -> str:

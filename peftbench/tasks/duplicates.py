@@ -14,7 +14,7 @@ SIMILAR = 0.8  # Jaccard index of two texts' shingles from which they are near d
 SHINGLE = 5  # characters, counted without case, spaces and punctuation
 SEARCHED = 2000  # examples of a scored split that are compared with all of train
 
-Text = tuple[str, str]  # the bare text and pair of an example
+Text = tuple[str, ...]  # the bare text and pair of an example, in alphabetical order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,8 @@ def duplicates_of(tasks: Mapping[str, type[AbstractTask]]) -> Iterator[Leaks | S
 
 
 def count(name: str, splits: Mapping[Split, list[Example]]) -> Leaks:
-    """Exact and near duplicates between the splits of one task."""
+    """Exact and near duplicates between the splits of one task. A pair is the same the other way
+    round, whether or not the task asks the same of it: a model has seen both its texts."""
     frame = _frame([example.text for examples in splits.values() for example in examples])
     texts = {
         split: [_text(example, frame) for example in examples] for split, examples in splits.items()
@@ -135,4 +136,5 @@ def _frame(texts: Sequence[str]) -> tuple[int, int]:
 
 def _text(example: Example, frame: tuple[int, int]) -> Text:
     start, end = frame
-    return bare(example.text[start : len(example.text) - end]), bare(example.pair or "")
+    text = bare(example.text[start : len(example.text) - end])
+    return tuple(sorted([text, bare(example.pair or "")]))

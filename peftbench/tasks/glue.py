@@ -26,8 +26,11 @@ class AbstractGlue(AbstractTask):
     test: the official validation split, since the official test labels are hidden (-1) and never
     read. valid: the examples of the official train split whose first sentence a hash picks, so that
     equal texts, and all pairs with one premise, stay on one side. What is in test word for word (19
-    sentences of CoLA, 5 of SST-2) is in neither train nor valid. Spaces around a text are removed:
-    a decoder could derive the answer from a space.
+    sentences of CoLA, 5 of SST-2) is in neither train nor valid. Where the order of a pair does not
+    matter (`symmetric`), a pair that stands the other way round in test is neither in train nor in
+    valid, and one that does so in valid is not in train; a premise and its hypothesis are another
+    question when they change places. Spaces around a text are removed: a decoder could derive the
+    answer from a space.
     """
 
     version = 1
@@ -37,6 +40,7 @@ class AbstractGlue(AbstractTask):
     columns: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")  # or a single one
     part: ClassVar[float] = 0.1  # of the official train split that is valid
     tests: ClassVar[Mapping[str, str]] = {"validation": ""}  # official split: its subset
+    symmetric: ClassVar[bool] = False  # whether a pair the other way round is the same question
 
     def examples(self, split: Split) -> list[Example]:
         test: list[Example] = []
@@ -44,17 +48,14 @@ class AbstractGlue(AbstractTask):
             test += self._official(official, subset)
         if split == "test":
             return test
-        tested: dict[str, set[str]] = {}  # second sentences by their first
-        for example in test:
-            tested.setdefault(bare(example.text), set()).add(bare(example.pair or ""))
-        examples: list[Example] = []
+        parts: dict[bool, list[Example]] = {False: [], True: []}  # by whether they are held out
         for example in self._official("train"):
-            text = bare(example.text)
-            if held_out(text, self.part) != (split == "valid"):
-                continue
-            if text not in tested or bare(example.pair or "") not in tested[text]:
-                examples.append(example)
-        return examples
+            parts[held_out(bare(example.text), self.part)].append(example)
+        seen = {self._question(example) for example in test}
+        if split == "train" and self.symmetric:
+            seen |= {self._question(example) for example in parts[True]}
+        examples = parts[split == "valid"]
+        return [example for example in examples if self._question(example) not in seen]
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
         if not examples:
@@ -72,10 +73,15 @@ class AbstractGlue(AbstractTask):
             return Scores(metrics, [None] * len(examples))
         return Scores(metrics, right_labels(examples, answers))
 
+    def _question(self, example: Example) -> tuple[str, ...]:
+        """What is equal for examples that ask the same."""
+        texts = bare(example.text), bare(example.pair or "")
+        return tuple(sorted(texts)) if self.symmetric else texts
+
     def _official(self, split: str, subset: str = "") -> list[Example]:
         """The examples of an official split, checked."""
         examples: list[Example] = []
-        for i, row in enumerate(rows(self.source, split, [*self.columns, "label"])):
+        for i, row in enumerate(rows(self.source, split, [*self.columns, "label"], self.labels)):
             where = f"task {self.source.config!r}, split {split!r}, row {i}"
             for column in self.columns:
                 if not isinstance(row[column], str):
@@ -135,6 +141,8 @@ class MRPC(AbstractGlue):
     """Do two sentences of the news say the same? GLUE asks for F1 and accuracy; accuracy leads, as
     in the tables of LoRA and VeRA."""
 
+    version = 2
+    symmetric = True
     source = _source("mrpc")
     metric = "binary"
     labels = ("not_equivalent", "equivalent")
@@ -144,6 +152,8 @@ class STSB(AbstractGlue):
     """How alike in meaning are two sentences, from 0 to 5? Pearson correlation leads, as in the
     tables of LoRA and VeRA."""
 
+    version = 2
+    symmetric = True
     source = _source("stsb")
     kind = "regression"
     primary = "pearson"
@@ -153,6 +163,8 @@ class STSB(AbstractGlue):
 class QQP(AbstractGlue):
     """Do two questions of Quora ask the same? F1 and accuracy, as for MRPC."""
 
+    version = 2
+    symmetric = True
     source = _source("qqp")
     metric = "binary"
     labels = ("not_duplicate", "duplicate")
@@ -164,6 +176,7 @@ class MNLI(AbstractGlue):
     """Does a premise entail a hypothesis, contradict it, or neither? Accuracy over both test sets,
     of train's genres and of others."""
 
+    version = 2
     source = _source("mnli", "OANC, CC BY-SA 3.0, CC BY 3.0")
     labels = ("entailment", "neutral", "contradiction")
     columns = ("premise", "hypothesis")
@@ -177,6 +190,7 @@ class MNLI(AbstractGlue):
 class QNLI(AbstractGlue):
     """Does a sentence hold the answer to a question?"""
 
+    version = 2
     source = _source("qnli", "CC BY-SA 4.0")
     labels = ("entailment", "not_entailment")
     columns = ("question", "sentence")
@@ -186,6 +200,7 @@ class QNLI(AbstractGlue):
 class RTE(AbstractGlue):
     """Does a text entail a sentence?"""
 
+    version = 2
     source = _source("rte")
     labels = ("entailment", "not_entailment")
 
@@ -194,5 +209,6 @@ class WNLI(AbstractGlue):
     """Does a sentence entail another that says who its pronoun is? Test holds hypotheses of train
     with other labels."""
 
+    version = 2
     source = _source("wnli")
     labels = ("not_entailment", "entailment")

@@ -13,7 +13,7 @@ class GSM8K(AbstractWorked):
     removed, since no calculator is used here.
     """
 
-    version = 1
+    version = 2
     source = Source(
         name="openai/gsm8k",
         revision="740312add88f781978c0658806c59bc2815b9866",

@@ -37,7 +37,7 @@ class GSMSymbolic(AbstractWorked):
     answers that end in another number than `answer` are left out.
     """
 
-    version = 1
+    version = 2
     source = Source(
         name="reasoning-gym",
         revision=PACKAGES["reasoning-gym"].version,

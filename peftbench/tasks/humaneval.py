@@ -35,6 +35,7 @@ class HumanEval(AbstractTask):
     )
     kind = "generation"
     primary = "pass@1"
+    runs_code = True
     stops = ("\nclass ", "\ndef ", "\n#", "\nif __name__", "\nprint(", "\n```")
 
     def examples(self, split: Split) -> list[Example]:
@@ -86,7 +87,15 @@ def _matches(example: Example, answer: str) -> float:
     """Whether the answer makes the same function as the target. In HumanEval's prompts, imports and
     helpers may precede the function."""
     head = example.text[example.text.rfind("\ndef ") + 1 :]
-    ours, reference = parsed(head + answer), parsed(f"{head}{example.target}")
-    if ours is None or reference is None:
-        return 0.0
-    return float(ast.dump(ours) == ast.dump(reference))
+    ours, reference = _tree(head + answer), _tree(f"{head}{example.target}")
+    return float(ours is not None and ours == reference)
+
+
+def _tree(source: str) -> str | None:
+    """The function that `source` is, without layout and comments; None where it is none, or nested
+    so deeply that Python cannot go through it."""
+    function = parsed(source)
+    try:
+        return None if function is None else ast.dump(function)
+    except RecursionError:
+        return None

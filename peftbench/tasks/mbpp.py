@@ -42,6 +42,7 @@ class MBPP(AbstractTask):
     )
     kind = "generation"
     primary = "pass@1"
+    runs_code = True
     stops = ("\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
 
     def examples(self, split: Split) -> list[Example]:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
 from peftbench.metrics.number import final_number
-from peftbench.tasks.base import AbstractTask, Answer, Example, Scores
+from peftbench.tasks.base import AbstractTask, Answer, Example, Scores, storable
 
 MetricName = Literal["classification", "binary", "correlation", "exact_number", "pass_at_k"]
 Score = TypeVar("Score")
@@ -37,13 +37,15 @@ class AbstractWorked(AbstractTask):
     stops = ("\nQuestion:",)
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
-        """exact_match and flexible_match; the score of an answer is its exact match."""
+        """exact_match and flexible_match, and lm-evaluation-harness' strict-match and
+        flexible-extract; the score of an answer is its exact match."""
         if not examples:
-            return Scores({"exact_match": None, "flexible_match": None}, [])
+            return Scores({self.primary: None}, [])
         targets = [str(example.target) for example in examples]
-        pairs = zip(map(str, answers), targets, strict=True)
+        texts = [storable(str(answer)) for answer in answers]
+        pairs = zip(texts, targets, strict=True)
         exact = [float(final_number(text) == final_number(target)) for text, target in pairs]
-        return Scores(computed("exact_number", [*map(str, answers)], targets), exact)
+        return Scores(computed("exact_number", texts, targets), exact)
 
 
 def worked_example(name: str, question: str, worked: str) -> Example:

@@ -10,10 +10,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from peftbench.tasks.base import Example, Scores, few_shot
+from peftbench.tasks.base import Example, Scores, few_shot, storable
+from peftbench.training.base import AbstractModel, Item, by_length
 from peftbench.training.fine_tuning import FineTuning
 from peftbench.training.generation import generate
-from peftbench.training.models import AbstractModel, Item, LanguageModel, by_length
+from peftbench.training.language_model import LanguageModel
+from peftbench.training.scoring import Scored, Scorer, Scoring, score, score_apart
 
 # padded tokens in a batch, answers included; constants, so that equal runs batch alike
 EVAL_TOKENS = {"cpu": 2048, "cuda": 16384}
@@ -51,19 +53,20 @@ def likelihood(model: AbstractModel, items: Sequence[Item]) -> Likelihood:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics, one row per example and answer, seconds, generated tokens per second, and what
-    generation had to cut and halve."""
+    """Metrics, one row per example and answer, seconds, generated tokens per second, what
+    generation had to cut and halve, and why the answers have no scores, if they have none."""
 
     metrics: dict[str, float | None]
     predictions: pd.DataFrame
     seconds: float
     generated_tokens_per_second: float | None
     counts: dict[str, int]
+    unscored: str | None
 
 
-def evaluate(tuning: FineTuning) -> Evaluation:
+def evaluate(tuning: FineTuning, scorer: Scorer = score_apart) -> Evaluation:
     """nll of every example of the spec's split; the task's own scores of the answers (of the first
-    spec.data.generate examples, if they are generated).
+    spec.data.generate examples, if they are generated; then `scorer` asks the task for them).
 
     In the predictions an example has as many rows as answers, each with the example's nll.
     """
@@ -86,14 +89,16 @@ def evaluate(tuning: FineTuning) -> Evaluation:
             [_seed(tuning.spec.seed, split.examples[i], sample) for i, sample in asked],
         )
         rate = generated.tokens / (time.perf_counter() - begun) if generated.tokens else None
-        answers = generated.answers
+        answers = [*map(storable, generated.answers)]
         counts = {"prompts_cut": generated.cut, "batches_halved": generated.halvings}
     unasked = [(i, 0) for i in range(asked[-1][0] + 1 if asked else 0, len(split.examples))]
     rows, nothing = asked + unasked, [None] * len(unasked)
     examples = [split.examples[i] for i, _ in rows]
-    scored = Scores({}, [])
+    scored: Scored = Scores({}, []), None
     if asked:
-        scored = task.score(examples[: len(asked)], answers)
+        by = scorer if isinstance(tuning.model, LanguageModel) else score
+        scored = by(Scoring(task, examples[: len(asked)], answers))
+    scores, unscored = scored
     predictions = pd.DataFrame(
         {
             "id": [example.id for example in examples],
@@ -104,12 +109,12 @@ def evaluate(tuning: FineTuning) -> Evaluation:
             "nll": [nll.nll[i] for i, _ in rows],
             "count": [nll.count[i] for i, _ in rows],
             "answer": pd.Series([*answers, *nothing]),
-            "score": pd.Series([*scored.per_example, *nothing], dtype="float64"),
+            "score": pd.Series([*scores.per_example, *nothing], dtype="float64"),
         }
     )
     mean = nll.mean if math.isfinite(nll.mean) else None
-    metrics = {"nll": mean, task.primary: None} | scored.metrics
-    return Evaluation(metrics, predictions, time.perf_counter() - start, rate, counts)
+    metrics = {"nll": mean, task.primary: None} | scores.metrics
+    return Evaluation(metrics, predictions, time.perf_counter() - start, rate, counts, unscored)
 
 
 def _seed(seed: int, example: Example, sample: int) -> int:

@@ -1,34 +1,27 @@
 """Where runs take place: a process of its own for each."""
 
-import multiprocessing
-import multiprocessing.process
 import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType
 from typing import Protocol
 
 from peftbench.spec import RunSpec
+from peftbench.training import processes
 from peftbench.training.environment import choose_device, describe_environment
 from peftbench.training.loop import Watch
 from peftbench.training.run import RunResult, make_record, run
+from peftbench.training.scoring import Scored, Scoring, score_apart
 
-GRACE_SECONDS = 10  # what a run has to end after it was asked to
+SCORING = 0.8  # of the time that a run has left, its scores may take; what follows is short
+LONGEST_WAIT = 86_400.0  # seconds at a time: the system counts milliseconds in 32 bits
 # How long an idle thread of torch's spins before it sleeps. By default it is so long that two
 # processes on the same cores stop each other; without any, small batches train no faster on two
 # cores than on one.
 SPINS = "1000"
-MAIN = threading.Lock()  # held by who has put another module in place of __main__
-# The last three are slow to import, and imported where scores are made.
-PRELOADED = ["peftbench.training.run", "evaluate", "sklearn.metrics", "scipy.stats"]
 
 
 class Executor(Protocol):
@@ -45,99 +38,71 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Fresh processes on this machine, one at a time. They are forked from a server that has
-    imported torch and transformers and done nothing else, so that a start costs a fraction of a
-    second and nothing of one run reaches the next."""
+    """Fresh processes on this machine, one at a time; nothing of one run reaches the next."""
 
-    def __init__(self, adapter_folder: Path | None = None) -> None:
+    def __init__(self, adapter_folder: Path | None = None, *, unconfined: bool = False) -> None:
+        """adapter_folder, unconfined: as in `run`."""
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         self._adapter_folder = adapter_folder
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOADED)
+        self._unconfined = unconfined
         self._pool = ThreadPoolExecutor(1)
-        self._process: multiprocessing.process.BaseProcess | None = None
+        self._process: BaseProcess | None = None
 
     def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[RunResult]:
         return self._pool.submit(self._run, spec, watch)
 
     def close(self) -> None:
         if self._process is not None:
-            _end(self._process)
+            processes.end(self._process)
         self._pool.shutdown(cancel_futures=True)
 
     def _run(self, spec: RunSpec, watch: Watch | None) -> RunResult:
         started, start = datetime.now(UTC), time.perf_counter()
-        ours, theirs = self._context.Pipe()
-        arguments = (theirs, spec, self._adapter_folder)
-        process = self._context.Process(target=_work, args=arguments, daemon=False)
-        with _without_main():
-            process.start()
+        end = start + spec.limits.seconds
+        process, ours = processes.start(_work, spec, self._adapter_folder, self._unconfined)
         self._process = process
-        theirs.close()
         try:
-            while ours.poll(max(0.0, start + spec.limits.seconds - time.perf_counter())):
+            while _answers(ours, end):
                 message = ours.recv()
                 if isinstance(message, RunResult):
-                    process.join(GRACE_SECONDS)
+                    process.join(processes.GRACE_SECONDS)
                     return message
-                ours.send(watch is not None and watch(*message))
+                if isinstance(message, Scoring):
+                    ours.send(score_apart(message, SCORING * (end - time.perf_counter()), ours))
+                else:
+                    ours.send(watch is not None and watch(*message))
             error = f"not done after {spec.limits.seconds} s"
             outcome = {"status": "timed-out", "error": error}
-        except EOFError:
-            process.join(GRACE_SECONDS)
-            outcome = {"status": "failed", "error": _how_it_ended(process.exitcode)}
+        except (EOFError, ConnectionError):  # it ended while it was asked, or while it asked
+            outcome = {"status": "failed", "error": processes.how_it_ended(process)}
         finally:
-            _end(process)
+            processes.end(process)
             ours.close()
         environment = describe_environment(choose_device())
         return RunResult(make_record(spec, started, start, environment, outcome), None)
 
 
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """What starts in here does not import the caller's script again, as multiprocessing would have
-    it: a script that calls us without a guard would start itself for ever."""
-    with MAIN:
-        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
+def _answers(connection: Connection, end: float) -> bool:
+    """Wait until there is something to receive, or until `end` on time.perf_counter()."""
+    while not connection.poll(min(LONGEST_WAIT, max(0.0, end - time.perf_counter()))):
+        if time.perf_counter() >= end:
+            return False
+    return True
 
 
-def _how_it_ended(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        hint = ", as the system does when memory runs out" if -exitcode == signal.SIGKILL else ""
-        return f"the process was ended by {signal.Signals(-exitcode).name}{hint}"
-    return f"the process ended with exit status {exitcode} and left no record"
-
-
-def _end(process: multiprocessing.process.BaseProcess) -> None:
-    """Terminate the process, and kill it where it goes on."""
-    if process.is_alive():
-        process.terminate()
-        process.join(GRACE_SECONDS)
-    if process.is_alive():
-        process.kill()
-        process.join()
-
-
-def _work(parent_end: Connection, spec: RunSpec, adapter_folder: Path | None) -> None:
-    """What the fresh process does. It ends with its parent, however that ends."""
-    # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+def _work(
+    parent_end: Connection, spec: RunSpec, adapter_folder: Path | None, unconfined: bool
+) -> None:
+    """What the fresh process does: it asks whether to go on, has its answers scored, and leaves a
+    result."""
 
     def ask(step: int, valid_nll: float) -> bool:
         parent_end.send((step, valid_nll))
         return parent_end.recv()
 
-    parent_end.send(run(spec, adapter_folder, ask))
+    def scores_of(scoring: Scoring) -> Scored:
+        parent_end.send(scoring)
+        return parent_end.recv()
+
+    parent_end.send(run(spec, adapter_folder, ask, scores_of, unconfined=unconfined))

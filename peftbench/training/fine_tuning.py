@@ -1,7 +1,9 @@
 """What is being trained: a run's spec made into a model, a method, an optimizer and batches."""
 
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +16,12 @@ from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod
 from peftbench.spec import RunSpec, TrainSpec
 from peftbench.tasks import TASKS
-from peftbench.tasks.base import AbstractTask, Example, Split, sample
-from peftbench.training.models import AbstractModel, Batch, Item, load, skeleton
+from peftbench.tasks.base import AbstractTask, Example, Split, TaskKind, sample
+from peftbench.training import checks
+from peftbench.training.base import AbstractModel, Batch, Item, room_for_prompt, window
+from peftbench.training.generation import cache_argument
+from peftbench.training.language_model import LanguageModel
+from peftbench.training.models import load, skeleton
 
 POOL = 32  # batches that are sorted by length together
 
@@ -87,14 +93,26 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         split: EncodedSplit(part, [model.encode(example) for example in part])
         for split, part in zip(splits, examples, strict=True)
     }
-    lengths = [len(item.tokens) for item in data["train"].items]
+    items = data["train"].items
+    lengths = [len(item.tokens) for item in items]
     total_params = sum(p.numel() for p in model.net.parameters())
+    model.start([item.target for item in items])
+    optimizer = attach(method, model, spec)
+    # what the checks draw, such as dropout, must not change what the run draws
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        checks.named_failures(model),
+    ):
+        checks.check_padding(model, items)
+        checks.check_adapters(model, method, items)
+        if isinstance(model, LanguageModel) and spec.data.generate != 0:
+            checks.check_cache(model, [example.text for example in data[spec.split].examples])
     return FineTuning(
         spec=spec,
         task=task,
         method=method,
         model=model,
-        optimizer=attach(method, model, spec),
+        optimizer=optimizer,
         data=data,
         batches=plan_batches(lengths, spec.train.batch_size, spec.train.steps, spec.seed),
         shots=shots,
@@ -110,11 +128,25 @@ def check_specs(specs: Sequence[RunSpec]) -> None:
         for split in _splits(spec):
             _examples(task, spec, split)
         shots_of(task, spec)
-    distinct = {(spec.model, spec.task, spec.method, repr(spec.args)): spec for spec in specs}
+    with _quiet():
+        _check_models(specs)
+
+
+def _check_models(specs: Sequence[RunSpec]) -> None:
+    """Read the structure of each model once, and attach every method to it."""
+    nets: dict[tuple[str, TaskKind, int], Any] = {}
+    distinct = {
+        (spec.model, spec.task, spec.data.max_new_tokens, spec.method, repr(spec.args)): spec
+        for spec in specs
+    }
     for spec in distinct.values():
         task = TASKS[spec.task]
-        net = skeleton(spec.model, task.kind, len(task.labels) or 1)
-        METHODS[spec.method].build(spec.args).attach(net, torch.Generator())
+        key = (spec.model, task.kind, len(task.labels) or 1)
+        net = nets[key] = nets.get(key) or skeleton(*key)
+        if task.kind == "generation":
+            room_for_prompt(window(net), spec.data.max_new_tokens)
+            cache_argument(net)
+        METHODS[spec.method].build(spec.args).attach(copy.deepcopy(net), torch.Generator())
 
 
 def attach(
@@ -190,6 +222,21 @@ def _make_repeatable(seed: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what transformers prints while it loads a model: what matters of it is an error."""
+    logging = transformers.utils.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _splits(spec: RunSpec) -> list[Split]:

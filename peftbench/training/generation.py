@@ -1,6 +1,7 @@
 """Answers of a language model: many at once, greedy or drawn, each ending where it ends and making
 room for the next."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from peftbench.errors import InputError
-from peftbench.training.models import LanguageModel, by_length
+from peftbench.training.base import by_length, room_for_prompt
+from peftbench.training.language_model import LanguageModel
 
 STOP_WINDOW = 24  # tokens at the end of an answer in which a stop string is looked for
 # part of the rows that must have finished before others take their places, which copies the cache
@@ -89,12 +91,14 @@ class Running:
     prompts: list[int]  # the prompt of each row
     token: Tensor  # (rows,), read next
     mask: Tensor  # (rows, width), of the tokens that have been read
-    cache: DynamicCache  # keys and values, (rows, heads, width, size) in each layer
+    # in each layer keys and values, (rows, heads, width, size), or the state of a recurrence
+    cache: DynamicCache
 
     def only(self, rows: list[int]) -> "Running":
         """Some of the rows. The cache is the same object, changed."""
         kept = torch.tensor(rows, device=self.mask.device)
-        self.cache.batch_select_indices(kept)
+        # by its name for beams, but the one selection that layers of every kind have
+        self.cache.reorder_cache(kept)  # type: ignore[arg-type]
         return Running(
             [self.prompts[row] for row in rows], self.token[kept], self.mask[kept], self.cache
         )
@@ -127,6 +131,7 @@ class Work:
         # whether rows may join a batch in progress: caches of other kinds have a window
         layers = DynamicCache(config=self.model.net.config).layers
         self.joins = all(type(layer) is DynamicLayer for layer in layers)
+        self.cache_argument = cache_argument(self.model.net)
 
     @torch.inference_mode()
     def finish(self, tokens: int) -> None:
@@ -174,7 +179,9 @@ class Work:
             group = [taken[i] for i in batch]
             ids, mask = self.model.pad_rows([self.prompts[i] for i in group], left=True)
             cache = DynamicCache(config=self.model.net.config)
-            token = self._next(group, self.model.inputs(ids, mask), cache)
+            token = self._next(group, self.model.inputs(ids, mask), cache, first=True)
+            if self.joins and not cache.get_seq_length():
+                raise InputError(f"{about(self.model.net)} leaves the cache empty that it is given")
             groups.append(Running(group, token, mask, cache))
         return groups
 
@@ -188,11 +195,25 @@ class Work:
         token = self._next(running.prompts, inputs, running.cache)
         return Running(running.prompts, token, mask, running.cache)
 
-    def _next(self, prompts: list[int], inputs: dict[str, Tensor], cache: DynamicCache) -> Tensor:
-        """The next token of each row, (rows,); an unfinished answer gets it."""
+    def _next(
+        self,
+        prompts: list[int],
+        inputs: dict[str, Tensor],
+        cache: DynamicCache,
+        first: bool = False,
+    ) -> Tensor:
+        """The next token of each row, (rows,); an unfinished answer gets it. first: the cache is
+        empty."""
         last = {"logits_to_keep": 1} if "logits_to_keep" in self.model.accepted else {}
-        output = self.model.net(**inputs, **last, past_key_values=cache, use_cache=True)
-        logits = output.logits[:, -1]  # (rows, vocabulary)
+        # the model's own: a recurrence takes no mask after its first step
+        prepared = self.model.net.prepare_inputs_for_generation(
+            **inputs,
+            **last,
+            **{self.cache_argument: cache},
+            use_cache=True,
+            is_first_iteration=first,
+        )
+        logits = self.model.net(**prepared).logits[:, -1]  # (rows, vocabulary)
         if self.drawing is None:
             token = logits.argmax(-1)
         else:
@@ -226,6 +247,24 @@ class Work:
         )
 
 
+def cache_argument(net: Any) -> str:
+    """What the network's forward calls its cache: keys and values, or in Mamba states. Raises
+    InputError where it takes none of transformers' caches."""
+    accepted = inspect.signature(type(net).forward).parameters
+    for name in ("past_key_values", "cache_params"):
+        if name in accepted and net._supports_default_dynamic_cache():
+            return name
+    raise InputError(
+        f"{about(net)} takes no cache of keys and values or states, "
+        "without which no answers are generated here"
+    )
+
+
+def about(net: Any) -> str:
+    """How messages name a network."""
+    return f"model {net.config.name_or_path!r} ({net.config.model_type})"
+
+
 def generate(
     model: LanguageModel,
     prompts: Sequence[str],
@@ -242,12 +281,7 @@ def generate(
     answers may still get; half as many where memory is short. Raises InputError where the model's
     window has no room for an answer.
     """
-    room = None if model.window is None else model.window - max_new_tokens
-    if room is not None and room < 1:
-        raise InputError(
-            f"max_new_tokens = {max_new_tokens} leaves no room for a prompt "
-            f"in the model's window of {model.window} tokens"
-        )
+    room = room_for_prompt(model.window, max_new_tokens)
     encoded: list[list[int]] = [model.tokenizer(prompt)["input_ids"] for prompt in prompts]
     cut = 0
     if room is not None:

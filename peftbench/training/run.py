@@ -14,17 +14,19 @@ from torch import Tensor
 
 from peftbench.errors import InputError
 from peftbench.methods import files
+from peftbench.methods.linear import left_out
 from peftbench.record import Data, Dtypes, Environment, Point, Record
 from peftbench.sandbox import execute
 from peftbench.spec import RunSpec
 from peftbench.tasks import TASKS
-from peftbench.tasks.base import fingerprint
+from peftbench.tasks.base import fingerprint, storable
 from peftbench.training.environment import choose_device, describe_environment, load_average
 from peftbench.training.evaluation import Evaluation, evaluate
 from peftbench.training.fine_tuning import FineTuning, set_up
 from peftbench.training.footprint import footprint
 from peftbench.training.generation import lacks_memory
 from peftbench.training.loop import EndedError, Watch, train
+from peftbench.training.scoring import Scorer, one_line, score_apart
 from peftbench.training.singular_values import spectra, trained_weights
 from peftbench.training.timing import cuda_memory, timing, with_cuda_peaks
 
@@ -42,20 +44,43 @@ def never(step: int, valid_nll: float) -> bool:
     return False
 
 
-def run(spec: RunSpec, adapter_folder: Path | None = None, watch: Watch = never) -> RunResult:
+def check_confinement(specs: Iterable[RunSpec], unconfined: bool) -> None:
+    """Raise InputError if some of the runs execute what a model wrote where the system does not
+    confine it and `unconfined` does not permit that."""
+    tasks = sorted({spec.task for spec in specs if TASKS[spec.task].runs_code})
+    if tasks and not unconfined and not execute.confined():
+        raise InputError(
+            f"task {', '.join(tasks)}: runs programs that a model wrote, and this system does not "
+            f"confine them ({execute.confinement()}): permit it by --unconfined (from Python: "
+            "unconfined=True), or leave the task out"
+        )
+
+
+def run(
+    spec: RunSpec,
+    adapter_folder: Path | None = None,
+    watch: Watch = never,
+    scorer: Scorer = score_apart,
+    *,
+    unconfined: bool = False,
+) -> RunResult:
     """Carry out `spec`.
 
     adapter_folder: where the files of the trained model go, in a folder named by the run's id.
-    watch: sees every step with a valid nll and says whether to end there. A run that it ends,
+    watch: sees every step with a valid nll and says whether to end there. unconfined: a task may
+    run programs that a model wrote although the system does not confine them. A run that it ends,
     divergence, lack of memory and failures are records with a status; nothing is raised but
     KeyboardInterrupt.
+    scorer: asks the task for the scores of generated answers. Without them the run is failed, and
+    leaves everything else.
     """
     started, start, device = datetime.now(UTC), time.perf_counter(), choose_device()
-    generates = TASKS[spec.task].kind == "generation"
-    environment = describe_environment(device, execute.confinement() if generates else None)
+    runs_code = TASKS[spec.task].runs_code
+    environment = describe_environment(device, execute.confinement() if runs_code else None)
     predictions: pd.DataFrame | None = None
     try:
-        outcome, predictions = _stages(spec, device, adapter_folder, watch)
+        check_confinement([spec], unconfined)
+        outcome, predictions = _stages(spec, device, adapter_folder, watch, scorer)
     # whatever a model, a task or a method can raise: the record says what it was
     except Exception as error:
         outcome = _failure(error)
@@ -86,24 +111,32 @@ def make_record(
 
 
 def _stages(
-    spec: RunSpec, device: torch.device, adapter_folder: Path | None, watch: Watch
+    spec: RunSpec,
+    device: torch.device,
+    adapter_folder: Path | None,
+    watch: Watch,
+    scorer: Scorer,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The stages of a run that ends well: fields of its record, and its predictions."""
+    """The stages of a run that ends well, but for its scores: fields of its record, and its
+    predictions."""
     tuning = set_up(spec, device)
     net, head = tuning.model.net, tuning.model.head
     before = trained_weights(net) if spec.split == "test" else {}
     log, train_peaks = with_cuda_peaks(device, lambda: train(tuning, watch))
-    evaluation, eval_peaks = with_cuda_peaks(device, lambda: evaluate(tuning))
+    evaluation, eval_peaks = with_cuda_peaks(device, lambda: evaluate(tuning, scorer))
     changes = spectra(before, net)
     if adapter_folder is not None:
         folder = adapter_folder / spec.run_id
-        files.save(tuning.method, net, head, folder, base_model=spec.model)
+        tokenizer = tuning.model.tokenizer
+        files.save(tuning.method, net, head, folder, base_model=spec.model, tokenizer=tokenizer)
     size = footprint(tuning)
     curve = log.curve
     if spec.split == "valid":  # its nll after the last step belongs to the curve
         curve = [*curve, Point(step=len(curve), valid_loss=evaluation.metrics["nll"])]
+    unscored = evaluation.unscored
     return {
-        "status": "done",
+        "status": "done" if unscored is None else "failed",
+        "error": None if unscored is None else f"scoring: {unscored}",
         "metrics": evaluation.metrics | changes,
         "curve": curve,
         "footprint": size,
@@ -111,6 +144,7 @@ def _stages(
         "cuda": cuda_memory(train_peaks, eval_peaks),
         "dtypes": dtypes(tuning),
         "data": _data(tuning, evaluation),
+        "notes": notes(tuning),
     }, evaluation.predictions
 
 
@@ -119,14 +153,10 @@ def _failure(error: Exception) -> dict[str, Any]:
     if isinstance(error, EndedError):
         return {"status": error.status, "error": str(error), "curve": error.curve}
     if isinstance(error, InputError):
-        return {"status": "failed", "error": str(error)}
+        return {"status": "failed", "error": storable(str(error))}
     if not (short := lacks_memory(error)):
         traceback.print_exception(error)
-    last_line = str(error).strip().splitlines()[-1:]
-    return {
-        "status": "out-of-memory" if short else "failed",
-        "error": ": ".join([type(error).__name__, *last_line]),
-    }
+    return {"status": "out-of-memory" if short else "failed", "error": one_line(error)}
 
 
 def dtypes(tuning: FineTuning) -> Dtypes:
@@ -144,6 +174,26 @@ def dtypes(tuning: FineTuning) -> Dtypes:
         optimizer=_names(m for state in states for name, m in state.items() if name != "step"),
         logits=_names([output.logits]),
     )
+
+
+def notes(tuning: FineTuning) -> tuple[str, ...]:
+    """What a reader of the numbers should know: that "all-linear" does not reach all, or that no
+    step reached all that is trained."""
+    found: list[str] = []
+    if getattr(tuning.method, "targets", None) == "all-linear" and (
+        missed := left_out(tuning.model.net)
+    ):
+        found.append(f"all-linear {missed}")
+    if (optimizer := tuning.optimizer) is not None:
+        still = [
+            p.numel()
+            for g in optimizer.param_groups
+            for p in g["params"]
+            if p not in optimizer.state
+        ]
+        if still:
+            found.append(f"{sum(still):,} trained parameters had no gradient in any step")
+    return tuple(found)
 
 
 def _names(tensors: Iterable[Tensor]) -> tuple[str, ...]:

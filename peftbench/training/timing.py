@@ -11,11 +11,11 @@ from torch import nn
 from peftbench.methods.base import AbstractMethod
 from peftbench.methods.linear import replaced
 from peftbench.record import CudaMemory, CudaPeaks, Footprint, Latency, Spread, Timing
+from peftbench.training.base import AbstractModel
 from peftbench.training.environment import synchronize
 from peftbench.training.evaluation import Evaluation
 from peftbench.training.fine_tuning import FineTuning
 from peftbench.training.loop import TrainingLog
-from peftbench.training.models import AbstractModel
 
 LATENCY_TOKENS = 32
 LATENCY_REPEATS = 7

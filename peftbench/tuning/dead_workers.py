@@ -1,4 +1,5 @@
-"""Workers that died: a trial of theirs waits again; the second time it has failed."""
+"""Trials that were lost, to a worker's death or a run's failure: they wait again, with the values
+that they have."""
 
 import functools
 import os
@@ -14,30 +15,34 @@ from optuna.trial import FrozenTrial, TrialState
 from peftbench.tuning.storage import Search
 
 SLACK_SECONDS = 60  # beyond its runs' limits, after which a trial must be over
+TRIES = 2  # of a trial in one command; the same command given again tries it again
 CLAIM_SECONDS = 10  # in which a worker that has claimed a trial says who it is
 
 
 def requeue_dead(search: Search) -> None:
-    """Let trials whose worker has died wait again, with the values that they have; those whose
-    worker has died twice have failed."""
+    """Let trials whose worker has died wait again."""
     for study in search.studies:
         limit_seconds = sum(spec.limits.seconds for spec in study.runs({})) + SLACK_SECONDS
         for trial in search.trials(study, states=(TrialState.RUNNING,)):
             if not _dead(trial, limit_seconds):
                 continue
-            storage, trial_id = search.storage, trial._trial_id
-            name = f"trial {trial.number + 1} of {study}"
             try:
-                if trial.user_attrs.get("retried"):
-                    storage.set_trial_user_attr(trial_id, "status", "its worker died, twice")
-                    storage.set_trial_state_values(trial_id, TrialState.FAIL)
-                    search.say(f"{name}: its worker died again: failed")
-                else:
-                    storage.set_trial_user_attr(trial_id, "retried", True)
-                    _wait_again(storage, trial_id)
-                    search.say(f"{name}: its worker died: tried again")
+                lose(search.storage, trial, "its worker died")
             except optuna.exceptions.UpdateFinishedTrialError:
-                pass  # it has ended in the meantime
+                continue  # it has ended in the meantime
+            search.say(f"trial {trial.number + 1} of {study}: its worker died: it waits again")
+
+
+def lose(storage: BaseStorage, trial: FrozenTrial, status: str) -> None:
+    """Let a trial wait again that was lost, and count that. status: how it was lost."""
+    storage.set_trial_user_attr(trial._trial_id, "losses", losses(trial) + 1)
+    storage.set_trial_user_attr(trial._trial_id, "status", status)
+    _wait_again(storage, trial._trial_id)
+
+
+def losses(trial: FrozenTrial) -> int:
+    """How often a trial was lost."""
+    return trial.user_attrs.get("losses", 0)
 
 
 def give_back(search: Search) -> None:

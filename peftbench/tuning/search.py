@@ -6,6 +6,7 @@ budget, and are claimed one by one by workers in any number of processes and mac
 sampler is seeded with its number: one that was interrupted gets the same values again.
 """
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from peftbench.training.executor import Executor
-from peftbench.tuning.dead_workers import give_back, requeue_dead
-from peftbench.tuning.space import Dimensions, Side, edges
+from peftbench.tuning.dead_workers import give_back, losses, requeue_dead
+from peftbench.tuning.space import Dimensions, Side, edges, limits
 from peftbench.tuning.storage import Search, best_trial
 from peftbench.tuning.studies import Study
 from peftbench.tuning.worker import Worker
@@ -32,8 +33,9 @@ class StudyResult:
     # trial came to its end
     best: FrozenTrial | None
     edges: set[Side]  # on which the best values lie
+    limits: set[Side]  # likewise ends beyond which nothing is allowed
     states: dict[str, int]  # how many trials ended in which way
-    failed: int  # trials that failed, so that nothing is known about their settings
+    lacking: int  # trials that have not ended: they were lost, or wait for one that was
     steps: int  # that all trials together took
     full_steps: int  # that they would have taken if none had ended early
 
@@ -46,10 +48,13 @@ def carry_out(search: Search, executors: Sequence[Executor]) -> list[StudyResult
     """
     stop = threading.Event()
     requeue_dead(search)
+    trials = itertools.chain.from_iterable(search.all_trials().values())
+    before = {trial._trial_id: losses(trial) for trial in trials}
     try:
         with ThreadPoolExecutor(len(executors)) as threads:
             workers = [
-                threads.submit(Worker(search, executor, stop).work) for executor in executors
+                threads.submit(Worker(search, executor, stop, before).work)
+                for executor in executors
             ]
             try:
                 wait(workers, return_when=FIRST_EXCEPTION)
@@ -73,10 +78,16 @@ def _result(search: Search, study: Study) -> StudyResult:
         dimensions=dimensions,
         best=best,
         edges=edges(dimensions, best.params) if best else set(),
-        states=Counter(
-            trial.user_attrs.get("status", trial.state.name.lower()) for trial in trials
-        ),
-        failed=sum(trial.state is TrialState.FAIL for trial in trials),
+        limits=limits(dimensions, best.params) if best else set(),
+        states=Counter(map(_status, trials)),
+        lacking=sum(not trial.state.is_finished() for trial in trials),
         steps=sum(trial.user_attrs.get("steps", 0) for trial in trials),
         full_steps=len(trials) * sum(spec.train.steps for spec in study.runs({})),
     )
+
+
+def _status(trial: FrozenTrial) -> str:
+    """How a trial has ended, or was lost."""
+    if trial.state is TrialState.COMPLETE:
+        return "complete"  # even if it was lost before
+    return trial.user_attrs.get("status", trial.state.name.lower())

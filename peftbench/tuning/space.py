@@ -1,20 +1,22 @@
 """The values that a study may draw: an arm's dimensions, their edges, and ranges widened there."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from peftbench.errors import InputError, unknown
+from peftbench.errors import InputError, shown, unknown
 from peftbench.experiment import ArmEntry, Sampler
 from peftbench.methods import METHODS
 from peftbench.methods.base import Range
-from peftbench.spec import TrainSpec, keys
+from peftbench.spec import Bounds, TrainSpec, bounds, keys
 from peftbench.tasks import TASKS
 
 # A value closer to an end of its range than this part of the range's width (of the width of its
 # logarithm, where it is logarithmic) lies on an edge.
 EDGE = 0.05
+LARGEST = 2**53  # whole number that is drawn: Optuna keeps floats, which miss some above it
 Grid = tuple[float, ...]
 Dimensions = Mapping[str, Range | Grid]  # by a dotted name as in `--set`: "train.lr", "args.ratio"
 Values = Mapping[str, float]
@@ -34,7 +36,8 @@ def dimensions_of(arm: ArmEntry, task: str, sampler: Sampler) -> Dimensions:
         if value is False:
             dimensions.pop(key, None)
         else:
-            dimensions[key] = _dimension(value, f"{where}: {key}", space.get(key))
+            given = _dimension(value, f"{where}: {key}", space.get(key), _allowed(key, arm.method))
+            dimensions[key] = given
     needed = "a range, such as { low = 1e-4, high = 1e-2, log = true }"
     if sampler == "grid":
         needed = "a list of values, such as [1, 4, 16]"
@@ -49,24 +52,36 @@ def dimensions_of(arm: ArmEntry, task: str, sampler: Sampler) -> Dimensions:
 def _check_key(key: str, where: str, method: str) -> None:
     """Raises InputError unless `key` names a number that a run of the method has."""
     table, _, name = key.partition(".")
-    numbers = {"train": {*keys(TrainSpec)} - {"schedule", "dtype"}, "args": keys(METHODS[method])}
-    if table not in numbers:
+    kinds = {"train": TrainSpec, "args": METHODS[method]}
+    if table not in kinds:
         raise InputError(f'{where}: {key}: write "train.KEY" or "args.KEY", in quotation marks')
-    if name not in numbers[table]:
-        raise unknown(f"key in {where}: {table}", name, numbers[table])
+    numbers = [each for each in keys(kinds[table]) if bounds(kinds[table], each)]
+    if name not in numbers:
+        raise unknown(f"key in {where}: {table}", name, numbers)
 
 
-def _dimension(given: Any, where: str, own: Range | None) -> Range | Grid:
+def _allowed(key: str, method: str) -> Bounds:
+    """What a key of a space allows."""
+    table, _, name = key.partition(".")
+    allowed = bounds(TrainSpec if table == "train" else METHODS[method], name)
+    assert allowed is not None  # _check_key
+    return allowed
+
+
+def _dimension(given: Any, where: str, own: Range | None, allowed: Bounds) -> Range | Grid:
     """A range or a list of values, as an experiment file has them. What the method's own range says
-    of whole numbers and of ends that widening may not pass holds for it too."""
+    of whole numbers and of ends that widening may not pass holds for it too. A key of whole numbers
+    has a range of them."""
     if isinstance(given, list):
         if not given or not all(map(_is_number, given)) or len(set(given)) < len(given):
-            raise InputError(f"{where}: a list of different numbers is needed (given: {given!r})")
+            raise InputError(
+                f"{where}: a list of different numbers is needed (given: {shown(given)})"
+            )
         return tuple(given)
     if not isinstance(given, dict) or not {"low", "high"} <= set(given):
         raise InputError(
             f"{where}: write {{ low = ..., high = ..., log = true }}, a list of values, or false "
-            f"(given: {given!r})"
+            f"(given: {shown(given)})"
         )
     flags, numbers = {"log", "integer"}, {"low", "high", "least", "most"}
     for key, value in given.items():
@@ -74,16 +89,72 @@ def _dimension(given: Any, where: str, own: Range | None) -> Range | Grid:
             raise unknown(f"key in {where}", key, flags | numbers)
         if not (isinstance(value, bool) if key in flags else _is_number(value)):
             needed = "true or false" if key in flags else "a number"
-            raise InputError(f"{where}: {key}: {needed} is needed (given: {value!r})")
+            raise InputError(f"{where}: {key}: {needed} is needed (given: {shown(value)})")
     limits = {"integer": own.integer, "least": own.least, "most": own.most} if own else {}
     try:
-        return Range(**limits | given)
+        range = Range(**limits | given | ({"integer": True} if allowed.integer else {}))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+    _check_range(range, where, allowed)
+    return range
+
+
+def _check_range(range: Range, where: str, allowed: Bounds) -> None:
+    """Raises InputError unless a range lies within what its key allows and its own limits."""
+    if range.integer and not all(float(end).is_integer() for end in (range.low, range.high)):
+        raise InputError(
+            f"{where}: range {range.low:g} to {range.high:g}: its ends must be whole numbers"
+        )
+    least, most = _ends(range, allowed)
+    if not least <= range.low or not range.high <= most:
+        numbers = "whole numbers" if range.integer else "numbers"
+        raise InputError(
+            f"{where}: range {range.low:g} to {range.high:g}: it must lie within {numbers} "
+            f"{'above' if allowed.low_open else 'from'} {allowed.low:g} "
+            f"{'to below' if allowed.high_open else 'to'} {min(most, allowed.high):g}"
+        )
+    for name, end, within in (
+        ("least", range.least, range.least is None or range.least <= range.low),
+        ("most", range.most, range.most is None or range.most >= range.high),
+    ):
+        if not within:
+            raise InputError(
+                f"{where}: range {range.low:g} to {range.high:g}: it must not pass "
+                f"{name} = {end:g}, which can be given here too"
+            )
+
+
+def _ends(range: Range, allowed: Bounds) -> tuple[float, float]:
+    """The least and the greatest value that can be drawn from however wide a range, both
+    included."""
+    whole = range.integer
+    largest = LARGEST if whole else sys.float_info.max
+    low, high = max(allowed.low, -largest), min(allowed.high, largest)
+    if allowed.low_open and low == allowed.low:
+        low = math.floor(low) + 1 if whole else math.nextafter(low, math.inf)
+    if allowed.high_open and high == allowed.high:
+        high = math.ceil(high) - 1 if whole else math.nextafter(high, -math.inf)
+    if range.log:
+        low = max(low, 1 if whole else math.nextafter(0, 1))
+    return (math.ceil(low), math.floor(high)) if whole else (low, high)
+
+
+def limited(dimensions: Dimensions, method: str) -> Dimensions:
+    """The ranges with ends that widening may not pass, since their keys allow nothing beyond."""
+    limits = dict(dimensions)
+    for key, range in dimensions.items():
+        if isinstance(range, Range):
+            low, high = _ends(range, _allowed(key, method))
+            least = low if range.least is None else max(low, range.least)
+            most = high if range.most is None else min(high, range.most)
+            limits[key] = replace(range, least=least, most=most)
+    return limits
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # not so of NaN
 
 
 def corners(dimensions: Dimensions) -> list[Values]:
@@ -101,19 +172,34 @@ def corners(dimensions: Dimensions) -> list[Values]:
 def edges(dimensions: Dimensions, best: Values) -> set[Side]:
     """The dimensions whose best value lies on an edge, and which; an end that widening may not pass
     is no edge. A grid's edges are its ends, where there is a value between them."""
+    sides = _sides_near(dimensions, best)
+    return {(key, high) for key, high in sides if not _is_limit(dimensions[key], high)}
+
+
+def limits(dimensions: Dimensions, best: Values) -> set[Side]:
+    """Likewise the dimensions whose best value lies at an end that widening may not pass."""
+    sides = _sides_near(dimensions, best)
+    return {(key, high) for key, high in sides if _is_limit(dimensions[key], high)}
+
+
+def _sides_near(dimensions: Dimensions, best: Values) -> list[Side]:
     sides = ((key, high) for key in dimensions if key in best for high in (False, True))
-    return {(key, high) for key, high in sides if _on_edge(dimensions[key], best[key], high)}
+    return [(key, high) for key, high in sides if _is_near(dimensions[key], best[key], high)]
 
 
-def _on_edge(dimension: Range | Grid, value: float, high: bool) -> bool:
+def _is_limit(dimension: Range | Grid, high: bool) -> bool:
+    if isinstance(dimension, tuple):
+        return False
+    return dimension.high == dimension.most if high else dimension.low == dimension.least
+
+
+def _is_near(dimension: Range | Grid, value: float, high: bool) -> bool:
     if isinstance(dimension, tuple):
         return len(dimension) > 2 and value == (max if high else min)(dimension)
     scale = math.log if dimension.log else float
     low, end = scale(dimension.low), scale(dimension.high)
     place = (scale(value) - low) / (end - low)
-    if high:
-        return place >= 1 - EDGE and dimension.high != dimension.most
-    return place <= EDGE and dimension.low != dimension.least
+    return place >= 1 - EDGE if high else place <= EDGE
 
 
 def widened(dimensions: Dimensions, sides: set[Side]) -> Dimensions:

@@ -3,7 +3,8 @@
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,13 @@ import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from peftbench.errors import InputError
 from peftbench.methods.base import Range
 from peftbench.store import Store
+from peftbench.tuning.journal import open_journal
 from peftbench.tuning.space import Dimensions, Grid, Side, edges, widened
 from peftbench.tuning.studies import Study
 
@@ -66,35 +67,50 @@ class Search:
         return widened(study.dimensions, sides)
 
 
-def open_storage(url: str) -> BaseStorage:
+def open_storage(url: str, say: Callable[[str], object] = print) -> BaseStorage:
     """The storage at an Optuna URL (grpc://HOST:PORT for its proxy), or the journal file at a path.
 
-    Raises InputError, in one line, if it cannot be reached.
+    say: called with a line if a journal had to be mended.
+    Raises InputError, in one line, if it cannot be reached or read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), storage_errors(url):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        try:
-            if url.startswith("grpc://"):
-                host, _, port = url.removeprefix("grpc://").partition(":")
-                proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
-                proxy.wait_server_ready(timeout=CREATOR_SECONDS)
-                storage: BaseStorage = proxy
-            elif "://" in url:
-                storage = optuna.storages.get_storage(url)
-            else:
-                Path(url).parent.mkdir(parents=True, exist_ok=True)
-                storage = JournalStorage(JournalFileBackend(url))
-            storage.get_all_studies()
-        except Exception as error:  # whatever a database's driver raises
-            lines = [*str(error).strip().splitlines(), type(error).__name__]
-            raise InputError(f"storage {url}: {lines[0]}") from error
+        if url.startswith("grpc://"):
+            host, _, port = url.removeprefix("grpc://").partition(":")
+            if port and not port.isdecimal():
+                raise InputError(f"storage {url}: the port must be a number: grpc://HOST:PORT")
+            proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
+            proxy.wait_server_ready(timeout=CREATOR_SECONDS)
+            storage: BaseStorage = proxy
+        elif "://" in url:
+            storage = optuna.storages.get_storage(url)
+        else:
+            storage = open_journal(Path(url), say)
+        storage.get_all_studies()
     return storage
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Turn whatever a database's driver raises into an InputError of one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        elif isinstance(error, ImportError) and error.__cause__:  # Optuna names no module
+            reason = str(error.__cause__)
+        else:
+            reason = [*str(error).strip().splitlines(), type(error).__name__][0]
+        raise InputError(f"storage {url}: {reason}") from error
 
 
 def create_studies(studies: Iterable[Study], storage: BaseStorage) -> list[Study]:
     """Create the studies that are not there yet, with all their trials waiting; returns all that
-    have something to tune."""
+    have something to tune. Raises InputError if a trial was given up, as earlier versions did."""
     tunable = [study for study in studies if study.dimensions]
     for study in tunable:
         try:
@@ -109,6 +125,11 @@ def create_studies(studies: Iterable[Study], storage: BaseStorage) -> list[Study
                 time.sleep(POLL_SECONDS)
         for point in study.points()[len(stored.get_trials(deepcopy=False)) :]:
             stored.enqueue_trial(dict(point))
+        if any(trial.state is TrialState.FAIL for trial in stored.get_trials(deepcopy=False)):
+            raise InputError(
+                f"study {study.name!r} has trials that were given up, which cannot be tried again: "
+                "use another --storage; runs that the store has are not repeated"
+            )
         stored.set_user_attr("ready", True)
     return tunable
 

@@ -23,8 +23,10 @@ from peftbench.methods import METHODS
 from peftbench.methods.base import Range
 from peftbench.spec import Dtype, RunSpec, StudyReference
 from peftbench.tasks import TASKS
-from peftbench.tuning.space import Dimensions, Values, corners, dimensions_of
+from peftbench.tuning.space import Dimensions, Values, corners, dimensions_of, limited
 
+# Of the numbers in a table [search]: more would fill the storage before the first trial.
+MOST = {"trials": 10_000, "test_seeds": 10_000, "seed": 2**63 - 1}
 VALIDATIONS = 9  # in a trial that may be ended early: at 1/9, 2/9, ... of its steps
 # The part of a study's trials that draws from the ranges as they are; the others draw from ranges
 # that were widened where a best value lay on an edge.
@@ -52,7 +54,7 @@ class Study:
         runs = [spec.model_dump(mode="json", exclude={"limits", "study"}) for spec in self.runs({})]
         dimensions = {
             key: asdict(dimension) if isinstance(dimension, Range) else dimension
-            for key, dimension in self.dimensions.items()
+            for key, dimension in self.given.items()
         }
         content = [runs, self.search.model_dump(), self.sampler, dimensions]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
@@ -67,9 +69,15 @@ class Study:
         return self.arm.sampler or self.search.sampler
 
     @cached_property
-    def dimensions(self) -> Dimensions:
-        """Empty: nothing to tune. Raises InputError that names the arm and the key."""
+    def given(self) -> Dimensions:
+        """What is varied, as the method and the file have it. Raises InputError that names the arm
+        and the key."""
         return dimensions_of(self.arm, self.task.name, self.sampler)
+
+    @cached_property
+    def dimensions(self) -> Dimensions:
+        """What is varied, with the limits of the keys. Empty: nothing to tune."""
+        return limited(self.given, self.arm.method)
 
     @property
     def first_trials(self) -> int:
@@ -150,18 +158,22 @@ def studies(experiment: Experiment, stem: str, auto_dtype: Dtype) -> list[Study]
     Raises InputError that names the arm and the key where something cannot be searched.
     """
     search = search_table(experiment)
+    for key, most in MOST.items():
+        if getattr(search, key) > most:
+            raise InputError(f"search.{key}: at most {most} (given: more)")
     check_names(experiment, METHODS, TASKS)
     result: list[Study] = []
     for task, arm in itertools.product(experiment.task, experiment.arm):
         study = Study(stem, experiment, arm, task, auto_dtype)
         grid = study.sampler == "grid"
-        points = study.points() if grid else corners(study.dimensions)
-        if grid and study.dimensions and len(points) != search.trials:
-            raise InputError(
-                f"arm {arm.method!r}: its grid has {len(points)} points, and search.trials gives "
-                f"every arm {search.trials}: make them equal"
-            )
-        for point in points:
+        if grid and study.dimensions:
+            lists = [values for values in study.dimensions.values() if isinstance(values, tuple)]
+            if (size := math.prod(map(len, lists))) != search.trials:
+                raise InputError(
+                    f"arm {arm.method!r}: its grid has {size} points, and search.trials gives "
+                    f"every arm {search.trials}: make them equal"
+                )
+        for point in study.points() if grid else corners(study.dimensions):
             study.runs(point)
         result.append(study)
     return result

@@ -8,6 +8,7 @@ from typing import Any
 import tomlkit
 
 from peftbench.experiment import Experiment
+from peftbench.output import ensure_folder, ensure_writable, write_whole
 from peftbench.tuning.search import StudyResult
 from peftbench.tuning.studies import search_table
 
@@ -20,14 +21,29 @@ def summary(result: StudyResult) -> str:
     best = result.best
     if best is None:
         return f"{result.study}: no trial came to its end; {effort}"
-    sides = {key: "high" if high else "low" for key, high in result.edges}
+    notes = {key: f" (edge: {_end(high)} of its range)" for key, high in result.edges}
+    for key, high in result.limits:
+        notes[key] = f" ({_end(high)} of its range: the limit of what the key allows)"
     values = ", ".join(
-        f"{key} {value:.3g}{f' (edge: {sides[key]} end of its range)' if key in sides else ''}"
-        for key, value in best.params.items()
+        f"{key} {value:.3g}{notes.get(key, '')}" for key, value in best.params.items()
     )
     return (
         f"{result.study}: {values}; valid nll {best.value:.4g}, trial {best.number + 1}; {effort}"
     )
+
+
+def _end(high: bool) -> str:
+    return "high end" if high else "low end"
+
+
+def shortage(results: Sequence[StudyResult]) -> str | None:
+    """Which arms lack trials, so that the settings found cannot be compared; None: none does."""
+    short = [
+        f"{result.study} lacks {result.lacking} of {result.study.search.trials} trials"
+        for result in results
+        if result.lacking
+    ]
+    return "; ".join([*short, "the same command tries them again"]) if short else None
 
 
 def experiment_file(experiment: Experiment, file: str, results: Sequence[StudyResult]) -> str:
@@ -99,7 +115,14 @@ def _filled(table: Any, values: Mapping[str, Any]) -> Any:
     return table
 
 
+def prepare(path: Path) -> None:
+    """Make the folder of a tuned file. Raises InputError if the file cannot be written there: for
+    before the first trial."""
+    ensure_folder(path.parent)
+    ensure_writable(path)
+
+
 def write(path: Path, text: str) -> None:
-    """Write a tuned file; an older one is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    """Write a tuned file; an older one is replaced. Raises InputError if that cannot be done."""
+    ensure_folder(path.parent)
+    write_whole(path, text.encode())

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.training.executor import Executor, Watch
-from peftbench.tuning.dead_workers import requeue_dead, this_process
+from peftbench.tuning.dead_workers import TRIES, lose, losses, requeue_dead, this_process
 from peftbench.tuning.space import Dimensions, Values
 from peftbench.tuning.storage import Search, distribution, make_pruner, make_sampler
 from peftbench.tuning.studies import Study
@@ -27,38 +27,27 @@ class Worker:
     search: Search
     executor: Executor
     stop: threading.Event
+    losses_before: Mapping[int, int]  # the command: of each trial, by its id
 
     def work(self) -> None:
-        """Return when every trial of every study has ended, in this worker or another. Raises what
-        the storage raises."""
+        """Return when every trial of every study has ended, in this worker or another, but for
+        those lost too often in this command and those that wait for them. Raises what the storage
+        raises."""
         while not self.stop.is_set():
             trials = self.search.all_trials()
             claimed = self.claim(trials)
             if claimed is not None:
                 self._carry_out(*claimed)
-            elif not all(map(_all_ended, trials.values())):
+            elif self._claimable(trials) or any(map(_running, trials.values())):
                 requeue_dead(self.search)
                 self.stop.wait(POLL_SECONDS)
             else:
                 return
 
     def claim(self, trials: Mapping[str, list[FrozenTrial]]) -> tuple[Study, FrozenTrial] | None:
-        """A trial that is now this worker's: low numbers first, all arms in turn. The later trials
-        of a task wait for the first ones of all its arms."""
-        open_tasks = {
-            study.task.name
-            for study in self.search.studies
-            if not _all_ended(trials[study.name][: study.first_trials])
-        }
-        waiting = [
-            (trial.number, place)
-            for place, study in enumerate(self.search.studies)
-            for trial in trials[study.name]
-            if trial.state is TrialState.WAITING
-            and (trial.number < study.first_trials or study.task.name not in open_tasks)
-        ]
+        """A trial that is now this worker's."""
         storage = self.search.storage
-        for number, place in sorted(waiting):
+        for number, place in self._claimable(trials):
             study = self.search.studies[place]
             trial_id = trials[study.name][number]._trial_id
             try:
@@ -69,6 +58,25 @@ class Worker:
                 storage.set_trial_user_attr(trial_id, "worker", this_process())
                 return study, storage.get_trial(trial_id)
         return None
+
+    def _claimable(self, trials: Mapping[str, list[FrozenTrial]]) -> list[tuple[int, int]]:
+        """Number and study of the trials that this worker may claim: low numbers first, all arms in
+        turn, and last those that were lost so often that they may end their worker. The later
+        trials of a task wait for the first ones of all its arms."""
+        open_tasks = {
+            study.task.name
+            for study in self.search.studies
+            if not _all_ended(trials[study.name][: study.first_trials])
+        }
+        waiting = [
+            (losses(trial) >= TRIES, trial.number, place)
+            for place, study in enumerate(self.search.studies)
+            for trial in trials[study.name]
+            if trial.state is TrialState.WAITING
+            and losses(trial) - self.losses_before.get(trial._trial_id, 0) < TRIES
+            and (trial.number < study.first_trials or study.task.name not in open_tasks)
+        ]
+        return [(number, place) for _, number, place in sorted(waiting)]
 
     def _carry_out(self, study: Study, claimed: FrozenTrial) -> None:
         """Run the trial with each seed and store how it ended; leave it as it is if stopped."""
@@ -81,25 +89,30 @@ class Worker:
         )
         trial = Trial(stored, claimed._trial_id)
         values = _draw(trial, search.dimensions(study, number))
-        state, nll, steps, error = TrialState.COMPLETE, 0.0, 0, ""
+        state, nll, steps, status, error = TrialState.COMPLETE, 0.0, 0, "", ""
         specs = study.runs(values, study.reference(number))
         for place, spec in enumerate(specs):
             before = place * spec.train.steps  # a validation's place among all of the trial's
             record = self._record(spec, _watch(trial, before) if study.may_prune else None)
             if record is None:
                 return
-            state, error = _state(record), record.error or ""
+            state, status, error = _state(record), record.status, record.error or ""
             steps += sum(point.train_loss is not None for point in record.curve)
             trial.set_user_attr("steps", steps)
             if state is not TrialState.COMPLETE:
-                trial.set_user_attr("status", record.status)
+                trial.set_user_attr("status", status)
                 break
             final = record.metrics["nll"]
             assert final is not None
             nll += final / len(specs)
             _report(trial, before + spec.train.steps, final)
         complete = state is TrialState.COMPLETE
-        search.storage.set_trial_state_values(claimed._trial_id, state, [nll] if complete else None)
+        if state is TrialState.WAITING:
+            lose(search.storage, claimed, status)
+            error = f"{error}: it waits again"
+        else:
+            result = [nll] if complete else None
+            search.storage.set_trial_state_values(claimed._trial_id, state, result)
         settings = ", ".join(f"{key} {value:.3g}" for key, value in values.items())
         search.say(
             f"[{number + 1}/{study.search.trials}] {study}: {settings}: "
@@ -125,13 +138,24 @@ def _all_ended(trials: Sequence[FrozenTrial]) -> bool:
     return all(trial.state.is_finished() for trial in trials)
 
 
+def _running(trials: Sequence[FrozenTrial]) -> bool:
+    return any(trial.state is TrialState.RUNNING for trial in trials)
+
+
 def _draw(trial: Trial, dimensions: Dimensions) -> Values:
-    """The trial's values: those it waited with, the others drawn by its sampler."""
-    values: dict[str, float] = {}
+    """The trial's values: those it was begun or waited with, the others drawn by its sampler."""
+    values, begun = dict[str, float](), trial.params
     for key, dimension in dimensions.items():
         range = distribution(dimension)
-        suggest = trial.suggest_int if isinstance(range, IntDistribution) else trial.suggest_float
-        values[key] = suggest(key, range.low, range.high, log=range.log)  # type: ignore[arg-type]
+        if key not in begun:
+            suggest = (
+                trial.suggest_int if isinstance(range, IntDistribution) else trial.suggest_float
+            )
+            values[key] = suggest(key, range.low, range.high, log=range.log)  # type: ignore[arg-type]
+            continue
+        values[key] = min(max(begun[key], range.low), range.high)
+        if values[key] != begun[key]:  # an earlier version widened beyond what the key allows
+            trial.storage.set_trial_param(trial._trial_id, key, values[key], range)
     return values
 
 
@@ -151,8 +175,8 @@ def _report(trial: Trial, step: int, nll: float) -> None:
 
 def _state(record: Record) -> TrialState:
     """How a trial ends with this run: settings that diverge or need too much memory are bad ones,
-    from which a sampler should learn; a failure says nothing about them."""
+    from which a sampler should learn; a failure says nothing about them, and the trial waits."""
     if record.status == "done":
         return TrialState.COMPLETE if record.metrics.get("nll") is not None else TrialState.PRUNED
     bad_settings = record.status in ("pruned", "diverged", "out-of-memory")
-    return TrialState.PRUNED if bad_settings else TrialState.FAIL
+    return TrialState.PRUNED if bad_settings else TrialState.WAITING

@@ -1,0 +1,50 @@
+"""Which commit of a hub model a run uses. It is settled before the runs are, since it is a part of
+their ids."""
+
+from pathlib import Path
+
+from peftbench import assets
+from peftbench.errors import InputError
+from peftbench.experiment import Experiment
+from peftbench.spec import is_commit, split_revision
+
+
+def pinned(experiment: Experiment) -> Experiment:
+    """The experiment with the commit of each hub model in its name. Raises InputError."""
+    names = {entry.model or experiment.model for entry in experiment.task} - {None, ""}
+    commits = {name: resolve(name) for name in names if name}
+    entries = [
+        entry.model_copy(update={"model": commits.get(entry.model or "")})
+        for entry in experiment.task
+    ]
+    model = commits.get(experiment.model or "", experiment.model)
+    return experiment.model_copy(update={"task": tuple(entries), "model": model})
+
+
+def resolve(model: str) -> str:
+    """`id@commit` for a hub id or `id@revision`: what the hub says, or without a network the
+    cache. A packaged model, a local folder and a commit stay as they are. Raises InputError."""
+    if model in assets.MODELS or Path(model).is_dir():
+        return model
+    name, revision = split_revision(model)
+    if is_commit(revision):
+        return model
+    import huggingface_hub  # takes a second
+
+    huggingface_hub.logging.set_verbosity_error()  # the error below says it in one line
+    try:
+        commit = huggingface_hub.resolve_revision(name, revision=revision).resolved
+    # without a network or in offline mode, the type depends on the HTTP client
+    except Exception as error:
+        raise unavailable(model, error) from error
+    return f"{name}@{commit}"
+
+
+def unavailable(model: str, error: Exception) -> InputError:
+    """The error for a model that neither this machine nor the hub has, with what would be right."""
+    known = ", ".join(sorted(assets.MODELS))
+    first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return InputError(
+        f"model {model!r}: not a local folder, and not available from the hub as ID or "
+        f"ID@REVISION (packaged models: {known}): {first_line}"
+    )

@@ -1,0 +1,10 @@
+"""Ends by SIGABRT.
+
+Fate: ended.
+"""
+
+import os
+
+
+def solve() -> bool:
+    os.abort()

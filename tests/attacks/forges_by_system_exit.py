@@ -1,0 +1,10 @@
+"""Leaves by SystemExit.
+
+Fate: error.
+"""
+
+import sys
+
+
+def solve() -> None:
+    sys.exit(0)

@@ -1,0 +1,15 @@
+"""Gives a file a second name.
+
+Fate: refused.
+"""
+
+from attack_tools import native
+
+
+def solve() -> bool:
+    native(
+        r"""
+call("linkat", -100, CANARY.encode() + b"\0", -100, CANARY.encode() + b"2\0", 0)
+"""
+    )
+    return True

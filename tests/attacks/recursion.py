@@ -1,0 +1,8 @@
+"""Calls itself without end.
+
+Fate: error.
+"""
+
+
+def solve() -> int:
+    return solve()

@@ -1,0 +1,9 @@
+"""Prints without end.
+
+Fate: ended or late.
+"""
+
+
+def solve() -> int:
+    while True:
+        print("x" * 10_000)
