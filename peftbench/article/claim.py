@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from peftbench.analysis.blocks import Run
-from peftbench.wording import Words
+from peftbench.wording import Words, sentence
 
 Decision = Literal["supported", "refuted", "undecided"]
 
@@ -90,10 +90,6 @@ class Verdict:
     def unit(self) -> Words:
         """Of the effect."""
         return self.reading or self.claim.unit
-
-
-def sentence(text: Words) -> Words:
-    return Words("{0}.", "{0}。").format(text)
 
 
 def compare(

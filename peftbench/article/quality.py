@@ -20,10 +20,9 @@ from peftbench.article.claim import (
     Verdict,
     above,
     compare,
-    sentence,
 )
 from peftbench.article.pairs import Pair
-from peftbench.wording import Words
+from peftbench.wording import Words, sentence
 
 GAINED_MARGINS = (
     10  # over the floors in nll: what a reference has learned before "close" means much

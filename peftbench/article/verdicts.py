@@ -7,9 +7,9 @@ from typing import Any
 from peftbench.analysis.intervals import ALPHA, CONFIDENCE
 from peftbench.analysis.results import Results
 from peftbench.article import delta_lora, full_fine_tuning, lora, lora_fa, lora_plus, vera
-from peftbench.article.claim import SEVERAL_TASKS, Decision, Effect, Verdict, sentence
+from peftbench.article.claim import SEVERAL_TASKS, Decision, Effect, Verdict
 from peftbench.markup import AbstractTable, Section, Sheet
-from peftbench.wording import NONE, Lang, Words, significant
+from peftbench.wording import NONE, Lang, Words, sentence, significant
 
 JUDGES = (
     full_fine_tuning.has_a_file_of_a_hundred_gigabytes,

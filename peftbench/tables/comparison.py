@@ -32,7 +32,7 @@ from peftbench.tables.comparison_notes import (
     notes_of,
     other_training,
 )
-from peftbench.wording import NONE, Lang, Words, count, decimal, mebibytes, per_cent
+from peftbench.wording import NONE, Lang, Words, count, decimal, mebibytes, per_cent, sentence
 
 LEGEND = Words(
     "Means over the seeds that are done, with 95 % intervals over seeds and test examples; a note "
@@ -169,10 +169,14 @@ def _section(compared: ComparedBlock, lang: Lang) -> Section:
         for j, name in enumerate(BETTER, 1)
         if row.best(name)
     )
-    notes = [note[lang] for note in compared.notes]
+    title, circumstances = titles(compared.block, lang)
+    if NOTHING_LEARNED in compared.notes:  # before anything else
+        circumstances = f"{sentence(NOTHING_LEARNED)[lang]} {circumstances}"
+    notes = [note[lang] for note in compared.notes if note is not NOTHING_LEARNED]
     notes += busy_notes([row.costs for row in compared.rows if row.costs], lang)
     return Section(
-        *titles(compared.block, lang),
+        title,
+        circumstances,
         header,
         rows,
         frozenset({0, len(header) - 1}),

@@ -47,7 +47,7 @@ UNEQUAL = Words(
 )
 NOT_TUNED = Words("none", "无")
 NOTHING_LEARNED = Words(
-    "no arm has learned anything here: none is above the frozen model and the best constant answer"
+    "No arm has learned anything here: none is above the frozen model and the best constant answer"
     " by more than chance, so that nothing is ranked",
     "此处没有方法学到东西:均未显著胜过冻结模型与最优的恒定回答,故不作排名",
 )
