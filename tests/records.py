@@ -57,7 +57,13 @@ ARGS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"},
     "lora-fa": {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"},
     "vera": {"rank": 256, "d_initial": 0.1, "targets": "all-linear"},
-    "delta-lora": {"rank": 8, "alpha": 16.0, "lambda": 0.5, "start": 10, "targets": "all-linear"},
+    "delta-lora": {
+        "rank": 8,
+        "alpha": 16.0,
+        "lambda": 0.5,
+        "start_step": 10,
+        "targets": "all-linear",
+    },
     "lora+": {"rank": 8, "alpha": 16.0, "ratio": 16.0, "targets": "all-linear"},
 }
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -10,11 +10,11 @@ from statistics import fmean
 import numpy as np
 
 from peftbench.analysis.blocks import Arm, Block, Run, Value, canonical, grouped
-from peftbench.analysis.estimates import generator
-from peftbench.analysis.intervals import CONFIDENCE, RESAMPLES
+from peftbench.analysis.intervals import CONFIDENCE
 from peftbench.analysis.learning_rates import WORST
 from peftbench.analysis.loss_curves import POINTS, Loss, StepsToLoss, curve, steps_to_reach
 
+RESAMPLES = 10_000
 FILLED = 0.5  # of the pairs of a learning rate and a ratio: with fewer runs it is no grid
 STATUSES = ("done", "diverged", "pruned")  # others say nothing of a learning rate
 FEWEST: dict[Loss, int] = {"train_loss": POINTS, "valid_loss": 1}  # points that a curve must have
@@ -123,7 +123,7 @@ def best_ratios(grid: Grid) -> list[BestRatio]:
             continue
         interval = None
         if len(seeds) > 1:
-            rng = generator(grid.block, "best ratio", f"{lr:g}")
+            rng = np.random.default_rng(len(seeds))  # equal draws, whatever else is in the store
             draws = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
             resampled = ratios[nll[draws].mean(1).argmin(1)]
             ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
