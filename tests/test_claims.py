@@ -621,6 +621,36 @@ def test_two_timed_runs_are_too_few(claim: str) -> None:
             )
 
 
+def test_what_eight_directions_of_the_change_score_stands_beside_the_whole() -> None:
+    """Of the runs that know it: the older ones do not."""
+    older, unsaid = energy(0.05), "the model scores"
+    assert unsaid not in judge("F3", older).reason.en
+    generated = [
+        record.model_copy(update={"metrics": record.metrics | {"nll.rank8": 0.75}})
+        for record in arm("full", 0.8, seeds=1, model="m", metrics={"energy8.weight": 0.05})
+    ]
+    reason = judge("F3", [*older, *generated]).reason.en
+    assert reason.endswith(
+        "scores: nll 0.7500 instead of 0.5000 (means over the runs that know both)."
+    )
+    truncated = arm(
+        "full",
+        0.8,
+        seeds=2,
+        task="sst2",
+        metrics=lambda seed: {
+            "energy8.weight": 0.05,
+            "accuracy.rank8": 0.7 + 0.02 * seed,
+            "nll.rank8": 0.65,
+        },
+    )
+    verdict = judge("F3", [*older, *generated, *truncated])
+    said = "first 8 of dW alone the model scores: primary metric 0.7100 instead of 0.8000, nll"
+    assert f"{said} 0.6833 instead of 0.5000" in verdict.reason.en
+    assert "仅保留 dW 的前 8 个时:主指标 0.7100,完整时 0.8000" in verdict.reason.zh
+    assert verdict.decision == judge("F3", older).decision
+
+
 def twice(*controls: float | None, merged: float = 1.01, **changed: Any) -> list[Record]:
     """Runs of LoRA by seed, where the plain model timed again took so many times as long."""
     cost = [latency(0.004, 0.004 * merged, 1e-5, one and 0.004 * one) for one in controls]
