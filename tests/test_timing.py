@@ -3,6 +3,7 @@
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod
-from peftbench.methods.linear import layers, replaced
+from peftbench.methods.linear import layers
 from peftbench.record import CudaPeaks, Latency, Spread
 from peftbench.training import run, timing
 from peftbench.training.timing import gemm_peak, interleaved, latency, spread, with_cuda_peaks
@@ -159,13 +160,17 @@ def test_copies_of_one_form_exist_at_a_time(
     made: list[weakref.ref[Tensor]] = []
     alive: list[int] = []
 
-    def put(net: nn.Module, modules: dict[str, nn.Module]) -> Any:
+    def watched(make: Callable[[], timing.Modules]) -> timing.Modules:
         alive.append(sum(weight() is not None for weight in made))
+        modules = make()
         linears = [layers(module, nn.Linear).values() for module in modules.values()]
         made.extend(weakref.ref(layer.weight) for layer in chain(*linears))
-        return replaced(net, modules)
+        return modules
 
-    monkeypatch.setattr(timing, "replaced", put)
+    def interleaving(net: nn.Module, forms: Any, *rest: Any) -> dict[str, Spread]:
+        return interleaved(net, {name: partial(watched, forms[name]) for name in forms}, *rest)
+
+    monkeypatch.setattr(timing, "interleaved", interleaving)
     latency(method, Toy(net, 0), 0)  # type: ignore[arg-type]
     assert made
     assert set(alive) == {0}
