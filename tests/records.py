@@ -149,6 +149,18 @@ def timing(method: str, rng: random.Random, *, generation: bool) -> Timing:
     )
 
 
+def controlled(record: Record, ratio: float = 1.02) -> Record:
+    """The record with the plain model timed twice, `ratio` times as long the second time."""
+    assert record.timing
+    assert record.timing.latency_seconds
+    assert record.timing.latency_seconds.base
+    base = record.timing.latency_seconds.base
+    control = base.model_copy(update={"median": ratio * base.median})
+    latency = record.timing.latency_seconds.model_copy(update={"control": control})
+    timing = record.timing.model_copy(update={"latency_seconds": latency})
+    return record.model_copy(update={"timing": timing})
+
+
 def dtypes() -> Dtypes:
     float32 = ("float32",)
     return Dtypes(weights=float32, trained=float32, optimizer=float32, logits=float32)

@@ -128,9 +128,18 @@ def effect(verdict: Verdict) -> Effect:
     return verdict.effect
 
 
-def latency(base: float, merged: float, iqr: float) -> dict[str, Any]:
-    spread = [Spread(median=median, iqr=iqr, n=9) for median in (base, base, merged)]
-    return {"latency_seconds": Latency(base=spread[0], adapted=spread[1], merged=spread[2])}
+def latency(base: float, merged: float, iqr: float, control: float | None = None) -> dict[str, Any]:
+    def spread(median: float) -> Spread:
+        return Spread(median=median, iqr=iqr, n=9)
+
+    return {
+        "latency_seconds": Latency(
+            base=spread(base),
+            adapted=spread(base),
+            merged=spread(merged),
+            control=None if control is None else spread(control),
+        )
+    }
 
 
 def parts(weights: int) -> Parts:
@@ -610,6 +619,86 @@ def test_two_timed_runs_are_too_few(claim: str) -> None:
                 judge(claim, [record for record in build() if record.spec.seed < 3]).decision
                 == expected
             )
+
+
+def test_what_eight_directions_of_the_change_score_stands_beside_the_whole() -> None:
+    """Of the runs that know it: the older ones do not."""
+    older, unsaid = energy(0.05), "the model scores"
+    assert unsaid not in judge("F3", older).reason.en
+    generated = [
+        record.model_copy(update={"metrics": record.metrics | {"nll.rank8": 0.75}})
+        for record in arm("full", 0.8, seeds=1, model="m", metrics={"energy8.weight": 0.05})
+    ]
+    reason = judge("F3", [*older, *generated]).reason.en
+    assert reason.endswith(
+        "scores: nll 0.7500 instead of 0.5000 (means over the runs that know both)."
+    )
+    truncated = arm(
+        "full",
+        0.8,
+        seeds=2,
+        task="sst2",
+        metrics=lambda seed: {
+            "energy8.weight": 0.05,
+            "accuracy.rank8": 0.7 + 0.02 * seed,
+            "nll.rank8": 0.65,
+        },
+    )
+    verdict = judge("F3", [*older, *generated, *truncated])
+    said = "first 8 of dW alone the model scores: primary metric 0.7100 instead of 0.8000, nll"
+    assert f"{said} 0.6833 instead of 0.5000" in verdict.reason.en
+    assert "仅保留 dW 的前 8 个时:主指标 0.7100,完整时 0.8000" in verdict.reason.zh
+    assert verdict.decision == judge("F3", older).decision
+
+
+def twice(*controls: float | None, merged: float = 1.01, **changed: Any) -> list[Record]:
+    """Runs of LoRA by seed, where the plain model timed again took so many times as long."""
+    cost = [latency(0.004, 0.004 * merged, 1e-5, one and 0.004 * one) for one in controls]
+    return arm("lora", cost=cost.__getitem__, seeds=len(cost), **changed)
+
+
+def test_the_control_stands_beside_the_ratio_and_nothing_is_subtracted() -> None:
+    verdict = judge("L2", twice(1.017, 1.018, 1.016, 1.017, 1.017, merged=1.017))
+    assert verdict.decision == "supported"
+    assert effect(verdict).value == pytest.approx(1.017)
+    assert "control / base 1.017 [1.0" in verdict.reason.en
+    assert "1.017 [1.0" in verdict.reason.zh
+    assert "too coarse" not in verdict.reason.en
+    again = judge("L2", twice(1.0, 1.001, 0.999, 1.0, 1.0, merged=1.017))
+    assert effect(again).value == pytest.approx(1.017)
+
+
+@pytest.mark.parametrize("merged", [1.0, 1.2])
+@pytest.mark.parametrize(
+    "controls",
+    [
+        pytest.param([1.06, 1.061, 1.059, 1.06, 1.06], id="slower"),
+        pytest.param([0.94, 0.941, 0.939, 0.94, 0.94], id="faster"),
+        pytest.param([1.1, 0.9, 1.12, 0.88, 1.0], id="uncertain"),
+    ],
+)
+def test_a_measurement_that_errs_by_the_margin_decides_nothing(
+    controls: Sequence[float], merged: float
+) -> None:
+    verdict = judge("L2", twice(*controls, merged=merged))
+    assert verdict.decision == "undecided"
+    assert "in 1 of 1 block with such a control the measurement is too coarse" in verdict.reason.en
+    fine = twice(*[1.0] * 5, merged=merged, model="another")
+    both = judge("L2", [*twice(*controls, merged=merged), *fine])
+    assert both.decision == "undecided"
+    assert "in 1 of 2 blocks with such a control" in both.reason.en
+    assert len(both.runs) == 10
+
+
+def test_runs_with_a_control_speak_for_their_block_where_they_are_enough() -> None:
+    """The older ones timed the loaded weights against new ones."""
+    older = twice(*[None] * 5, merged=1.2)
+    verdict = judge("L2", older)
+    assert verdict.decision == "refuted"
+    assert "the error of the measurement is not known" in verdict.reason.en
+    few, enough = [1.0, 1.0, None, None, None], [1.0, 1.0, 1.0, None, None]
+    assert len(judge("L2", twice(*few, merged=1.2)).runs) == 5
+    assert {run.seed for run in judge("L2", twice(*enough)).runs} == {0, 1, 2}
 
 
 @pytest.mark.parametrize("claim", sorted({*OURS, "L1", "L2", "F3"}))

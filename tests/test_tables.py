@@ -545,6 +545,18 @@ def test_a_method_without_a_merged_or_base_form_has_no_such_ratio() -> None:
     assert ratios(None) == ["–", "–"]
 
 
+def test_the_control_of_the_latency_has_a_column_where_a_run_has_it() -> None:
+    member, other = records.record(), records.record(method="vera")
+    controlled = records.controlled(member, 1.03)
+    assert "| control/base" not in costs_text(member, other)
+    assert [row[-1] for row in rows(costs_text(controlled, other))] == ["1.03", "–"]
+    assert "对照延迟/原模型" in as_text(costs(Results((controlled, other))), "md", "zh")
+    ours, theirs = costs(Results((controlled, other))).rows()
+    assert ours["control"] == pytest.approx([1.03])
+    assert ours["latency.control"] == pytest.approx(1.03 * 0.004)
+    assert (theirs["control"], theirs["latency.control"]) == ([], None)
+
+
 # -- languages ---------------------------------------------------------------------------------
 
 

@@ -1,5 +1,8 @@
 """Why not full fine-tuning: its size (F1), what little of it suffices (F2), and why (F3)."""
 
+from collections.abc import Sequence
+from statistics import fmean
+
 from peftbench.analysis.blocks import Run, Value, grouped
 from peftbench.analysis.measures import measure
 from peftbench.analysis.results import Results
@@ -158,21 +161,59 @@ def weights_are_low_dimensional(results: Results) -> Verdict:
         "No record holds singular values of W and of its change",
         "尚无记录包含 W 及其变化量的奇异值",
     )
+    return F3.verdict(
+        compare(shares, above, ENERGY_SHARE, counted=True),
+        missing,
+        Words.joined(notes) if (notes := [*_of_changes(full), *_of_truncated(full)]) else None,
+    )
+
+
+def _of_changes(full: Sequence[Run]) -> list[Words]:
+    """How much of the change of the weights lies in its first directions, where records know it."""
+    few, more = (
+        exact(_energy(run, "change", directions) for run in full)
+        for directions in (DIRECTIONS, MORE_DIRECTIONS)
+    )
     note = Words(
         "of the change dW, which is what low-rank methods stand for, {0} hold {1:.0%} and {2} hold"
         " {3:.0%}",
         "低秩方法所近似的变化量 dW 中,前 {0} 个占 {1:.0%},前 {2} 个占 {3:.0%}",
     )
-    changes = [
-        exact(_energy(run, "change", directions) for run in full)
-        for directions in (DIRECTIONS, MORE_DIRECTIONS)
-    ]
-    few, more = changes
-    return F3.verdict(
-        compare(shares, above, ENERGY_SHARE, counted=True),
-        missing,
-        note.format(DIRECTIONS, few.value, MORE_DIRECTIONS, more.value) if few and more else None,
+    if few is None or more is None:
+        return []
+    return [note.format(DIRECTIONS, few.value, MORE_DIRECTIONS, more.value)]
+
+
+def _of_truncated(full: Sequence[Run]) -> list[Words]:
+    """What models score with the first directions of dW alone, beside the whole of it: means over
+    the runs that know both, of each score."""
+    parts: list[Words] = []
+    readings: dict[Value, Words] = {
+        "metric": Words("primary metric", "主指标"),
+        "nll": Words.same("nll"),
+    }
+    for name, label in readings.items():
+        scores = [
+            (near, whole)
+            for run in full
+            if (near := _truncated(run, name)) is not None
+            and (whole := run.value(name)) is not None
+        ]
+        if scores:
+            part = Words("{0} {1:.4f} instead of {2:.4f}", "{0} {1:.4f},完整时 {2:.4f}")
+            parts.append(part.format(label, *map(fmean, zip(*scores, strict=True))))
+    if not parts:
+        return []
+    note = Words(
+        "with the first {0} of dW alone the model scores: {1} (means over the runs that know both)",
+        "仅保留 dW 的前 {0} 个时:{1}(对二者均已知的运行取均值)",
     )
+    return [note.format(DIRECTIONS, Words.joined(parts, ", "))]
+
+
+def _truncated(run: Run, name: Value) -> float | None:
+    metric = run.record.primary if name == "metric" else name
+    return run.record.metrics.get(f"{metric}.rank{DIRECTIONS}")
 
 
 def _energy(run: Run, part: str, directions: int = DIRECTIONS) -> float | None:

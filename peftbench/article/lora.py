@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from statistics import median
 
@@ -26,6 +26,7 @@ from peftbench.article.claim import (
     above,
     below,
     compare,
+    pooled,
 )
 from peftbench.article.llama_shapes import LLAMA_70B, Shape
 from peftbench.article.pairs import (
@@ -41,7 +42,7 @@ from peftbench.article.pairs import (
     runs_of,
 )
 from peftbench.article.quality import over_tasks
-from peftbench.record import Spread
+from peftbench.record import Latency, Spread
 from peftbench.wording import Words
 
 REDUCTION_SHARE = 0.9  # of the parameters, which LoRA is said not to train
@@ -81,44 +82,87 @@ L2 = Claim(
     unit=Words("latency, merged / base", "延迟之比,合并后 / 原模型"),
     rule=Words(
         "Latency merged at most {0} times the plain model's, over at least {1} timed runs of a"
-        " block.",
-        "合并后延迟至多为原模型的 {0} 倍,同组至少 {1} 次有效计时的运行。",
+        " block; undecided where the plain model timed twice may differ by as much.",
+        "合并后延迟至多为原模型的 {0} 倍,同组至少 {1} 次有效计时的运行;"
+        "原模型两次计时之差可能达到此倍数时不作判断。",
     ).format(LATENCY_TIMES, MIN_TIMED_RUNS),
 )
 
 
 def merged_has_no_latency(results: Results) -> Verdict:
     blocks = [
-        {
-            run: (latency.merged, latency.base)
-            for run in timed
-            if (timing := run.record.timing)
-            and (latency := timing.latency_seconds)
-            and latency.merged
-            and latency.base
-        }
+        _controlled(
+            {
+                run: latency
+                for run in timed
+                if (timing := run.record.timing)
+                and (latency := timing.latency_seconds)
+                and latency.merged
+                and latency.base
+            }
+        )
         for timed in runs_of(results.costs, "lora", lambda arm: arm.timed)
     ]
-    ratios = ((tuple(known), _latency_ratio(known.values())) for known in blocks)
+    cases: list[Case] = []
+    controls: list[Effect] = []
+    for known in blocks:
+        control = _latency_ratio((each.control, each.base) for each in known.values())
+        controls += [control] if control else []
+        merged = _latency_ratio((each.merged, each.base) for each in known.values())
+        cases += [
+            case._replace(decision="undecided", surplus=None) if _coarse(control) else case
+            for case in compare([(tuple(known), merged)], below, LATENCY_TIMES)
+        ]
     missing = Words(
         "It takes {0} timed runs of LoRA in a block, and there are at most {1}",
         "同组需要 {0} 次有效计时的 LoRA 运行,目前最多 {1} 次",
     )
     most = max(map(len, blocks), default=0)
-    cases = compare(ratios, below, LATENCY_TIMES)
-    return L2.verdict(cases, missing.format(MIN_TIMED_RUNS, most))
+    return L2.verdict(cases, missing.format(MIN_TIMED_RUNS, most), _of_controls(controls))
 
 
-def _latency_ratio(latencies: Collection[tuple[Spread, Spread]]) -> Effect | None:
-    """Merged by base over runs, with the wider of two intervals: from the spread between runs, and
-    from that within them."""
-    between = mean_ratio(
-        (merged.median / base.median for merged, base in latencies), MIN_TIMED_RUNS
+def _controlled(known: dict[Run, Latency]) -> dict[Run, Latency]:
+    """Of a block the runs that timed the plain model twice, if they are enough; else all."""
+    twice = {run: latency for run, latency in known.items() if latency.control}
+    return twice if len(twice) >= MIN_TIMED_RUNS else known
+
+
+def _coarse(control: Effect | None) -> bool:
+    """Whether the measurement may err by more than what it is to tell."""
+    return control is not None and max(1 / control.low, control.high) > LATENCY_TIMES
+
+
+def _of_controls(controls: Sequence[Effect]) -> Words:
+    """What the plain model timed twice says of the measurement itself."""
+    control = pooled(controls)
+    if control is None:
+        return Words(
+            "these runs timed the plain model once, so the error of the measurement is not known",
+            "这些运行只对原模型计时一次,测量误差未知",
+        )
+    note = Words(
+        "the plain model timed twice: control / base {0:.3f} [{1:.3f}, {2:.3f}]",
+        "原模型两次计时:对照 / 原模型 {0:.3f} [{1:.3f}, {2:.3f}]",
+    ).format(*control)
+    coarse = sum(map(_coarse, controls))
+    if not coarse:
+        return note
+    too_coarse = Words(
+        "in {0} of {1} block{2} with such a control the measurement is too coarse to tell",
+        "{1} 个有对照的分组中 {0} 个的测量过粗,无法判断",
     )
+    return Words.joined([note, too_coarse.format(coarse, len(controls), "s"[: len(controls) > 1])])
+
+
+def _latency_ratio(latencies: Iterable[tuple[Spread | None, Spread | None]]) -> Effect | None:
+    """One form by another over the runs that have both, with the wider of two intervals: from the
+    spread between runs, and from that within them."""
+    known = [(form, base) for form, base in latencies if form and base]
+    between = mean_ratio((form.median / base.median for form, base in known), MIN_TIMED_RUNS)
     if between is None:
         return None
-    variance = sum(_relative_error(spread) ** 2 for spreads in latencies for spread in spreads)
-    within = math.sqrt(variance) / len(latencies) * float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    variance = sum(_relative_error(spread) ** 2 for spreads in known for spread in spreads)
+    within = math.sqrt(variance) / len(known) * float(stats.norm.ppf((1 + CONFIDENCE) / 2))
     factor = max(math.exp(within), between.high / between.value)
     return Effect(between.value, between.value / factor, between.value * factor)
 
