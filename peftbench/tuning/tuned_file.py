@@ -21,15 +21,25 @@ def summary(result: StudyResult) -> str:
     best = result.best
     if best is None:
         return f"{result.study}: no trial came to its end; {effort}"
-    notes = {key: f" (edge: {_end(high)} of its range)" for key, high in result.edges}
-    for key, high in result.limits:
-        notes[key] = f" ({_end(high)} of its range: the limit of what the key allows)"
+    notes = _notes(result)
     values = ", ".join(
         f"{key} {value:.3g}{notes.get(key, '')}" for key, value in best.params.items()
     )
     return (
         f"{result.study}: {values}; valid nll {best.value:.4g}, trial {best.number + 1}; {effort}"
     )
+
+
+def _notes(result: StudyResult) -> dict[str, str]:
+    """What is to be said of where the best values lie, by their keys."""
+    notes = {
+        key: f" (nothing {'higher' if high else 'lower'} was tried)"
+        for key, high in result.outermost
+    }
+    notes |= {key: f" (edge: {_end(high)} of its range)" for key, high in result.edges}
+    for key, high in result.limits:
+        notes[key] = f" ({_end(high)} of its range: the limit of what the key allows)"
+    return notes
 
 
 def _end(high: bool) -> str:
