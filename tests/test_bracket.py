@@ -1,6 +1,7 @@
 """The search of one number: it converges, repeats nothing, and draws the same values however it was
 carried out."""
 
+import itertools
 import math
 import threading
 from collections.abc import Callable
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import bracket as replays
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.stats
 from optuna.trial import TrialState
 from records import record as make_record
 from searching import ALONE, FILE, FakeExecutor, begin, experiment, loss, search, studies_of, trials
@@ -20,8 +23,9 @@ from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.training.executor import Watch
 from peftbench.tuning.bracket import SECTION, bracketed, next_values, round_start
+from peftbench.tuning.constant import constant_nlls
 from peftbench.tuning.space import place_in
-from peftbench.tuning.tuned_file import summary
+from peftbench.tuning.tuned_file import experiment_file, summary
 from peftbench.tuning.worker import Worker
 
 RATES = Range(1e-4, 1e-2, log=True)
@@ -277,7 +281,7 @@ def test_where_all_trials_diverge_the_study_ends_with_its_budget(tmp_path: Path)
         tmp_path, experiment(tmp_path, ALONE), FakeExecutor(lambda spec, step: math.inf)
     )
     assert result.states == {"diverged": 9}
-    assert (result.best, result.lacking) == (None, 0)
+    assert (result.best, result.lacking, result.learned) == (None, 0, None)
     (members,) = trials(tmp_path).values()
     assert len({trial.params["train.lr"] for trial in members}) == 9
 
@@ -293,3 +297,67 @@ def test_replayed_on_a_known_curve_it_comes_nearer_than_grid_and_tpe(
         for sampler in ("grid", "tpe", "bracket")
     }
     assert means["bracket"] + spared < min(means["grid"], means["tpe"])
+
+
+SHARE = 0.6  # of the larger class
+
+
+def gaining(gain: float) -> Callable[[], pd.DataFrame]:
+    """Predictions of 100 examples, better than the shares' entropy by `gain` in the mean, spread by
+    a standard deviation of 0.5."""
+
+    def table() -> pd.DataFrame:
+        targets = np.arange(100) < 100 * SHARE
+        spread = 0.5 * np.where(np.arange(100) % 2, 1, -1)
+        share = np.where(targets, SHARE, 1 - SHARE)
+        columns = {"target": targets.astype(int), "nll": spread - np.log(share) - gain}
+        return pd.DataFrame(columns).assign(
+            id=[*map(str, range(100))], subset=None, sample=0, count=1, answer=0, score=0.0
+        )
+
+    return table
+
+
+@pytest.mark.parametrize(
+    ("gain", "learned"), [(0.2, True), (0.11, True), (0.09, False), (0.0, False), (-0.2, False)]
+)
+def test_a_search_in_which_nothing_was_learned_says_so_and_no_edge(
+    tmp_path: Path, gain: float, learned: bool
+) -> None:
+    executor = FakeExecutor(lambda spec, step: loss(spec, step, 1e-2), predictions=gaining(gain))
+    what = experiment(tmp_path, ALONE.replace("trials = 9", "trials = 4"))
+    (result,) = search(tmp_path, what, executor)
+    assert result.learned is learned
+    line = summary(result)
+    assert ("nothing was learned at any trial" in line) is not learned
+    assert ("nothing higher was tried" in line) is learned
+    assert line in experiment_file(what, "e.toml", [result])
+
+
+def test_one_trial_that_learned_is_enough(tmp_path: Path) -> None:
+    """It need not be the best one."""
+    runs = itertools.count()
+
+    def table() -> pd.DataFrame:
+        return gaining(0.2 if next(runs) // 2 == 1 else 0.0)()  # two seeds a trial
+
+    what = experiment(tmp_path, ALONE.replace("trials = 9", "trials = 3"))
+    (result,) = search(tmp_path, what, FakeExecutor(predictions=table))
+    assert result.learned is True
+
+
+@pytest.mark.parametrize("task", ["reviews", "humaneval"])
+def test_where_no_constant_is_known_nothing_is_said(tmp_path: Path, task: str) -> None:
+    """Records without predictions, and a task whose answers are generated."""
+    text = ALONE.replace("reviews", task).replace("trials = 9", "trials = 3")
+    tables = gaining(-1.0) if task == "humaneval" else None
+    (result,) = search(tmp_path, experiment(tmp_path, text), FakeExecutor(predictions=tables))
+    assert result.learned is None
+    assert "learned" not in summary(result)
+
+
+def test_the_best_constant_predictors_nll() -> None:
+    shares = constant_nlls(np.array([0, 0, 0, 2]), "classification")
+    assert shares == pytest.approx(-np.log([0.75, 0.75, 0.75, 0.25]))
+    numbers = constant_nlls(np.array([1.0, 3.0]), "regression")
+    assert numbers == pytest.approx(-scipy.stats.norm.logpdf([1.0, 3.0], 2, 1))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from peftbench.training.executor import Executor
+from peftbench.tuning.constant import any_learned
 from peftbench.tuning.dead_workers import give_back, losses, requeue_dead
 from peftbench.tuning.space import Dimensions, Side, edges, limits
 from peftbench.tuning.storage import Search, best_trial
@@ -36,6 +37,7 @@ class StudyResult:
     edges: set[Side]  # on which the best values lie
     limits: set[Side]  # likewise ends beyond which nothing is allowed
     outermost: set[Side]  # sides on which a bracket has tried nothing beyond the best value
+    learned: bool | None  # whether a trial beats the best constant predictor; None: unknown
     states: dict[str, int]  # how many trials ended in which way
     lacking: int  # trials that have not ended: they were lost, or wait for one that was
     steps: int  # that all trials together took
@@ -82,6 +84,7 @@ def _result(search: Search, study: Study) -> StudyResult:
         edges=edges(dimensions, best.params) if best else set(),
         limits=limits(dimensions, best.params) if best else set(),
         outermost=_outermost(trials, best) if best and study.sampler == "bracket" else set(),
+        learned=any_learned(search, study),
         states=Counter(map(_status, trials)),
         lacking=sum(not trial.state.is_finished() for trial in trials),
         steps=sum(trial.user_attrs.get("steps", 0) for trial in trials),

@@ -12,21 +12,26 @@ from peftbench.output import ensure_folder, ensure_writable, write_whole
 from peftbench.tuning.search import StudyResult
 from peftbench.tuning.studies import search_table
 
+FLOOR = "none is better than the best constant answer by more than chance"
+
 
 def summary(result: StudyResult) -> str:
-    """One study in a few words: best values, valid nll, edges, and the effort."""
+    """One study in a few words: best values, valid nll, edges, and the effort. Where nothing was
+    learned, edges mean nothing and are left out."""
     ends = ", ".join(f"{n} {status}" for status, n in sorted(result.states.items()))
     trials = result.study.search.trials
     effort = f"{trials} trials ({ends}), {result.steps} of {result.full_steps} steps"
     best = result.best
     if best is None:
         return f"{result.study}: no trial came to its end; {effort}"
-    notes = _notes(result)
+    notes = {} if result.learned is False else _notes(result)
     values = ", ".join(
         f"{key} {value:.3g}{notes.get(key, '')}" for key, value in best.params.items()
     )
+    learned = "" if result.learned is not False else f"nothing was learned at any trial: {FLOOR}; "
     return (
-        f"{result.study}: {values}; valid nll {best.value:.4g}, trial {best.number + 1}; {effort}"
+        f"{result.study}: {learned}{values}; valid nll {best.value:.4g}, trial {best.number + 1}; "
+        f"{effort}"
     )
 
 
