@@ -1,5 +1,5 @@
 """LoRA+ against LoRA on a grid of learning rates and ratios: the grid, the best ratio, and how soon
-LoRA's final loss is reached."""
+LoRA's loss at half of its steps is reached."""
 
 import math
 from collections import Counter
@@ -153,7 +153,7 @@ def tuned(grid: Grid) -> dict[float, Sequence[Run]]:
 def steps_to_lora(
     runs: Mapping[float, Sequence[Run]], loss: Loss
 ) -> dict[float, list[StepsToLoss]]:
-    """After how many steps the runs of each ratio reach the final loss of LoRA (ratio 1) with their
+    """After how many steps the runs of each ratio reach the loss of LoRA (ratio 1) at half of its steps with their
     seed; without the runs of which that is not known."""
     lora = {run.seed: curve(run, loss) for run in runs.get(1, ())}
     by_ratio: dict[float, list[StepsToLoss]] = {}
