@@ -56,7 +56,7 @@ def test_markdown_stands_in_line_in_a_terminal() -> None:
     [
         ("snake_case _em_", r"snake_case \_em\_"),
         ("<b> `x` *y* [z] \\", r"\<b> \`x\` \*y\* \[z] \\"),
-        ("a\nb\x1b", "a b"),
+        ("a\nb\x1b", r"a b\\u001b"),
     ],
 )
 def test_markdown_is_shown_as_it_is(text: str, said: str) -> None:

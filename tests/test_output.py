@@ -135,7 +135,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_store_is_read(
         cli.main()
     output, errors = capsys.readouterr()
     assert (output, errors.count("\n")) == ("", 1)
-    assert "cannot be written" in errors
+    assert "cannot be written" in errors or "not the name of a file" in errors
 
 
 def test_a_report_to_a_device_leaves_the_device(
@@ -146,8 +146,9 @@ def test_a_report_to_a_device_leaves_the_device(
     monkeypatch.setattr(
         "sys.argv", ["peftbench", "report", "--store", str(tmp_path), "--out", str(link)]
     )
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit) as ended:
         cli.main()
+    assert not ended.value.code
     assert link.is_symlink()
     assert link.is_char_device()
 

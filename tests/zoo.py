@@ -110,7 +110,7 @@ DECODERS = [
     family("lfm2", layer_types=["conv", "full_attention"]),
     family(
         "recurrent_gemma",
-        refused="the cache than without",
+        refused="in a padded batch than alone",
         lru_width=32,
         num_hidden_layers=3,
         attention_window_size=8,

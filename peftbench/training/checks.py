@@ -6,7 +6,7 @@ families are is not known from their names.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,9 @@ from peftbench.training.generation import Work, about, lacks_memory
 from peftbench.training.language_model import LanguageModel
 from peftbench.wording import shortened
 
-PROMPT_TOKENS = (24, 16, 8)  # of the prompts that are answered, all of unlike length
+PADDED_TOKENS = (48, 24, 12, 6)  # of the examples that share a batch, all of unlike length
+FEW_TOKENS = 16  # of the example that adapters are tried on
+PROMPT_TOKENS = (16, 10, 6)  # of the prompts that are answered, all of unlike length
 NEW_TOKENS = 4
 
 
@@ -28,12 +30,12 @@ NEW_TOKENS = 4
 def check_padding(model: AbstractModel, items: Sequence[Item]) -> None:
     """Raises InputError where an example's logits depend on the padding beside it."""
     model.net.eval()
-    shortest = sorted(items, key=lambda item: len(item.tokens))
-    some = [*shortest[:3], shortest[-1]]
+    longest = max(items, key=lambda item: len(item.tokens))
+    some = [_cut(longest, most) for most in PADDED_TOKENS]
     together = _last_logits(model, some)
     alone = torch.cat([_last_logits(model, [item]) for item in some])
     if (error := _difference(model, together, alone)) is not None:
-        lengths = f"{len(some[0].tokens)} to {len(some[-1].tokens)}"
+        lengths = f"{len(some[-1].tokens)} to {len(some[0].tokens)}"
         raise InputError(
             f"{about(model.net)}: examples of {lengths} tokens have other logits in a padded batch "
             f"than alone ({error:.2g} apart, relatively): it does not leave out padding"
@@ -85,14 +87,14 @@ def check_adapters(model: AbstractModel, method: AbstractMethod, items: Sequence
     linears = {name: layer for name, layer in plain.items() if isinstance(layer, nn.Linear)}
     if not linears:
         return
-    shortest = min(items, key=lambda item: len(item.tokens))
+    short = _cut(items[0], FEW_TOKENS)
     lost: dict[str, None] = {}
     with replaced(model.net, plain), ExitStack() as stack:
         for layer in linears.values():
             stack.enter_context(_constant(layer))
         for training in (True, False):
             model.net.train(training)
-            logits = _last_logits(model, [shortest]).float()
+            logits = _last_logits(model, [short]).float()
             if logits.requires_grad:
                 weights = [layer.weight for layer in linears.values()]
                 gradients = torch.autograd.grad(logits.square().sum(), weights, allow_unused=True)
@@ -161,10 +163,20 @@ class _EndsOne:
         return self.asked == 2
 
 
+def _cut(item: Item, most: int) -> Item:
+    """Its end, of so many tokens at the most."""
+    tokens, types = item.tokens[-most:], item.types and item.types[-most:]
+    supervised = min(item.supervised, len(tokens) - 1)
+    return replace(item, tokens=tokens, types=types, supervised=supervised)
+
+
 def _last_logits(model: AbstractModel, items: Sequence[Item]) -> Tensor:
     """Of each item, those of its label or of the token after it: (items, labels or vocabulary)."""
-    logits = model.net(**model.collate(items).inputs).logits
-    return logits[:, -1] if isinstance(model, LanguageModel) else logits
+    inputs = model.collate(items).inputs
+    if not isinstance(model, LanguageModel):
+        return model.net(**inputs).logits
+    keep = {"logits_to_keep": 1} if "logits_to_keep" in model.accepted else {}
+    return model.net(**inputs, **keep).logits[:, -1]
 
 
 def _difference(model: AbstractModel, logits: Tensor, expected: Tensor) -> float | None:
