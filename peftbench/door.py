@@ -230,7 +230,7 @@ def _begin_search(
     place = str(results.root / "studies.journal") if storage is None else storage
     opened = open_storage(place, say)
     with storage_errors(place):
-        tunable = create_studies(planned, opened)
+        tunable = create_studies(planned, opened, say)
     for study in planned:
         if study not in tunable:
             say(f"{study}: nothing to tune")

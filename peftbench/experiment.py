@@ -24,7 +24,7 @@ from peftbench.spec import (
     validated,
 )
 
-Sampler = Literal["tpe", "random", "grid"]
+Sampler = Literal["bracket", "tpe", "random", "grid"]
 
 
 class TaskEntry(Settings):
@@ -78,9 +78,11 @@ class SearchTable(Settings):
 
     trials: Count
     """Trials of each arm on each task; a trial is one run for each of the experiment's seeds."""
-    sampler: Sampler = "tpe"
-    """How the values of a trial are drawn. tpe: from a model of the trials before it; random; grid:
-    every combination of the listed values once."""
+    sampler: Sampler | None = None
+    """How the values of a trial are drawn. bracket: of one number that is not whole, three values
+    spread over its range, then golden sections on both sides of the best; tpe: from a model of the
+    trials before it; random; grid: every combination of the listed values once. null: bracket for
+    an arm that varies one such number, tpe for the others."""
     pruner: Literal["halving", "none"] | None = None
     """halving: trials that are not among the best at a fraction of their steps end there. null:
     halving for language models, none where a new head is trained, whose first losses predict too

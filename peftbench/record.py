@@ -58,6 +58,9 @@ class Latency(FrozenModel):
     merged: Spread | None = None
     """With the adapter merged into the weights; null: the method has nothing to merge, or cannot be
     merged."""
+    control: Spread | None = None
+    """The plain model once more, from copies of its own: how far it is from `base` is the error of
+    the measurement; null: as for `base`, or not measured in older records."""
 
 
 class Footprint(FrozenModel):
@@ -107,7 +110,7 @@ class Timing(FrozenModel):
     generated_tokens_per_second: NonNegativeFloat | None
     """Over the generated answers; null: none was generated."""
     latency_seconds: Latency | None
-    """Of a forward pass, in turn with and without the method."""
+    """Of a forward pass, with and without the method, in random order."""
 
 
 class CudaPeaks(FrozenModel):

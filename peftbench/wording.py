@@ -43,6 +43,11 @@ def model_name(model: str) -> str:
     return re.sub("(@[0-9a-f]{7})[0-9a-f]{33}$", r"\1", model)
 
 
+def sentence(text: Words) -> Words:
+    """The text with a full stop."""
+    return Words("{0}.", "{0}。").format(text)
+
+
 def count(number: float | None) -> str:
     """A count in at most three significant digits: 663,552 is 664 k."""
     return _scaled(number, ((1e9, " G"), (1e6, " M"), (1e3, " k")), "")

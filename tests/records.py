@@ -57,7 +57,13 @@ ARGS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"},
     "lora-fa": {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"},
     "vera": {"rank": 256, "d_initial": 0.1, "targets": "all-linear"},
-    "delta-lora": {"rank": 8, "alpha": 16.0, "lambda": 0.5, "start": 10, "targets": "all-linear"},
+    "delta-lora": {
+        "rank": 8,
+        "alpha": 16.0,
+        "lambda": 0.5,
+        "start_step": 10,
+        "targets": "all-linear",
+    },
     "lora+": {"rank": 8, "alpha": 16.0, "ratio": 16.0, "targets": "all-linear"},
 }
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -141,6 +147,18 @@ def timing(method: str, rng: random.Random, *, generation: bool) -> Timing:
             base=plain, adapted=plain.model_copy(update={"median": 0.005}), merged=plain
         ),
     )
+
+
+def controlled(record: Record, ratio: float = 1.02) -> Record:
+    """The record with the plain model timed twice, `ratio` times as long the second time."""
+    assert record.timing
+    assert record.timing.latency_seconds
+    assert record.timing.latency_seconds.base
+    base = record.timing.latency_seconds.base
+    control = base.model_copy(update={"median": ratio * base.median})
+    latency = record.timing.latency_seconds.model_copy(update={"control": control})
+    timing = record.timing.model_copy(update={"latency_seconds": latency})
+    return record.model_copy(update={"timing": timing})
 
 
 def dtypes() -> Dtypes:

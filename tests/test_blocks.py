@@ -304,7 +304,7 @@ def test_every_number_of_a_record_is_a_measure_and_has_its_value() -> None:
     peaks = CudaMemory(
         allocated_bytes=CudaPeaks(train=1, eval=2), reserved_bytes=CudaPeaks(train=3, eval=4)
     )
-    record = records.record(cuda=peaks)
+    record = records.controlled(records.record(cuda=peaks))
     run, footprint, timing = Run(record), record.footprint, record.timing
     assert footprint is not None
     assert timing is not None
@@ -322,6 +322,7 @@ def test_every_number_of_a_record_is_a_measure_and_has_its_value() -> None:
         "latency.base": timing.latency_seconds.base,
         "latency.adapted": timing.latency_seconds.adapted,
         "latency.merged": timing.latency_seconds.merged,
+        "latency.control": timing.latency_seconds.control,
     }
     for name, spread in spreads.items():
         assert spread is not None

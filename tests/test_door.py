@@ -17,6 +17,7 @@ from records import environment, record, study
 
 import peftbench
 from peftbench import cli, door
+from peftbench.article.verdicts import JUDGES
 from peftbench.errors import InputError
 from peftbench.experiment import ArmEntry, Experiment, SearchTable, TaskEntry
 from peftbench.record import Status
@@ -335,7 +336,7 @@ def test_the_notebook_runs(
     names = executed(folder, request.getfixturevalue(model) if "_" in model else model)
     assert [made.status for made in names["records"]] == ["done", "done"]
     assert list(names["comparison"]["label"]) == ["lora", "vera"]
-    assert len(names["verdicts"]) == 17
+    assert len(names["verdicts"]) == len(JUDGES)
     assert "undecided" in capsys.readouterr().out
 
 

@@ -10,20 +10,22 @@ import pandas as pd
 import pytest
 from made_up import answers, column, rng, study
 from scipy import stats as scipy_stats
-from sklearn.metrics import matthews_corrcoef
+from sklearn.metrics import f1_score, matthews_corrcoef
 
 from peftbench.analysis.blocks import Run
 from peftbench.analysis.estimates import Values, best
 from peftbench.analysis.intervals import (
     ALPHA,
+    CORRELATION,
+    POSITIVE,
+    SHARE,
+    Scale,
     half_width,
     holm,
     improvement,
-    lopsided,
     p_value,
     rejects,
     sign_flip,
-    sign_test,
     student_interval,
     variances,
 )
@@ -93,10 +95,10 @@ def test_a_method_against_itself_is_rejected_in_five_per_cent(seeds: int, luck: 
 
 
 @pytest.mark.parametrize("n", [200, 1000])
-def test_one_seed_s_sign_test_rejects_in_five_per_cent(n: int) -> None:
+def test_one_seed_s_test_rejects_in_five_per_cent(n: int) -> None:
     right = answers(rng(n), (4000, 1, n), 0.0)
-    p = np.array([sign_test(d) for d in right[:, 0, 0] - right[:, 1, 0]])
-    assert 0.03 <= (p < 0.05).mean() <= 0.07
+    d = right[:, 0] - right[:, 1]
+    assert 0.03 <= (p_value(d.mean(-1), d) < 0.05).mean() <= 0.07
 
 
 @pytest.mark.parametrize(("seeds", "effect"), [(3, 1.5), (5, 0.8), (5, 1.2), (10, 0.7)])
@@ -141,9 +143,6 @@ def test_intervals_cover_the_truth(seeds: int, luck: float, ease: float) -> None
 
 
 def test_small_tests_are_those_of_scipy() -> None:
-    d = np.array([1.0, 1, 1, -1, 1, 1, 0, 0, 1])
-    assert sign_test(d) == scipy_stats.binomtest(6, 7).pvalue
-    assert sign_test(np.zeros(4)) == 1
     x = rng().normal(0.7, 1, 7)
     exact = scipy_stats.permutation_test(
         (x,), np.mean, permutation_type="samples", n_resamples=10_000
@@ -168,14 +167,28 @@ def test_holm_rejects_what_its_steps_reject() -> None:
     assert holm([0.01, None, 0.02]) == pytest.approx([0.02, None, 0.02])
 
 
-def test_an_interval_is_as_wide_as_told_and_leans_as_the_resamples_do() -> None:
-    low, high = lopsided(1.0, 0.5, rng().normal(1, 9, 20_000))
-    assert high - low == pytest.approx(1)
-    assert low == pytest.approx(0.5, abs=0.02)
-    low, high = lopsided(0.0, 0.5, rng().exponential(1, 20_000) - 1)
-    assert high - low == pytest.approx(1)
-    assert -low == pytest.approx(0.975 / (0.975 + 2.69), abs=0.02)
-    assert lopsided(1.0, 0.5, np.ones(9)) == (0.5, 1.5)
+@pytest.mark.parametrize(
+    ("scale", "mean"), [(SHARE, 0.02), (SHARE, 0.97), (CORRELATION, -0.9), (POSITIVE, 0.05)]
+)
+def test_an_interval_stays_in_its_range_and_leans_to_the_middle(scale: Scale, mean: float) -> None:
+    low, high = scale.interval(mean, 0.2)
+    assert scale.low < low < mean < high < scale.high
+    towards_the_middle = mean < (scale.low + min(scale.high, 1)) / 2
+    assert (high - mean > mean - low) == towards_the_middle
+    narrow = scale.interval(mean, 1e-6)
+    assert narrow == pytest.approx((mean - 1e-6, mean + 1e-6), rel=1e-4, abs=1e-10)
+    for outside in (scale.low, scale.high):
+        if np.isfinite(outside):
+            assert scale.interval(outside, 0.1) == (outside - 0.1, outside + 0.1)
+
+
+@pytest.mark.parametrize("share", [0.03, 0.5, 0.9])
+def test_a_share_s_interval_covers_it(share: float) -> None:
+    """Seeds and examples as they are in a run; with few right answers as well."""
+    right = (rng(4).random((4000, 5, 277)) < share).astype(float)
+    half = half_width(right.mean(-1), right)
+    ends = [SHARE.interval(*pair) for pair in zip(right.mean((-1, -2)), half, strict=True)]
+    assert 0.93 <= np.mean([low <= share <= high for low, high in ends]) <= 0.985
 
 
 def test_seeds_that_agree_by_chance_are_not_certain() -> None:
@@ -215,24 +228,30 @@ def test_the_best_of_several_is_named_only_by_more_than_chance(
 # -- predictions ----
 
 
-@pytest.mark.parametrize("name", ["accuracy", "matthews_correlation", "nll", "pearson"])
-def test_a_value_on_resampled_examples_is_that_of_the_resampled_rows(name: str) -> None:
+def spearman(x: Any, y: Any) -> float:
+    result: Any = scipy_stats.spearmanr(x, y)
+    return float(result.statistic)
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy", "matthews_correlation", "f1", "nll", "pearson", "spearman"]
+)
+def test_what_an_example_stands_for_is_what_leaving_it_out_changes(name: str) -> None:
     (_, *_, record), tables = study(1, 60)
     table = tables[Run(record).key].assign(count=rng().integers(1, 5, 60))
-    if name == "pearson":
+    if name in ("pearson", "spearman"):
         table = table.assign(answer=rng(1).normal(3, 1, 60), target=rng(2).normal(2, 1, 60))
     value: dict[str, Callable[[pd.DataFrame], float]] = {
         "accuracy": lambda t: column(t, "score").mean(),
         "matthews_correlation": lambda t: matthews_corrcoef(t["target"], t["answer"]),
+        "f1": lambda t: f1_score(t["target"], t["answer"]),
+        "spearman": lambda t: spearman(t["answer"], t["target"]),
         "nll": lambda t: column(t, "nll").sum() / column(t, "count").sum(),
         "pearson": lambda t: np.corrcoef(t["answer"], t["target"])[0, 1],
     }
     found = by_example(name, np.array([value[name](table)]), [table])
     assert found is not None
     assert found.values() == pytest.approx([value[name](table)], rel=1e-9)
-    for weights in rng(3).multinomial(60, np.full(60, 1 / 60), 20):
-        expected = value[name](table.loc[np.repeat(table.index, weights)])
-        assert found.resampled(weights[None].astype(float)) == pytest.approx(expected, rel=1e-9)
     each = found.scores()[0]
     assert each.mean() == pytest.approx(value[name](table), rel=1e-9)
     if name == "accuracy":

@@ -135,10 +135,11 @@ def test_training_that_does_not_pay_is_not_recommended() -> None:
     answer = ask(floor, arm("lora", [0.8, 0.8]))
     assert answer.method is None
     assert "frozen" in answer.reason
-    assert (answer := ask(floor, arm("lora", [0.81, 0.8]))).method == "lora"
+    doubtful = ask(floor, arm("lora", [0.81, 0.8]))  # not by more than chance
+    assert doubtful.method is None
+    assert "by more than chance" in doubtful.reason
+    assert (answer := ask(floor, arm("lora", [0.9, 0.91]))).method == "lora"
     assert answer.arms == 1
-    assert "cannot be told from the frozen model" in answer.reason
-    assert "cannot be told" not in ask(floor, arm("lora", [0.9, 0.91])).reason
     assert ask(floor).method is None
 
 
@@ -165,7 +166,7 @@ def test_a_floor_that_trained_on_nothing_is_seen_beside_the_others() -> None:
     for method in ("full", "lora"):  # before the floor in the block, and after it
         assert ask(floor, arm(method, [0.7, 0.7]), samples=4000).method is None
         assert (
-            "none scores above the frozen model"
+            "none is above the frozen model"
             in ask(floor, arm(method, [0.7, 0.7]), samples=4000).reason
         )
     assert "says how many examples" in ask(floor).reason

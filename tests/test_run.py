@@ -18,14 +18,14 @@ from peftbench.methods import METHODS
 from peftbench.record import Record
 from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
 from peftbench.tasks import TASKS
-from peftbench.training import environment, fine_tuning
+from peftbench.training import environment, evaluation, fine_tuning
 from peftbench.training import run as run_module
 from peftbench.training.environment import auto_dtype
 from peftbench.training.evaluation import evaluate
 from peftbench.training.fine_tuning import check_specs, set_up
 from peftbench.training.footprint import footprint
 from peftbench.training.loop import train
-from peftbench.training.run import RunResult, never, run
+from peftbench.training.run import RunResult, never, run, truncated_scores
 from peftbench.training.singular_values import spectra, trained_weights
 
 CPU = torch.device("cpu")
@@ -131,7 +131,9 @@ def test_what_a_record_says_of_parameters_and_bytes(method: str, small_encoder: 
     assert timing.generated_tokens_per_second is record.cuda is None
 
 
-def test_full_fine_tuning_on_test_alone_leaves_spectra(small_encoder: str) -> None:
+def test_full_fine_tuning_on_test_alone_leaves_spectra_and_scores_of_eight_directions(
+    small_encoder: str,
+) -> None:
     full = spec(small_encoder, "full")
     specs = {
         "test": full,
@@ -139,7 +141,10 @@ def test_full_fine_tuning_on_test_alone_leaves_spectra(small_encoder: str) -> No
         "lora": spec(small_encoder, "lora"),
     }
     metrics = {what: done(run(one))[0].metrics for what, one in specs.items()}
-    assert {what for what, values in metrics.items() if "energy8.weight" in values} == {"test"}
+    for name in ("energy8.weight", "nll.rank8", "accuracy.rank8"):
+        assert {what for what, values in metrics.items() if name in values} == {"test"}
+    assert metrics["test"]["accuracy.rank8"] is not None
+    assert metrics["test"]["nll.rank8"] != metrics["test"]["nll"]
     for part in ("weight", "change"):
         values = [metrics["test"][f"energy{k}.{part}"] for k in (1, 8, 32)]
         shares = [value for value in values if value is not None]
@@ -147,6 +152,42 @@ def test_full_fine_tuning_on_test_alone_leaves_spectra(small_encoder: str) -> No
         assert all(0 < share <= 1 + 1e-12 for share in shares)
         assert shares == sorted(shares)
         assert shares[-1] == pytest.approx(1)  # of 32 directions, all
+
+
+@pytest.mark.parametrize("rank", [3, 8, 20])
+def test_a_change_of_eight_directions_scores_as_it_is_and_weights_stay(
+    rank: int, small_encoder: str
+) -> None:
+    tuning = set_up(spec(small_encoder, "full"), CPU)
+    net = tuning.model.net
+    before, rng = trained_weights(net), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name in before:
+            weight = net.get_parameter(f"{name}.weight")
+            parts = [torch.randn(size, rank, generator=rng) for size in weight.shape]
+            weight += 0.2 * parts[0] @ parts[1].t() / rank**0.5
+        # what is no linear layer of the trunk stays as it was trained
+        for parameter in tuning.model.head_parameters():
+            parameter += torch.randn(parameter.shape, generator=rng)
+    modules = dict(net.named_modules())
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    nll = evaluate(tuning).metrics["nll"]
+    scores = truncated_scores(before, tuning)
+    assert nll is not None
+    assert (scores["nll.rank8"] == pytest.approx(nll, rel=1e-5)) == (rank <= 8)
+    assert dict(net.named_modules()) == modules
+    assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+    assert truncated_scores(before, tuning) == scores
+
+
+def test_eight_directions_of_a_language_model_are_scored_without_an_answer(
+    small_decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = set_up(spec(small_decoder, "full", "gsm_symbolic"), CPU)
+    monkeypatch.delattr(evaluation, "generate")
+    scores = truncated_scores(trained_weights(tuning.model.net), tuning)
+    assert scores.keys() == {"nll.rank8"}
+    assert scores["nll.rank8"] is not None
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear"])

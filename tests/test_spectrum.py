@@ -5,14 +5,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from peftbench.methods.linear import TransposedLinear
 from peftbench.training.singular_values import (
     DIRECTIONS,
     LAYERS,
+    TRUNCATED_RANK,
     effective_rank,
     energy,
+    low_rank,
+    sampled,
     spectra,
     squared_singular_values,
     trained_weights,
+    truncated,
 )
 
 
@@ -70,11 +75,17 @@ def test_a_change_of_low_rank_lies_in_its_first_directions_and_the_weight_does_n
     assert rank < 4.2
 
 
-def test_copies_are_few_and_evenly_spaced() -> None:
+def test_spectra_are_of_a_few_evenly_spaced_layers() -> None:
     net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(100)))
-    names = list(trained_weights(net))
+    before = trained_weights(net)
+    assert len(before) == 100
+    names = sampled(list(before))
     assert len(names) <= LAYERS
     assert [int(name) for name in names] == list(range(0, 100, 5))
+    with torch.no_grad():
+        for name in names:
+            net.get_parameter(f"{name}.weight").add_(torch.eye(2))
+    assert None not in spectra(before, net).values()  # those between have not changed
 
 
 def test_weights_that_are_not_trained_have_no_spectra() -> None:
@@ -83,3 +94,37 @@ def test_weights_that_are_not_trained_have_no_spectra() -> None:
     net[1].requires_grad_(True)
     assert list(trained_weights(net)) == ["1"]
     assert spectra({}, net) == {}
+
+
+@pytest.mark.parametrize("rank", [1, 8, 40])
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30), (1, 4)])
+def test_the_approximation_is_that_of_numpys_singular_values(
+    shape: tuple[int, int], rank: int
+) -> None:
+    matrix = normal(*shape)
+    u, values, v = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+    expected = (u[:, :rank] * values[:rank]) @ v[:rank]
+    assert low_rank(matrix, rank).numpy() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rank", [0, 1, TRUNCATED_RANK, TRUNCATED_RANK + 1])
+def test_a_change_of_eight_directions_is_whole(rank: int, dtype: torch.dtype) -> None:
+    linears = {"0": TransposedLinear(24, 40), "1": nn.Linear(40, 24, bias=False)}
+    net = nn.Sequential(*linears.values()).to(dtype)
+    before = trained_weights(net)
+    with torch.no_grad():
+        for layer in linears.values():
+            out, into = layer.weight.shape
+            layer.weight += (normal(out, rank) @ normal(rank, into, seed=1)).to(dtype)
+    modules = truncated(before, net)
+    assert modules.keys() == linears.keys()
+    for name, layer in linears.items():
+        near = modules[name]
+        assert type(near) is type(layer)
+        assert near.bias is layer.bias
+        assert near.weight.dtype is dtype
+        error = (near.weight - layer.weight).double().norm() / layer.weight.double().norm()
+        # in bfloat16 the rounding of the sum is a change of full rank
+        most = 1e-6 if dtype is torch.float32 else 2e-2
+        assert (error.item() < most) == (rank <= TRUNCATED_RANK)

@@ -22,6 +22,7 @@ from sheets import predicted, rows, seeds
 from wcwidth import wcswidth
 
 from peftbench.analysis.blocks import SPARE_LOAD
+from peftbench.analysis.intervals import SHARE
 from peftbench.analysis.results import Results
 from peftbench.markup import AbstractTable, Format, as_frame, as_text
 from peftbench.record import Latency, Record
@@ -273,15 +274,13 @@ def test_predictions_give_intervals_over_examples() -> None:
     shown = comparison(Results(tuple(members), tables.__getitem__))
     (row,) = rows(as_text(shown, "md"))
     low, high = map(float, re.findall(r"[\d.]+", row[1])[1:])
-    assert high - low == pytest.approx(
-        2 * scipy_stats.t.ppf(0.975, 39) * np.sqrt(0.75 * 0.25 / 39), abs=0.002
-    )
+    half = scipy_stats.t.ppf(0.975, 39) * np.sqrt(0.75 * 0.25 / 39)
+    assert (low, high) == pytest.approx(SHARE.interval(0.75, half), abs=0.002)
     covered = "the intervals of accuracy, nll cover examples (one seed) only"
     assert covered in as_text(shown, "md")
 
 
 def test_intervals_do_not_move_when_another_block_or_arm_joins_the_store() -> None:
-    """Each interval has its own generator for resampling."""
     groups = [
         predicted("vera", [25, 29, 27]),
         predicted("full", [20, 31], task="a"),  # blocks and arms that come before
@@ -544,6 +543,18 @@ def test_a_method_without_a_merged_or_base_form_has_no_such_ratio() -> None:
     assert ratios(times.model_copy(update={"merged": None})) == ["1.25", "–"]
     assert ratios(times.model_copy(update={"base": None})) == ["–", "–"]
     assert ratios(None) == ["–", "–"]
+
+
+def test_the_control_of_the_latency_has_a_column_where_a_run_has_it() -> None:
+    member, other = records.record(), records.record(method="vera")
+    controlled = records.controlled(member, 1.03)
+    assert "| control/base" not in costs_text(member, other)
+    assert [row[-1] for row in rows(costs_text(controlled, other))] == ["1.03", "–"]
+    assert "对照延迟/原模型" in as_text(costs(Results((controlled, other))), "md", "zh")
+    ours, theirs = costs(Results((controlled, other))).rows()
+    assert ours["control"] == pytest.approx([1.03])
+    assert ours["latency.control"] == pytest.approx(1.03 * 0.004)
+    assert (theirs["control"], theirs["latency.control"]) == ([], None)
 
 
 # -- languages ---------------------------------------------------------------------------------

@@ -1,28 +1,24 @@
 """Values to estimates: a mean with its interval, how two arms differ, and which of that is more
 than chance."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from peftbench.analysis.blocks import Arm, Block, Value, canonical
+from peftbench.analysis.blocks import Value
 from peftbench.analysis.intervals import (
     Array,
-    example_weights,
     half_width,
     holm,
     improvement,
-    lopsided,
     p_value,
     rejects,
     sign_flip,
-    sign_test,
 )
-from peftbench.analysis.predictions import MEAN, ByExample, shared_ids
+from peftbench.analysis.predictions import ByExample, shared_ids
 
 Over = Literal["seeds and examples", "seeds", "examples"]
 BETTER: dict[Value, float] = {"metric": 1.0, "nll": -1.0}  # the sign that makes positive better
@@ -68,7 +64,7 @@ class Difference:
     seeds: int  # shared
     difference: float | None = None
     interval: Interval | None = None
-    p: float | None = None  # paired test; for one seed with scores the exact sign test
+    p: float | None = None  # paired test
     p_holm: float | None = None  # corrected over all that are compared with the same arm
     p_flip: float | None = None  # exact sign-flip test of the seeds, at least 2 / 2^seeds
     improvement: float | None = None  # probability that a run beats one of the other arm
@@ -83,20 +79,12 @@ class Difference:
         return rejects(self.p_holm) and (self.difference or 0) < 0
 
 
-def generator(block: Block, *what: str | Arm) -> np.random.Generator:
-    """For resampling: the same for the same numbers, whatever else is in the store."""
-    question = [str(part) for part in (*vars(block.question).values(), block.place)]
-    words = [part if isinstance(part, str) else part.runs[0].settings_key for part in what]
-    digest = hashlib.sha256(canonical([question, *words]).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8]))
-
-
 def best(values: Sequence[Values], sign: float) -> int | None:
-    """Which is the best by more than chance: in a paired test against every other, after Holm's
-    correction; None if there is none.
+    """Which is the best by more than chance: in a paired test against every other; None if there is
+    none.
 
-    The rule asks every test to reject, so that a tie of the best two is taken for a difference in
-    at most 5 % of cases.
+    The rule asks every test to reject (an intersection-union test, Berger 1982), so that without
+    any correction a tie of the best two is taken for a difference in at most 5 % of cases.
     """
     means = [sign * float(value.numbers.mean()) for value in values]
     finite = [i for i, mean in enumerate(means) if np.isfinite(mean)]
@@ -105,37 +93,35 @@ def best(values: Sequence[Values], sign: float) -> int | None:
     top = max(finite, key=means.__getitem__)
     pairs = [_Paired.of(values[i], values[top], sign) for i in finite if i != top]
     worse = all(pair.mean is not None and pair.mean < 0 for pair in pairs)
-    return top if worse and all(map(rejects, holm([pair.p for pair in pairs]))) else None
+    return top if worse and all(rejects(pair.p) for pair in pairs) else None
 
 
-def estimate(values: Values, rng: np.random.Generator) -> Estimate:
+def estimate(values: Values) -> Estimate:
     """Mean, standard deviation and interval of one arm's value."""
     mean = _known(values.numbers.mean())
     if mean is None:
         return Estimate(None, None, None)
     std = float(values.numbers.std(ddof=1)) if len(values.seeds) > 1 else None
     own = values.by_example
-    interval = _interval(values.numbers, [(1.0, own)] if own else [], rng)
-    if interval and own:
-        low, high = max(interval.low, own.statistic.low), min(interval.high, own.statistic.high)
-        interval = replace(interval, low=low, high=high)
-    return Estimate(mean, std, interval)
+    half = float(half_width(values.numbers, own.scores() if own else None))
+    if not np.isfinite(half):
+        return Estimate(mean, std, None)
+    if own is None:
+        return Estimate(mean, std, Interval(mean - half, mean + half, "seeds"))
+    ends = own.statistic.scale.interval(mean, half)
+    return Estimate(mean, std, Interval(*ends, _over(values.numbers)))
 
 
 def differences(
     values: Sequence[Values],
     reference: Values,
     sign: float,
-    rngs: Sequence[np.random.Generator],
 ) -> list[Difference]:
     """How much better each of the values is than the reference's, corrected as one family. sign:
-    makes positive better; rngs: a generator for each."""
+    makes positive better."""
     pairs = [_Paired.of(value, reference, sign) for value in values]
     adjusted = holm([pair.p for pair in pairs])
-    return [
-        pair.difference(rng, p_holm)
-        for pair, rng, p_holm in zip(pairs, rngs, adjusted, strict=True)
-    ]
+    return [pair.difference(p_holm) for pair, p_holm in zip(pairs, adjusted, strict=True)]
 
 
 Terms = Sequence[tuple[float, ByExample]]  # values by example, and the factors of their sum
@@ -146,20 +132,9 @@ def _scores(terms: Terms) -> Array | None:
     return np.sum([factor * term.scores() for factor, term in terms], 0) if terms else None
 
 
-def _interval(numbers: Array, terms: Terms, rng: np.random.Generator) -> Interval | None:
-    """The interval of the mean of `numbers`, one for each seed, (S,), which are the sum of the
-    terms if there are any; None where nothing says how wide it is."""
-    mean, half = float(numbers.mean()), float(half_width(numbers, _scores(terms)))
-    if not np.isfinite(half):
-        return None
-    if not terms:
-        return Interval(mean - half, mean + half, "seeds")
-    draws = [
-        np.sum([factor * term.resampled(weights) for factor, term in terms], 0)
-        for weights in example_weights(len(terms[0][1].ids), rng)
-    ]
-    over = "seeds and examples" if len(numbers) > 1 else "examples"
-    return Interval(*lopsided(mean, half, _reseeded(np.concatenate(draws), rng)), over)
+def _over(numbers: Array) -> Over:
+    """What the interval of numbers that are known by example covers."""
+    return "seeds and examples" if len(numbers) > 1 else "examples"
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,32 +170,30 @@ class _Paired:
     def p(self) -> float | None:
         if self.mean is None:
             return None
-        scores = _scores(self.terms)
-        if scores is not None and len(scores) == 1 and self.terms[0][1].statistic is MEAN:
-            return sign_test(scores)
-        return _known(p_value(self.numbers, scores))
+        return _known(p_value(self.numbers, _scores(self.terms)))
 
-    def difference(self, rng: np.random.Generator, p_holm: float | None) -> Difference:
+    @cached_property
+    def interval(self) -> Interval | None:
+        """The interval that inverts the test: it holds 0 if the test does not reject."""
+        half = float(half_width(self.numbers, _scores(self.terms)))
+        if self.mean is None or not np.isfinite(half):
+            return None
+        over = _over(self.numbers) if self.terms else "seeds"
+        return Interval(self.mean - half, self.mean + half, over)
+
+    def difference(self, p_holm: float | None) -> Difference:
         seeds = len(self.numbers)
         if self.mean is None:
             return Difference(seeds)
         return Difference(
             seeds=seeds,
             difference=self.mean,
-            interval=_interval(self.numbers, self.terms, rng),
+            interval=self.interval,
             p=self.p,
             p_holm=p_holm,
             p_flip=sign_flip(self.numbers),
             improvement=improvement(self.ours, self.theirs),
         )
-
-
-def _reseeded(draws: Array, rng: np.random.Generator) -> Array:
-    """Means over resampled seeds of values on resampled examples: (B, S) -> (B,), undefined ones
-    left out."""
-    seeds = rng.integers(0, draws.shape[1], draws.shape)
-    means = np.take_along_axis(draws, seeds, 1).mean(1)
-    return means[np.isfinite(means)] if np.isfinite(means).any() else np.zeros(1)
 
 
 def _known(number: float | np.floating | Array) -> float | None:

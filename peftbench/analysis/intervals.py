@@ -16,7 +16,8 @@ alone) and that the examples carry it (the sum). With one seed A is unknown, and
 trained models, not methods: callers say so.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,6 @@ Array = NDArray[np.float64]
 CONFIDENCE = 0.95  # of every interval
 ALPHA = 0.05  # the level of every test
 UNVARIED = 1e-10  # relative: values that differ by no more are equal but for rounding
-RESAMPLES = 1000
-CHUNK = 4_000_000  # weights that are held at a time
 
 
 def rejects(p: float | None) -> bool:
@@ -97,13 +96,6 @@ def p_value(values: Array, scores: Array | None) -> Array:
     return p
 
 
-def sign_test(differences: Array) -> float:
-    """Exact two-sided p that an example is as often better as worse, ties left out: McNemar's exact
-    test where scores are 0 or 1."""
-    better, worse = int((differences > 0).sum()), int((differences < 0).sum())
-    return float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
-
-
 def sign_flip(differences: Array) -> float | None:
     """Exact two-sided p of the mean under flips of each seed's sign: differences (S,). At least 2 /
     2^S; None beyond 16 seeds or below 2."""
@@ -132,26 +124,26 @@ def improvement(x: Array, y: Array) -> float:
     return float((np.sign(x[:, None] - y[None]) + 1).mean() / 2)
 
 
-def example_weights(
-    n: int, rng: np.random.Generator, resamples: int = RESAMPLES
-) -> Iterator[Array]:
-    """How often each of n examples is drawn, (some, n) at a time, `resamples` in all."""
-    most = CHUNK // n + 1
-    for done in range(0, resamples, most):
-        size = min(most, resamples - done)
-        drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(float)
+@dataclass(frozen=True)
+class Scale:
+    """A scale without bounds, on which the interval of one arm's mean is symmetric: so it is
+    lopsided towards the middle of the value's own range, and never leaves that range."""
+
+    forth: Callable[[float], float]
+    back: Callable[[float], float]
+    slope: Callable[[float], float]  # derivative of `forth`
+    low: float  # ends of the value's range
+    high: float
+
+    def interval(self, mean: float, half: float) -> tuple[float, float]:
+        """The interval of a mean whose symmetric interval would be mean +- half, by the delta
+        method; the symmetric one itself for a mean that is not inside the range."""
+        if not self.low < mean < self.high:
+            return mean - half, mean + half
+        middle, reach = self.forth(mean), half * self.slope(mean)
+        return float(self.back(middle - reach)), float(self.back(middle + reach))
 
 
-def lopsided(mean: float, half: float, resampled: Array) -> tuple[float, float]:
-    """An interval as wide as 2 `half`, and as lopsided around the mean as the percentile interval
-    of the resampled means.
-
-    Percentiles alone are too narrow with few seeds: five resampled values vary less than five new
-    ones, and normally where t is due.
-    """
-    ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    low, high = map(float, np.quantile(resampled, ends))
-    below, above = max(mean - low, 0.0), max(high - mean, 0.0)
-    share = below / (below + above) if below + above > 0 else 0.5
-    return mean - 2 * half * share, mean + 2 * half * (1 - share)
+SHARE = Scale(special.logit, special.expit, lambda p: 1 / (p * (1 - p)), 0.0, 1.0)
+CORRELATION = Scale(np.arctanh, np.tanh, lambda r: 1 / (1 - r * r), -1.0, 1.0)
+POSITIVE = Scale(np.log, np.exp, lambda x: 1 / x, 0.0, np.inf)

@@ -1,5 +1,5 @@
 """LoRA+ against LoRA on a grid of learning rates and ratios: the grid, the best ratio, and how soon
-LoRA's final loss is reached."""
+LoRA's loss at half of its steps is reached."""
 
 import math
 from collections import Counter
@@ -10,11 +10,11 @@ from statistics import fmean
 import numpy as np
 
 from peftbench.analysis.blocks import Arm, Block, Run, Value, canonical, grouped
-from peftbench.analysis.estimates import generator
-from peftbench.analysis.intervals import CONFIDENCE, RESAMPLES
+from peftbench.analysis.intervals import CONFIDENCE
 from peftbench.analysis.learning_rates import WORST
 from peftbench.analysis.loss_curves import POINTS, Loss, StepsToLoss, curve, steps_to_reach
 
+RESAMPLES = 10_000
 FILLED = 0.5  # of the pairs of a learning rate and a ratio: with fewer runs it is no grid
 STATUSES = ("done", "diverged", "pruned")  # others say nothing of a learning rate
 FEWEST: dict[Loss, int] = {"train_loss": POINTS, "valid_loss": 1}  # points that a curve must have
@@ -123,7 +123,7 @@ def best_ratios(grid: Grid) -> list[BestRatio]:
             continue
         interval = None
         if len(seeds) > 1:
-            rng = generator(grid.block, "best ratio", f"{lr:g}")
+            rng = np.random.default_rng(len(seeds))  # equal draws, whatever else is in the store
             draws = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
             resampled = ratios[nll[draws].mean(1).argmin(1)]
             ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
@@ -153,7 +153,7 @@ def tuned(grid: Grid) -> dict[float, Sequence[Run]]:
 def steps_to_lora(
     runs: Mapping[float, Sequence[Run]], loss: Loss
 ) -> dict[float, list[StepsToLoss]]:
-    """After how many steps the runs of each ratio reach the final loss of LoRA (ratio 1) with their
+    """After how many steps the runs of each ratio reach the loss of LoRA (ratio 1) at half of its steps with their
     seed; without the runs of which that is not known."""
     lora = {run.seed: curve(run, loss) for run in runs.get(1, ())}
     by_ratio: dict[float, list[StepsToLoss]] = {}

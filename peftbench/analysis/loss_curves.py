@@ -64,12 +64,16 @@ def curve(run: Run, loss: Loss) -> Curve:
 
 
 def steps_to_reach(ours: Curve, theirs: Curve, points: int = POINTS) -> StepsToLoss | None:
-    """The steps after which our smoothed loss is first as low as theirs is at its end; None where a
-    curve has fewer points than `points`, one at least. Theirs reaches itself, with its last
-    smoothed point at the latest."""
+    """The steps after which our smoothed loss is first as low as theirs is at half of its steps;
+    None where a curve has fewer points than `points`, one at least.
+
+    At half, because at the end schedules have brought all curves to rest: who is ahead all the way
+    and ends at the same loss would seem no faster. Theirs reaches itself there at the latest.
+    """
     if min(len(ours.losses), len(theirs.losses)) < points:
         return None
-    mine, target = ours.smoothed(), theirs.smoothed().losses[-1]
+    mine, other = ours.smoothed(), theirs.smoothed()
+    target = other.losses[np.argmax(other.steps >= theirs.steps[-1] / 2)]
     reached = np.flatnonzero(mine.losses <= target)
     if reached.size:
         return StepsToLoss(float(mine.steps[reached[0]]), never=False)

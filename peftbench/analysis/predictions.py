@@ -1,5 +1,5 @@
-"""Predictions as arrays: every metric as a function of sums over examples, so that resampling
-examples is a matrix product."""
+"""Predictions as arrays: every metric as a function of sums over examples, so that leaving one out
+is a subtraction."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from peftbench.analysis.intervals import Array
+from peftbench.analysis.intervals import CORRELATION, POSITIVE, SHARE, Array, Scale
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A metric as `value` (..., k) -> (...) of sums over examples of k features; its bounds."""
+    """A metric as `value` (..., k) -> (...) of sums over examples of k features; the scale of its
+    intervals."""
 
     value: Callable[[Array], Array]
-    low: float
-    high: float
+    scale: Scale
 
 
 def _ratio(sums: Array) -> Array:
@@ -36,6 +37,13 @@ def _matthews(sums: Array) -> Array:
     )
 
 
+def _f1(sums: Array) -> Array:
+    """F1 of label 1 from (true positives, false positives, false negatives); NaN without any."""
+    tp, fp, fn = np.moveaxis(sums, -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * tp / (2 * tp + fp + fn)
+
+
 def _pearson(sums: Array) -> Array:
     """Pearson correlation of (1, x, y, x x, y y, x y); NaN where one side is constant."""
     n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
@@ -43,10 +51,19 @@ def _pearson(sums: Array) -> Array:
         return (n * xy - x * y) / np.sqrt((n * xx - x * x) * (n * yy - y * y))
 
 
-MEAN, NLL = Statistic(_ratio, 0.0, 1.0), Statistic(_ratio, 0.0, np.inf)
-MATTHEWS, PEARSON = Statistic(_matthews, -1.0, 1.0), Statistic(_pearson, -1.0, 1.0)
+MEAN, NLL = Statistic(_ratio, SHARE), Statistic(_ratio, POSITIVE)
+MATTHEWS, F1 = Statistic(_matthews, CORRELATION), Statistic(_f1, SHARE)
+# Of Spearman's correlation an example's feature is what it stands for, see `_spearman`.
+PEARSON, SPEARMAN = Statistic(_pearson, CORRELATION), Statistic(_ratio, CORRELATION)
+ZERO = Statistic(lambda sums: np.zeros(sums.shape[:-1]), CORRELATION)  # of a constant
 # Any other metric is the mean of the examples' scores.
-STATISTICS = {"matthews_correlation": MATTHEWS, "pearson": PEARSON, "nll": NLL}
+STATISTICS = {
+    "matthews_correlation": MATTHEWS,
+    "f1": F1,
+    "pearson": PEARSON,
+    "spearman": SPEARMAN,
+    "nll": NLL,
+}
 
 
 @dataclass(frozen=True)
@@ -78,12 +95,6 @@ class ByExample:
         without = self.statistic.value(sums - self.features)  # (S, N)
         return self.values()[:, None] + (n - 1) * (without.mean(1, keepdims=True) - without)
 
-    def resampled(self, weights: Array) -> Array:
-        """The seeds' values on resampled examples: weights (B, N) -> (B, S)."""
-        seeds, n, k = self.features.shape
-        sums = weights @ self.features.transpose(1, 0, 2).reshape(n, seeds * k)
-        return self.statistic.value(sums.reshape(-1, seeds, k))
-
 
 def by_example(name: str, recorded: Array, tables: Sequence[pd.DataFrame]) -> ByExample | None:
     """`name` ("nll" or a metric's name) by seed and example; None where the predictions do not give
@@ -106,6 +117,42 @@ def by_example(name: str, recorded: Array, tables: Sequence[pd.DataFrame]) -> By
     return ByExample(statistic, ids, np.stack(aligned)) if len(ids) else None
 
 
+def best_constant(name: str, primary: str, table: pd.DataFrame, seeds: int) -> ByExample | None:
+    """The best predictor that always answers the same, on the examples of a table, as if it had run
+    with so many seeds; None where targets are texts, which no constant answers.
+
+    Labels: the label that scores most; for nll the shares of the labels among the targets. Numbers:
+    their mean. A correlation with a constant is taken for 0. The targets scored are used and not
+    those trained on, so that no constant known before could be better.
+    """
+    first = table.drop_duplicates("id")
+    target = _numbers(first["target"]) if "target" in first else None
+    if target is None or not np.isfinite(target).all() or not len(target):
+        return None
+    statistic = STATISTICS.get(name, MEAN)
+    if statistic in (MATTHEWS, PEARSON, SPEARMAN):
+        tables, statistic = [first.assign(nll=0.0, count=1)], ZERO
+    elif statistic is NLL:
+        tables = [first.assign(nll=_constant_nll(target, primary), count=1)]
+    else:
+        answers = np.unique(target)
+        tables = [first.assign(answer=label, score=target == label) for label in answers]
+    constants = [known for one in tables if (known := _features(statistic, one)) is not None]
+    if not constants:
+        return None
+    sums = [float(np.nan_to_num(statistic.value(features.sum(0)))) for _, features in constants]
+    ids, features = constants[int(np.argmin(sums) if statistic is NLL else np.argmax(sums))]
+    return ByExample(statistic, ids, np.repeat(features[None], seeds, 0))
+
+
+def _constant_nll(target: Array, primary: str) -> Array:
+    """Of each example, under the best distribution that is the same for all."""
+    if STATISTICS.get(primary) in (PEARSON, SPEARMAN):  # normal with unit variance
+        return 0.5 * (target - target.mean()) ** 2 + 0.5 * np.log(2 * np.pi)
+    _, places, counts = np.unique(target, return_inverse=True, return_counts=True)
+    return -np.log(counts / len(target))[places]
+
+
 def shared_ids(ids: Sequence[pd.Index]) -> pd.Index:
     """Those that all have, in the order of the first."""
     return reduce(lambda shared, others: shared.intersection(others, sort=False), ids)
@@ -121,14 +168,42 @@ def _features(statistic: Statistic, table: pd.DataFrame) -> tuple[pd.Index, Arra
     # An example's answers share its nll; only generated ones are several.
     first = table.drop_duplicates("id")
     ids = pd.Index(first["id"])
-    if statistic is NLL:
+    if statistic in (NLL, ZERO):
         return ids, first[["nll", "count"]].to_numpy(float)
-    try:
-        x, y = first["answer"].to_numpy(float), first["target"].to_numpy(float)
-    except (TypeError, ValueError):  # texts
+    x, y = _numbers(first["answer"]), _numbers(first["target"])
+    if x is None or y is None:
         return None
-    if statistic is MATTHEWS:
-        cells = [(x == 1) & (y == 1), (x == 0) & (y == 0), (x == 1) & (y == 0), (x == 0) & (y == 1)]
-        return ids, np.stack(cells, 1).astype(float)
+    if statistic in (MATTHEWS, F1):
+        wrong = (x == 1) & (y == 0), (x == 0) & (y == 1)
+        right = ((x == 1) & (y == 1), (x == 0) & (y == 0))[: 2 if statistic is MATTHEWS else 1]
+        return ids, np.stack([*right, *wrong], 1).astype(float)
+    if statistic is SPEARMAN:
+        return ids, np.stack([_spearman(x, y), np.ones(len(x))], 1)
     x, y = x - x.mean(), y - y.mean()
     return ids, np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], 1)
+
+
+def _spearman(x: Array, y: Array) -> Array:
+    """Spearman's correlation, Pearson's of the ranks, by what each example stands for: (N,), the
+    jackknife's pseudo-values, centred. Leaving an example out lowers the ranks above its own."""
+    n = len(x)
+    ranks = np.stack([stats.rankdata(x), stats.rankdata(y)])  # (2, N)
+    rho = float(_pearson(_moments(*ranks)))
+    without = np.empty(n)
+    for i in range(n):
+        passed = np.stack([(x > x[i]) + 0.5 * (x == x[i]), (y > y[i]) + 0.5 * (y == y[i])])
+        without[i] = _pearson(_moments(*np.delete(ranks - passed, i, axis=1)))
+    return rho + (n - 1) * (without.mean() - without)
+
+
+def _moments(x: Array, y: Array) -> Array:
+    x, y = x - x.mean(), y - y.mean()
+    return np.array([len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y])
+
+
+def _numbers(column: Any) -> Array | None:
+    """None where the column holds texts."""
+    try:
+        return column.to_numpy(float)
+    except (TypeError, ValueError):
+        return None

@@ -10,6 +10,7 @@ from peftbench.analysis.blocks import Arm, Block
 from peftbench.analysis.estimates import Interval, Over
 from peftbench.analysis.intervals import CONFIDENCE
 from peftbench.analysis.labels import facts
+from peftbench.analysis.learning import learned
 from peftbench.analysis.measures import measure
 from peftbench.analysis.results import Results
 from peftbench.wording import decimal, size
@@ -92,8 +93,8 @@ def recommend(
 
 
 def _fitting(results: Results, block: Block, memory_gib: float) -> list[_Candidate]:
-    """The arms that train and fit into the memory. Raises _UnknownError if there is none, or none
-    that is better than the frozen model."""
+    """The arms that train, fit into the memory and are not known to have learned nothing. Raises
+    _UnknownError if there is none."""
     estimates = results.estimates(block, "metric")
     candidates = [
         _Candidate(arm, peak, estimate.mean, estimate.interval)
@@ -112,32 +113,28 @@ def _fitting(results: Results, block: Block, memory_gib: float) -> list[_Candida
             else f"the least that was measured needs {size(least)} with headroom"
         )
         raise _UnknownError(f"nothing measured for {arms} fits into {memory_gib:g} GiB: {needs}")
-    floor = block.first("frozen")
-    untrained = estimates[floor].mean if floor else None
-    if untrained is not None and all(one.mean <= untrained for one in fitting):
+    above = [one for one in fitting if learned(results, block, one.arm) is not False]
+    if not above:
         raise _UnknownError(
-            f"of {len(fitting)} arms for {arms} that fit, none scores above the frozen model "
-            f"({block.primary} {untrained:.4f})"
+            f"of {_plural(len(fitting), 'arm')} for {arms} that fit, none is above the frozen "
+            f"model and the best constant answer by more than chance ({block.primary})"
         )
-    return fitting
+    return above
 
 
 def _answer(
     unknown: Recommendation, results: Results, block: Block, fitting: Sequence[_Candidate]
 ) -> Recommendation:
-    """The recommendation of the best of the arms that fit, seen against the frozen model where that
-    ran."""
+    """The recommendation of the best of the arms that fit."""
     best = max(fitting, key=lambda one: one.mean)
     arm, place = best.arm, facts(block.only([best.arm]))
     leaner = _leaner(results, block, best, fitting)
     seeds, arms = len(arm.done), len(fitting)
     weak = f"weak evidence: only {_plural(seeds, 'seed')}; " if seeds < FEW_SEEDS else ""
-    beaten = _beats_the_frozen_model(results, block, arm)
-    doubt = "" if beaten else "it cannot be told from the frozen model; "
     names = ("lr", "head_lr", "batch_size", "steps")
     return replace(
         unknown,
-        reason=f"{weak}{doubt}the best of {_plural(arms, 'arm')} measured that fit, "
+        reason=f"{weak}the best of {_plural(arms, 'arm')} measured that fit, "
         "so its mean is optimistic",
         method=arm.method,
         args=arm.spec.args,
@@ -154,12 +151,6 @@ def _answer(
         leaner=leaner and f"{leaner.arm.label} ({size(leaner.peak)})",
         run_ids=tuple(run.record.run_id for run in arm.done),
     )
-
-
-def _beats_the_frozen_model(results: Results, block: Block, arm: Arm) -> bool:
-    """By more than chance; taken to be so where that did not run."""
-    floor = block.first("frozen")
-    return not floor or results.differences(block, floor, "metric", [arm])[arm].is_better
 
 
 def _leaner(

@@ -16,10 +16,9 @@ from peftbench.analysis.estimates import (
     best,
     differences,
     estimate,
-    generator,
 )
 from peftbench.analysis.grouping import cost_blocks, counted, quality_blocks
-from peftbench.analysis.predictions import by_example
+from peftbench.analysis.predictions import best_constant, by_example
 from peftbench.record import Record
 from peftbench.store import Store
 
@@ -36,6 +35,7 @@ class Results:
     records: tuple[Record, ...]
     predictions: Predictions | None = None
     _values: dict[tuple[str, ...], dict[Value, Values]] = field(default_factory=dict)
+    _constants: dict[tuple[str, ...], dict[Value, Values]] = field(default_factory=dict)
     _estimates: dict[tuple[Block, Value], dict[Arm, Estimate]] = field(default_factory=dict)
 
     @classmethod
@@ -76,25 +76,39 @@ class Results:
         all of the runs left some."""
         key = tuple(run.key for run in arm.done)
         if key not in self._values:
-            self._values[key] = self._read(arm.done)
+            self._values[key] = self._read(key, arm.done)
         return self._values[key][name]
 
-    def _read(self, runs: Sequence[Run]) -> dict[Value, Values]:
+    def above_constant(self, arm: Arm, name: Value) -> Difference | None:
+        """How much better an arm that has a run that is done is than the best constant predictor of
+        its test examples; None where there is none, or predictions do not give the value."""
+        values = self.values(arm, name)
+        constant = self._constants[tuple(run.key for run in arm.done)].get(name)
+        if constant is None or values.by_example is None:
+            return None
+        return differences([values], constant, BETTER[name])[0]
+
+    def _read(self, key: tuple[str, ...], runs: Sequence[Run]) -> dict[Value, Values]:
         tables: list[pd.DataFrame] = []
         if self.predictions and all(run.record.predictions for run in runs):
             tables = [self.predictions(run.key) for run in runs]
         seeds = tuple(run.seed for run in runs)
         both: dict[Value, Values] = {}
+        constants = self._constants.setdefault(key, {})
         for name in BETTER:
             numbers = np.array([run.value(name) for run in runs], float)  # None becomes NaN
             metric = runs[0].record.primary if name == "metric" else "nll"
             complete = tables and np.isfinite(numbers).all()
             by_seed = by_example(metric, numbers, tables) if complete else None
             both[name] = Values(seeds, numbers, by_seed)
+            if tables and (
+                constant := best_constant(metric, runs[0].record.primary, tables[0], len(seeds))
+            ):
+                constants[name] = Values(seeds, constant.values(), constant)
         return both
 
     def estimates(self, block: Block, name: Value) -> dict[Arm, Estimate]:
-        """Of every arm of the block that has a run that is done. Resampled once."""
+        """Of every arm of the block that has a run that is done."""
         if (block, name) not in self._estimates:
             self._estimates[block, name] = self._estimated(block, name)
         return self._estimates[block, name]
@@ -103,7 +117,7 @@ class Results:
         of_arms = {arm: self.values(arm, name) for arm in block.arms if arm.done}
         top = best(list(of_arms.values()), BETTER[name])
         return {
-            arm: replace(estimate(values, generator(block, name, arm)), best=place == top)
+            arm: replace(estimate(values), best=place == top)
             for place, (arm, values) in enumerate(of_arms.items())
         }
 
@@ -115,6 +129,5 @@ class Results:
         compared = block.arms if arms is None else arms
         others = [arm for arm in compared if arm is not reference and arm.done]
         values = [self.values(arm, name) for arm in others]
-        rngs = [generator(block, name, arm, reference) for arm in others]
         base = self.values(reference, name)
-        return dict(zip(others, differences(values, base, BETTER[name], rngs), strict=True))
+        return dict(zip(others, differences(values, base, BETTER[name]), strict=True))

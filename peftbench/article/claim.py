@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from peftbench.analysis.blocks import Run
-from peftbench.wording import Words
+from peftbench.wording import Words, sentence
 
 Decision = Literal["supported", "refuted", "undecided"]
 
 MIN_SEEDS = 5  # shared by both arms, for scores and losses
 MIN_TIMED_RUNS = 3  # the same for seconds
+SEVERAL_TASKS = 2  # the least that a verdict about quality rests on
 # Margins and words of several claims.
-GAIN_POINTS = 0.005  # of the primary metric: the least that is called better
 FASTER_TIMES = 1.02  # of the other's speed: the least that is called faster
 POINTS_UNIT = Words("primary metric, 0 to 1", "主指标,0 至 1")
 OVER_SEEDS = Words("over at least {0} shared seeds", "至少 {0} 个共同种子").format(MIN_SEEDS)
@@ -33,6 +33,8 @@ class Case(NamedTuple):
     decision: Decision
     effect: Effect | None
     runs: tuple[Run, ...]  # that it rests on
+    surplus: Effect | None = None  # how far the effect is on the claim's side of its margin
+    by_chance: bool = True  # whether chance could have decided it; not where things are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +46,9 @@ class Claim:
     unit: Words = POINTS_UNIT  # of the effect
     rule: Words
 
-    def verdict(
-        self,
-        cases: Sequence[Case],
-        lack: Words,
-        note: Words | None = None,
-        *,
-        enough: bool = True,
-    ) -> "Verdict":
-        """What cases add up to. lack: what is missing where there are none; note: what else
-        is to be said of them; enough: whether they are as many as the rule asks for."""
+    def verdict(self, cases: Sequence[Case], lack: Words, note: Words | None = None) -> "Verdict":
+        """What cases add up to. lack: what is missing where there are none; note: what else is to
+        be said of them."""
         decisions: list[Decision] = [one.decision for one in cases]
         counts = Words(
             "Supported in {0} and refuted in {1} of {2} comparison{3}",
@@ -64,17 +59,19 @@ class Claim:
             len(decisions),
             "s" if len(decisions) > 1 else "",
         )
-        return self.decided(
-            together(decisions) if enough else "undecided",
-            pooled([one.effect for one in cases if one.effect]),
-            Words.joined([counts, note] if note else [counts]) if cases else lack,
-            tuple(dict.fromkeys(run for one in cases for run in one.runs)),
+        return Verdict(
+            claim=self,
+            decision=agreed(cases),
+            effect=pooled([one.effect for one in cases if one.effect]),
+            reason=sentence(Words.joined([counts, note] if note else [counts]) if cases else lack),
+            runs=tuple(dict.fromkeys(run for one in cases for run in one.runs)),
+            by_chance=sum(one.by_chance for one in cases),
         )
 
     def decided(
         self, decision: Decision, effect: Effect | None, reason: Words, runs: tuple[Run, ...] = ()
     ) -> "Verdict":
-        return Verdict(self, decision, effect, Words("{0}.", "{0}。").format(reason), runs)
+        return Verdict(self, decision, effect, sentence(reason), runs)
 
 
 @dataclass(frozen=True)
@@ -83,18 +80,47 @@ class Verdict:
 
     claim: Claim
     decision: Decision
-    effect: Effect | None  # in the claim's unit; None where nothing was measured
+    effect: Effect | None  # None where nothing was measured
     reason: Words
     runs: tuple[Run, ...]  # that it rests on
+    by_chance: int = 0  # comparisons that chance could have decided
+    reading: Words | None = None  # the effect's unit, where it is not the claim's
+
+    @property
+    def unit(self) -> Words:
+        """Of the effect."""
+        return self.reading or self.claim.unit
 
 
 def compare(
     effects: Iterable[tuple[Sequence[Run], Effect | None]],
     decide: Callable[[Effect, float], Decision],
     margin: float,
+    *,
+    counted: bool = False,
 ) -> list[Case]:
-    """A comparison for each effect that is known, with the runs that it rests on."""
-    return [Case(decide(effect, margin), effect, tuple(runs)) for runs, effect in effects if effect]
+    """A comparison for each effect that is known, with the runs that it rests on. counted: the
+    effects are counts, bytes or identities, which do not vary by chance."""
+    return [
+        Case(
+            decide(effect, margin),
+            effect,
+            tuple(runs),
+            _surplus(effect, decide, margin),
+            by_chance=not counted and effect.low < effect.high,
+        )
+        for runs, effect in effects
+        if effect
+    ]
+
+
+def _surplus(
+    effect: Effect, decide: Callable[[Effect, float], Decision], margin: float
+) -> Effect | None:
+    value, low, high = (end - margin for end in effect)
+    if decide is above:
+        return Effect(value, low, high)
+    return Effect(-value, -high, -low) if decide is below else None
 
 
 def above(effect: Effect, margin: float) -> Decision:
@@ -125,6 +151,16 @@ def together(decisions: Sequence[Decision]) -> Decision:
     if 2 * supported > len(decisions) and not refuted:
         return "supported"
     return "refuted" if 2 * refuted > len(decisions) and not supported else "undecided"
+
+
+def agreed(cases: Sequence[Case]) -> Decision:
+    """What cases decide together; undecided where the mean over them, which is printed beside the
+    decision, says something else."""
+    decision = together([one.decision for one in cases])
+    mean = pooled([one.surplus for one in cases if one.surplus])
+    if mean is None or decision == "undecided" or not all(one.surplus for one in cases):
+        return decision
+    return decision if above(mean, 0) == decision else "undecided"
 
 
 def pooled(effects: Sequence[Effect]) -> Effect | None:

@@ -39,6 +39,10 @@ class Shape:
         linears = self.linears()
         return self.layers * rank * sum(sum(linears[name]) for name in targets or linears)
 
+    def vera(self, rank: int) -> int:
+        """Trained by VeRA: r + out for each linear layer."""
+        return self.layers * sum(rank + out for _, out in self.linears().values())
+
     def kept(self) -> int:
         """Bytes a token and layer that LoRA keeps for its backward pass and LoRA-FA does not: x in
         16 bit, all linear layers adapted.

@@ -1,70 +1,61 @@
 """LoRA+ against LoRA: convergence (P1), final metrics (P2)."""
 
 from peftbench.analysis.blocks import Run
-from peftbench.analysis.loss_curves import TAIL, curve, steps_to_reach
+from peftbench.analysis.loss_curves import curve
 from peftbench.analysis.results import Results
 from peftbench.article.claim import (
-    FASTER_TIMES,
-    GAIN_POINTS,
     OVER_SEEDS,
+    SEVERAL_TASKS,
     Claim,
     Verdict,
     above,
     compare,
 )
-from peftbench.article.pairs import Pair, compare_quality, lack, mean_ratio, pairs, sound, trials
+from peftbench.article.pairs import Pair, both_tuned, lack, mean, pairs
+from peftbench.article.quality import GAIN, Quality, in_words, over_tasks, quality_verdict, sound
 from peftbench.wording import Words
 
-SEVERAL_TASKS = 2  # the least that are called several benchmarks
-
+FASTER_NATS = 0.01  # of the mean training loss: the least that is called faster
 
 P1 = Claim(
     id="P1",
     text=Words("LoRA+ converges faster", "LoRA+ 收敛更快"),
     unit=Words(
-        "steps to LoRA's final loss, LoRA / LoRA+", "达到 LoRA 最终损失的步数之比,LoRA / LoRA+"
+        "nats, mean training loss over all steps, LoRA - LoRA+",
+        "全程平均训练损失之差(nat),LoRA − LoRA+",
     ),
     rule=Words(
-        "Steps until the training loss, smoothed over {0:.0%} of the curve, is as low as LoRA's at"
-        " its end (never: one past the end): LoRA takes at least {1} times as many, both tuned with"
-        " equally many trials, at equal steps and batch, {2}.",
-        "训练损失(按曲线 {0:.0%} 平滑)达到 LoRA 末值所需步数(未达到则计为末步加一):"
-        "LoRA 至少为 {1} 倍;两者调参试验次数、步数与批大小相同,{2}。",
-    ).format(TAIL, FASTER_TIMES, OVER_SEEDS),
+        "The training loss, averaged over all steps (the area under its curve), is at least {0}"
+        " nats below LoRA's, both tuned with equally many trials, at equal steps and batch, on at"
+        " least {1} tasks, {2}.",
+        "全程平均训练损失(曲线下面积)至少比 LoRA 低 {0} nat;两者调参试验次数、步数与批大小相同,"
+        "至少 {1} 个任务,{2}。",
+    ).format(FASTER_NATS, SEVERAL_TASKS, OVER_SEEDS),
 )
 
 
 def converges_faster(results: Results) -> Verdict:
-    tuned, missing = _equally_tuned(results)
-    speeds = (
-        (pair.runs, mean_ratio(_speed(*runs) for runs in pair.by_seed)) for pair in sound(tuned)
+    tuned, missing = _tuned(results)
+    gains = (
+        (pair.runs, mean(_gain(*runs) for runs in pair.by_seed)) for pair in sound(results, tuned)
     )
-    cases = compare(speeds, above, FASTER_TIMES)
-    return P1.verdict(cases, missing)
+    return over_tasks(P1.verdict(compare(gains, above, FASTER_NATS), missing))
 
 
-def _speed(ours: Run, theirs: Run) -> float | None:
-    """The steps after which LoRA reaches its final loss, by those after which LoRA+ does."""
+def _gain(ours: Run, theirs: Run) -> float | None:
+    """How far the mean of our training losses is below that of theirs."""
     plus, lora = curve(ours, "train_loss"), curve(theirs, "train_loss")
-    own, reached = steps_to_reach(lora, lora), steps_to_reach(plus, lora)
-    return own.steps / reached.steps if own and reached else None
+    if not (plus.long_enough and lora.long_enough and len(plus.losses) == len(lora.losses)):
+        return None
+    return float(lora.losses.mean() - plus.losses.mean())
 
 
-def _equally_tuned(results: Results) -> tuple[list[Pair], Words]:
+def _tuned(results: Results) -> tuple[list[Pair], Words]:
     """The pairs whose arms were both tuned, with equally many trials; and what is missing where
     none of them can be judged."""
-    candidates = pairs(results.final, "lora+", "lora")
-    tuned = [
-        pair
-        for pair in candidates
-        if trials(pair.ours) and trials(pair.ours) == trials(pair.theirs)
-    ]
-    if tuned or not candidates:
-        return tuned, lack(tuned, "lora+", "lora")
-    return tuned, Words(
-        "No block has both methods tuned with equally many trials",
-        "没有两种方法以相同试验次数调参的分组",
-    )
+    tuned = pairs(results.final, "lora+", "lora", fair=both_tuned)
+    unfair = pairs(results.final, "lora+", "lora")
+    return tuned, lack(tuned, "lora+", "lora", unfair=unfair)
 
 
 P2 = Claim(
@@ -73,22 +64,13 @@ P2 = Claim(
         "LoRA+ ends with higher metrics on several benchmarks", "LoRA+ 在多个基准上最终指标更高"
     ),
     rule=Words(
-        "Metric at least {0} above LoRA's, both tuned with equally many trials, on at least {1}"
+        "At least {0} better than LoRA, both tuned with equally many trials, on at least {1}"
         " tasks, {2}.",
-        "两者调参试验次数相同时,主指标至少比 LoRA 高 {0},至少 {1} 个任务,{2}。",
-    ).format(GAIN_POINTS, SEVERAL_TASKS, OVER_SEEDS),
+        "两者调参试验次数相同时,至少比 LoRA 好 {0},至少 {1} 个任务,{2}。",
+    ).format(in_words(GAIN), SEVERAL_TASKS, OVER_SEEDS),
 )
 
 
 def ends_higher_on_several_benchmarks(results: Results) -> Verdict:
-    tuned, missing = _equally_tuned(results)
-    cases = compare_quality(results, tuned, GAIN_POINTS)
-    tasks = {run.record.spec.task for one in cases for run in one.runs}
-    enough = len(tasks) >= SEVERAL_TASKS
-    few = Words("it takes {0} tasks, and there is {1}", "需要 {0} 个任务,目前 {1} 个")
-    return P2.verdict(
-        cases,
-        missing,
-        None if enough else few.format(SEVERAL_TASKS, len(tasks)),
-        enough=enough,
-    )
+    tuned, missing = _tuned(results)
+    return quality_verdict(P2, tuned, Quality(results, GAIN), missing)

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.analysis.blocks import Arm, Block, Run
+from peftbench.analysis.blocks import Arm, Block, Run, canonical, grouped
 from peftbench.analysis.intervals import student_interval
 from peftbench.analysis.measures import seed_ratios
-from peftbench.analysis.results import Results
-from peftbench.article.claim import MIN_SEEDS, Case, Effect, above, bounded, compare, pooled
+from peftbench.article.claim import MIN_SEEDS, Effect, bounded, pooled
 from peftbench.wording import Words
 
 VARIANTS = ("lora-fa", "vera", "delta-lora", "lora+")
 SHAPE = ("rank", "targets")  # settings that two adapters of one shape share
+RATES = ("train.lr", "train.head_lr")  # what every search tunes: that two are equal is no likeness
 Settings = dict[str, Any]
 
 
@@ -69,12 +69,14 @@ def pairs(
     *,
     runs: Callable[[Arm], Iterable[Run]] = lambda arm: arm.done,
     usable: Callable[[Settings, Settings], bool] = lambda ours, theirs: True,
+    fair: Callable[[Arm, Arm], bool] = lambda ours, theirs: True,
 ) -> list[Pair]:
     """For each block the pair of arms of the two methods that compares best.
 
-    Both agree in the settings `same`; tuned arms go before others, then more equal settings, then
-    more shared seeds, then the order of the block. No score has a part in the choice. runs: those
-    of an arm that may be compared; usable: what else the settings of the two must fulfil.
+    Both agree in the settings `same`; tuned arms go before others, then more equal settings but for
+    learning rates, then more shared seeds, then the order of the block. No score has a part in the
+    choice. runs: those of an arm that may be compared; usable: what else the settings of the two
+    must fulfil; fair: how they must have been tuned.
     """
     best: list[Pair] = []
     for block in on_test(blocks):
@@ -85,6 +87,7 @@ def pairs(
             if (ours.method, theirs.method) == (method, reference)
             and all(ours.settings.get(name) == theirs.settings.get(name) for name in same)
             and usable(ours.settings, theirs.settings)
+            and fair(ours, theirs)
             and (pair := _shared(block, ours, theirs, runs)).seeds
         ]
         if candidates:
@@ -95,7 +98,10 @@ def pairs(
 def _rank(pair: Pair) -> tuple[int, int, int]:
     ours, theirs = pair.ours.settings, pair.theirs.settings
     tuned = sum(trials(arm) is not None for arm in (pair.ours, pair.theirs))
-    equal = sum(name in theirs and theirs[name] == value for name, value in ours.items())
+    equal = sum(
+        name not in RATES and name in theirs and theirs[name] == value
+        for name, value in ours.items()
+    )
     return tuned, equal, pair.seeds
 
 
@@ -122,45 +128,23 @@ def trials(arm: Arm) -> int | None:
     return counts.pop() if len(counts) == 1 else None
 
 
-def learned(block: Block, arm: Arm) -> bool:
-    """Whether an arm scores above the frozen model: paired interval over MIN_SEEDS seeds or more,
-    all of it above zero.
-
-    That two arms are alike, or that one is steady, says nothing where nothing was learned.
-    """
-    floor = block.first("frozen")
-    if floor is None:
-        return False
-    pair = _shared(block, arm, floor, lambda arm: arm.done)
-    gain = mean(less(run.value("metric"), other.value("metric")) for run, other in pair.by_seed)
-    return gain is not None and gain.low > 0
+def equally_tuned(ours: Arm, theirs: Arm) -> bool:
+    """Whether every run of both arms had as many trials as every other; none counts as a number."""
+    return len({run.trials for run in (*ours.runs, *theirs.runs)}) == 1
 
 
-def learners(pair: Pair) -> int:
-    """How many of the two arms learned something."""
-    return learned(pair.block, pair.ours) + learned(pair.block, pair.theirs)
+def both_tuned(ours: Arm, theirs: Arm) -> bool:
+    return equally_tuned(ours, theirs) and trials(ours) is not None
 
 
-def sound(candidates: Iterable[Pair], least: int = 1) -> list[Pair]:
-    """The pairs with enough seeds of which `least` arms learned something."""
-    return [pair for pair in candidates if pair.seeds >= MIN_SEEDS and learners(pair) >= least]
+def once_for_each_model(candidates: Iterable[Pair]) -> list[Pair]:
+    """What follows from structure alone counts once: the first pair of each model and settings."""
+    return [same[0] for same in grouped(candidates, _structure).values()]
 
 
-# -- cases -------------------------------------------------------------------------------
-
-
-def compare_quality(results: Results, candidates: Iterable[Pair], margin: float) -> list[Case]:
-    """Whether the primary metric is at least `margin` above the other's, for sound pairs."""
-    gains = ((pair.runs, gain(results, pair)) for pair in sound(candidates))
-    return compare(gains, above, margin)
-
-
-def gain(results: Results, pair: Pair) -> Effect | None:
-    """How far our primary metric is above theirs, with its interval over seeds and examples."""
-    difference = results.differences(pair.block, pair.theirs, "metric", [pair.ours])[pair.ours]
-    if difference.difference is None or difference.interval is None:
-        return None
-    return Effect(difference.difference, difference.interval.low, difference.interval.high)
+def _structure(pair: Pair) -> tuple[str, str]:
+    args = [arm.spec.args for arm in (pair.ours, pair.theirs)]
+    return pair.block.question.model, canonical(args)
 
 
 def mean(values: Iterable[float | None], least: int = MIN_SEEDS) -> Effect | None:
@@ -188,17 +172,29 @@ def less(value: float | None, other: float | None) -> float | None:
 
 # -- what is missing ---------------------------------------------------------------------------
 
+UNEQUAL_TUNING = Words(
+    "No block has runs of both {0} and {1} that were tuned with equally many trials",
+    "没有 {0} 与 {1} 以相同试验次数调参的分组",
+)
+
 
 def most_seeds(candidates: Iterable[Pair]) -> int:
     return max((pair.seeds for pair in candidates), default=0)
 
 
 def lack(
-    candidates: Sequence[Pair], ours: str | Words, theirs: str, need: int = MIN_SEEDS
+    candidates: Sequence[Pair],
+    ours: str | Words,
+    theirs: str,
+    need: int = MIN_SEEDS,
+    unfair: Sequence[Pair] = (),
 ) -> Words:
-    """Why no pair can be judged; need: the seeds that a rule asks for, 1 for what is counted."""
+    """Why no pair can be judged. need: the seeds that a rule asks for, 1 for what is counted;
+    unfair: pairs of other arms that were not tuned alike."""
     most = most_seeds(candidates)
-    if not most:
+    if not most and unfair:
+        text = UNEQUAL_TUNING
+    elif not most:
         text = Words(
             "No runs of {0} and {1} on a test split are done and comparable",
             "没有 {0} 与 {1} 在测试集上已完成且可比的运行",
@@ -208,11 +204,11 @@ def lack(
             "It takes {2} seeds that both {0} and {1} have, and there are at most {3}",
             "需要 {0} 与 {1} 共有 {2} 个种子,目前最多 {3} 个",
         )
-    elif need == MIN_SEEDS:
+    elif need > 1:
         text = Words(
-            "In no block with enough seeds do {0} and {1} score above the frozen model as the rule"
-            " asks and differ by a known interval",
-            "种子足够的分组中,{0} 与 {1} 未按规则要求胜过冻结模型,或其差异没有可知的区间",
+            "In no block with enough seeds did {0} and {1} learn what the rule asks for and differ"
+            " by a known interval",
+            "种子足够的分组中,{0} 与 {1} 未达到规则要求的学习效果,或其差异没有可知的区间",
         )
     else:
         text = Words("The records lack the numbers", "记录中缺少所需数值")

@@ -4,14 +4,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from peftbench.analysis.intervals import CONFIDENCE
+from peftbench.analysis.intervals import ALPHA, CONFIDENCE
 from peftbench.analysis.results import Results
 from peftbench.article import delta_lora, full_fine_tuning, lora, lora_fa, lora_plus, vera
-from peftbench.article.claim import Decision, Effect, Verdict
+from peftbench.article.claim import SEVERAL_TASKS, Decision, Effect, Verdict
 from peftbench.markup import AbstractTable, Section, Sheet
-from peftbench.wording import NONE, Lang, Words, significant
+from peftbench.wording import NONE, Lang, Words, sentence, significant
 
 JUDGES = (
+    full_fine_tuning.has_a_file_of_a_hundred_gigabytes,
     full_fine_tuning.needs_hundreds_of_gigabytes,
     full_fine_tuning.peft_comes_close_with_a_tiny_part,
     full_fine_tuning.weights_are_low_dimensional,
@@ -38,18 +39,30 @@ RULES = Words(
     " supports a claim if the whole {0:.0%} interval is on the claim's side of the margin, refutes"
     " it if all of it is on the other, and is undecided otherwise. A claim is supported if most"
     " comparisons support it and none refutes it, refuted if most refute it and none supports it."
-    " Scores and losses count only where one of the two arms scores above the frozen model. Of"
-    " several arms the tuned ones, then those with the most equal settings are compared. Effects"
-    " are means over comparisons, intervals the means of their ends, or the range of what is"
-    " counted exactly. Nothing is corrected for there being many claims.",
+    " It is undecided too where the mean effect, printed beside it, says otherwise. Quality is"
+    " compared between arms with equally many trials, on at least {1} tasks, and only where"
+    " something was learned: the interval over seeds and examples lies above the frozen model and"
+    " above the best constant answer. It is read on the task's metric first, and on nll where the"
+    " metric leaves it open. Of several arms the tuned ones, then those with the most equal"
+    " settings but for learning rates are compared. Effects are means over comparisons, intervals"
+    " the means of their ends, or the range of what is counted exactly. Nothing is corrected for"
+    " there being many claims; the last line says what chance would give.",
     "判定规则(运行之前已固定)。一组比较是同一分组(模型、任务、数据、精度、步数与批大小相同)中的"
     "一对设置。学习效果不分设备一并比较,每个种子只计一次;字节与时间只在同一设备与软件栈内比较,"
     "且时间只取独占机器的运行。{0:.0%} 区间全部在界限的有利一侧则支持,全部在另一侧则反驳,否则未定。"
-    "多数比较支持且无一反驳则论断成立;多数反驳且无一支持则论断被反驳。"
-    "得分与损失只在两者之一胜过冻结模型时才算数。"
-    "同一方法有多个设置时,先取经过调参的,再取相同设置最多的。"
-    "效应为各组比较的均值,区间为两端的均值;精确计数的给出范围。未对论断数量作校正。",
-).format(CONFIDENCE)
+    "多数比较支持且无一反驳则论断成立;多数反驳且无一支持则论断被反驳;"
+    "若旁边所列平均效应与此不符,则未定。效果只在调参次数相同的设置间比较,至少 {1} 个任务,"
+    "且仅在学有所得之处:对种子与样本的区间高于冻结模型,也高于最优的恒定回答。"
+    "先看任务的主指标,主指标未能定论时再看 nll。"
+    "同一方法有多个设置时,先取经过调参的,再取除学习率外相同设置最多的。"
+    "效应为各组比较的均值,区间为两端的均值;精确计数的给出范围。"
+    "未对论断数量作校正;末行给出仅凭偶然会有多少。",
+).format(CONFIDENCE, SEVERAL_TASKS)
+BY_CHANCE = Words(
+    "Of {0} comparisons that chance could have decided, it would decide about {1:.1f} wrongly if"
+    " every true effect stood at its margin, and fewer the farther they stand from it",
+    "共有 {0} 组比较可能由偶然决定:若所有真实效应恰在界限上,约有 {1:.1f} 组被误判;离界限越远越少",
+)
 HEADER = (
     Words("claim", "编号"),
     Words("the article says", "文章的说法"),
@@ -81,7 +94,7 @@ class Verdicts(AbstractTable):
                 verdict.claim.text[lang],
                 Words(verdict.decision, CHINESE[verdict.decision])[lang],
                 _effect(verdict.effect),
-                verdict.claim.unit[lang],
+                verdict.unit[lang],
                 str(len(verdict.runs) or NONE),
             ]
             for verdict in judged
@@ -90,6 +103,8 @@ class Verdicts(AbstractTable):
             NOTE.format(verdict.claim.id, verdict.reason, verdict.claim.rule)[lang]
             for verdict in judged
         ]
+        by_chance = sum(verdict.by_chance for verdict in judged)
+        notes.append(sentence(BY_CHANCE.format(by_chance, ALPHA * by_chance))[lang])
         header = [name[lang] for name in HEADER]
         wrapped = {1: 0.34, 3: 0.2, 4: 0.2}
         section = Section("", "", header, rows, frozenset(range(5)), notes=notes, wrapped=wrapped)
@@ -105,7 +120,7 @@ class Verdicts(AbstractTable):
                 "effect": verdict.effect and verdict.effect.value,
                 "low": verdict.effect and verdict.effect.low,
                 "high": verdict.effect and verdict.effect.high,
-                "unit": verdict.claim.unit.en,
+                "unit": verdict.unit.en,
                 "rule": verdict.claim.rule.en,
                 "reason": verdict.reason.en,
                 "run_ids": [  # keys where several devices have a run of that id

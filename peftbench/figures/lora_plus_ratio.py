@@ -41,7 +41,7 @@ FACES: dict[Loss, tuple[str, Any, str | None]] = {  # a loss in words, its line,
 
 def lora_plus_ratio(results: Results) -> Figure:
     """From top to bottom, for each block with a grid on `valid`: the metric and the nll over (lr of
-    A, ratio); the steps after which each ratio reaches LoRA's final losses; the final metric of
+    A, ratio); the steps after which each ratio reaches LoRA's losses at half of its steps; the final metric of
     each ratio.
 
     Raises NothingToDraw if no block has a grid.
@@ -118,7 +118,7 @@ def _frames(axes: Axes, grid: Grid, ratios: Iterable[BestRatio]) -> None:
 
 
 def _steps(axes: Axes, runs: Mapping[float, Sequence[Run]]) -> list[str]:
-    """Draw the steps to LoRA's final losses; returns notes."""
+    """Draw the steps to LoRA's losses at half of its steps; returns notes."""
     notes: list[str] = []
     count = sum(map(len, runs.values()))
     for loss, (name, dash, face) in FACES.items():
@@ -132,7 +132,7 @@ def _steps(axes: Axes, runs: Mapping[float, Sequence[Run]]) -> list[str]:
         never = sum(one.never for one in reached)
         if never:
             notes.append(
-                f"{never} of {len(reached)} runs never reach LoRA's final {name} loss: "
+                f"{never} of {len(reached)} runs never reach LoRA's {name} loss at half of its steps: "
                 "drawn one step after the last"
             )
         unknown = count - len(reached)
@@ -144,7 +144,7 @@ def _steps(axes: Axes, runs: Mapping[float, Sequence[Run]]) -> list[str]:
         look = {"ha": "center", "va": "center", "fontsize": SMALL, "color": GREY}
         axes.text(0.5, 0.5, "unknown", transform=axes.transAxes, **look)
         axes.set_yticks([])
-    _ratio_axis(axes, runs, "steps to LoRA's\nfinal loss")
+    _ratio_axis(axes, runs, "steps to LoRA's\nloss at half-time")
     return notes
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from peftbench.analysis.blocks import Arm, Block
 from peftbench.analysis.estimates import Difference, best
 from peftbench.analysis.labels import names
+from peftbench.analysis.learning import learned
 from peftbench.analysis.measures import mean
 from peftbench.analysis.results import Results
 from peftbench.markup import AbstractTable, Section, Sheet
@@ -152,7 +153,7 @@ def closing(results: Results, offers: PeftOffers = PEFT_OFFERS) -> Closing:
     blocks = {block: arms for block in results.final if (arms := _present(block))}
     tasks = names(list(blocks))
     for task, (block, arms) in zip(tasks, blocks.items(), strict=True):
-        if top := _highest(results, arms):
+        if top := _highest(results, block, arms):
             techniques[top[0]].highest[task] = top[1]
         if REFERENCE in arms:
             differences = results.differences(block, arms[REFERENCE], "metric", arms.values())
@@ -173,12 +174,15 @@ def _present(block: Block) -> dict[str, Arm]:
     return {method: arm for method in STATEMENTS if (arm := block.first(method))}
 
 
-def _highest(results: Results, arms: Mapping[str, Arm]) -> tuple[str, bool] | None:
-    """Which of several techniques alone has the highest mean, and whether by more than chance."""
+def _highest(results: Results, block: Block, arms: Mapping[str, Arm]) -> tuple[str, bool] | None:
+    """Which of several techniques alone has the highest mean, and whether by more than chance; None
+    where that one has learned nothing."""
     values = {method: results.values(arm, "metric") for method, arm in arms.items()}
     means = {method: own.numbers.mean() for method, own in values.items()}
     top = [method for method in means if means[method] == np.max([*means.values()])]
     if len(means) < 2 or len(top) != 1:  # a NaN is equal to none of them
+        return None
+    if learned(results, block, arms[top[0]]) is False:
         return None
     return top[0], best([*values.values()], 1.0) is not None
 

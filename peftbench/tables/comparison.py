@@ -1,10 +1,12 @@
 """The comparison of methods: a section for each block."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from peftbench.analysis.blocks import Arm, Block, Value
 from peftbench.analysis.estimates import BETTER, Estimate
+from peftbench.analysis.learning import learned, none_learned
 from peftbench.analysis.measures import MEASURES, PARAMETERS, complete_mean, mean
 from peftbench.analysis.results import Results
 from peftbench.markup import AbstractTable, Section, Sheet
@@ -24,28 +26,37 @@ from peftbench.tables.cells import (
     titles,
     whole,
 )
-from peftbench.tables.comparison_notes import Estimates, notes_of
-from peftbench.wording import NONE, Lang, Words, count, decimal, mebibytes, per_cent
+from peftbench.tables.comparison_notes import (
+    NOTHING_LEARNED,
+    Estimates,
+    notes_of,
+    other_training,
+)
+from peftbench.wording import NONE, Lang, Words, count, decimal, mebibytes, per_cent, sentence
 
 LEGEND = Words(
     "Means over the seeds that are done, with 95 % intervals over seeds and test examples; a note "
     "says where they cover less. ↑ higher is better, ↓ lower is better. {best}: better than every "
     "other arm of its block by more than chance: the paired test over the same seeds and examples "
-    "rejects at 5 % against each of them, after Holm's correction. Nothing is marked where no arm "
-    "passes it. nll: nats per supervised token. trained: parameters the method trains, the "
-    "classification head left out, and their share of the model's. peak: live tensor bytes at the "
-    "peak of a training step, 1 MiB = 1,048,576 bytes. tok/s: real tokens, without padding. "
+    "rejects at 5 % against each of them. Nothing is marked where no arm passes it, and nothing "
+    "that was not learned. †: not learned, which is to say not above the frozen model and the best "
+    "constant answer by more than chance. nll: nats per supervised token. trained: parameters the "
+    "method trains, the classification head left out, and their share of the model's. peak: live "
+    "tensor bytes at the peak of a training step, 1 MiB = 1,048,576 bytes. tok/s: real tokens, "
+    "without padding. "
     f"{ALONE.en} trials: how many the search that found the arm's settings spent. – means that "
     "there is no such number: settings that no search found, a frozen language model, which takes "
     "no step, or a run that is not done and measured nothing.",
     "数值为已完成种子的均值及 95 % 区间(种子与测试样本);涵盖较少时另有注明。↑ 越高越好,↓ 越低越好。"
     "{best}:显著优于同组其他每一方法,即在相同种子与样本上的配对检验,"
-    "经 Holm 校正后对每一对都在 5 % 水平上拒绝;"
-    "没有方法通过时不作标记。nll:每个监督词元的 nat 数。可训练参数:不含分类头,及其占模型的百分比。"
+    "对每一对都在 5 % 水平上拒绝;没有方法通过时不作标记,未学到的也不作标记。"
+    "†:未学到,即未显著胜过冻结模型与最优的恒定回答。nll:每个监督词元的 nat 数。"
+    "可训练参数:不含分类头,及其占模型的百分比。"
     "峰值:一个训练步内存活张量的峰值字节数,1 MiB = 1,048,576 字节。词元/秒:真实词元,不含填充。"
     f"{ALONE.zh}调参次数:找到该设置的搜索所用的试验次数。"
     "–:没有该数值(设置并非搜索所得、冻结的语言模型不训练、或运行未完成)。",
 )
+UNLEARNED = "†"
 TRIALS = Words("trials", "调参次数")
 SEEDS = Words("seeds", "种子数")
 OF = Words("{0} of {1}", "{0} / {1}")
@@ -59,10 +70,16 @@ class ComparedArm:
     arm: Arm
     metric: Estimate | None
     nll: Estimate | None
+    learned: Mapping[Value, bool | None]  # None: not known
     costs: Arm | None
 
     def estimate(self, name: Value) -> Estimate | None:
         return self.metric if name == "metric" else self.nll
+
+    def best(self, name: Value) -> bool:
+        """Whether it is better than all others by more than chance, and has learned something."""
+        estimate = self.estimate(name)
+        return estimate is not None and estimate.best and self.learned[name] is not False
 
     def mean(self, name: str) -> float | None:
         """Of a measure: of what does not depend on the device over all runs."""
@@ -108,11 +125,25 @@ def _compared(results: Results, block: Block) -> ComparedBlock:
     costs = [apart for apart in results.costs_of(block) if block.places == (apart.place,)]
     rows = [
         ComparedArm(
-            arm, metric.get(arm), nll.get(arm), costs[0].same_settings(arm) if costs else None
+            arm,
+            metric.get(arm),
+            nll.get(arm),
+            {name: _learned(results, block, arm, name) for name in BETTER},
+            costs[0].same_settings(arm) if costs else None,
         )
         for arm in block.arms
     ]
-    return ComparedBlock(block, tuple(rows), tuple(notes_of(block, estimates)))
+    notes = [
+        *([NOTHING_LEARNED] if none_learned(results, block) else []),
+        *notes_of(block, estimates),
+        *other_training(block, results.final),
+    ]
+    return ComparedBlock(block, tuple(rows), tuple(notes))
+
+
+def _learned(results: Results, block: Block, arm: Arm, name: Value) -> bool | None:
+    """The frozen model is not asked."""
+    return None if arm.method == "frozen" else learned(results, block, arm, name)
 
 
 def _section(compared: ComparedBlock, lang: Lang) -> Section:
@@ -122,8 +153,7 @@ def _section(compared: ComparedBlock, lang: Lang) -> Section:
     rows = [
         [
             row.arm.label,
-            _score(row.metric),
-            _score(row.nll),
+            *(_score(row.estimate(name), row.learned[name]) for name in BETTER),
             count(row.mean("trained_params")),
             per_cent(row.mean("trained_share")),
             mebibytes(row.mean("peak_bytes")),
@@ -136,13 +166,17 @@ def _section(compared: ComparedBlock, lang: Lang) -> Section:
     marked = frozenset(
         (i, j)
         for i, row in enumerate(compared.rows)
-        for j, estimate in ((1, row.metric), (2, row.nll))
-        if estimate and estimate.best
+        for j, name in enumerate(BETTER, 1)
+        if row.best(name)
     )
-    notes = [note[lang] for note in compared.notes]
+    title, circumstances = titles(compared.block, lang)
+    if NOTHING_LEARNED in compared.notes:  # before anything else
+        circumstances = f"{sentence(NOTHING_LEARNED)[lang]} {circumstances}"
+    notes = [note[lang] for note in compared.notes if note is not NOTHING_LEARNED]
     notes += busy_notes([row.costs for row in compared.rows if row.costs], lang)
     return Section(
-        *titles(compared.block, lang),
+        title,
+        circumstances,
         header,
         rows,
         frozenset({0, len(header) - 1}),
@@ -151,10 +185,11 @@ def _section(compared: ComparedBlock, lang: Lang) -> Section:
     )
 
 
-def _score(estimate: Estimate | None) -> str:
+def _score(estimate: Estimate | None, learned: bool | None) -> str:
     if estimate is None:
         return NONE
-    return decimal(estimate.mean, ".4f") + bracket(estimate.interval, ".3f")
+    mark = UNLEARNED if learned is False else ""
+    return decimal(estimate.mean, ".4f") + mark + bracket(estimate.interval, ".3f")
 
 
 def _seeds(arm: Arm, lang: Lang) -> str:
@@ -182,8 +217,8 @@ def _row(block: Block, row: ComparedArm) -> dict[str, Any]:
         "seeds": len(arm.done),
         "trials": arm.trials,
         "primary": block.primary,
-        **_score_cells("metric", row.metric),
-        **_score_cells("nll", row.nll),
+        **_score_cells("metric", row),
+        **_score_cells("nll", row),
         **{name: whole(name, row.mean(name)) for name in MEASURES},
         "metrics": {name: _metric(arm, name) for name in _metric_names(block)},
         "failures": [
@@ -194,9 +229,14 @@ def _row(block: Block, row: ComparedArm) -> dict[str, Any]:
     }
 
 
-def _score_cells(name: Value, estimate: Estimate | None) -> dict[str, Any]:
-    estimate = estimate or Estimate(None, None, None)
-    parts = {"std": estimate.std, **interval_cells(estimate.interval), "best": estimate.best}
+def _score_cells(name: Value, row: ComparedArm) -> dict[str, Any]:
+    estimate = row.estimate(name) or Estimate(None, None, None)
+    parts = {
+        "std": estimate.std,
+        **interval_cells(estimate.interval),
+        "best": row.best(name),
+        "learned": row.learned[name],
+    }
     return {name: estimate.mean} | {f"{name}.{part}": cell for part, cell in parts.items()}
 
 

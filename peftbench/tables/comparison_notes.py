@@ -1,9 +1,11 @@
 """What the numbers of a compared block cannot say: failures, unequal runs, what intervals cover."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from peftbench.analysis.blocks import Arm, Block, Value, grouped
 from peftbench.analysis.estimates import Estimate, Over
+from peftbench.analysis.labels import STEPS
 from peftbench.wording import Words, shortened
 
 Estimates = Mapping[Value, Mapping[Arm, Estimate]]  # of the arms that have a run that is done
@@ -44,6 +46,15 @@ UNEQUAL = Words(
     "调参预算不等:{0} 次;差异可能来自调参",
 )
 NOT_TUNED = Words("none", "无")
+NOTHING_LEARNED = Words(
+    "No arm has learned anything here: none is above the frozen model and the best constant answer"
+    " by more than chance, so that nothing is ranked",
+    "此处没有方法学到东西:均未显著胜过冻结模型与最优的恒定回答,故不作排名",
+)
+OTHER_TRAINING = Words(
+    "arms trained for {0} stand in tables of their own: their scores do not compare with these",
+    "训练 {0} 的设置另列表格:其分数与此处不可比较",
+)
 
 
 def notes_of(block: Block, estimates: Estimates) -> list[Words]:
@@ -63,6 +74,18 @@ def notes_of(block: Block, estimates: Estimates) -> list[Words]:
     if len(block.places) > 1:
         notes.append(SEVERAL_PLACES.format(len(block.places)))
     return notes
+
+
+def other_training(block: Block, blocks: Iterable[Block]) -> list[Words]:
+    """A line where the same question was asked with other steps or batch sizes as well."""
+    own = block.question
+    others = [
+        STEPS.format(f"{question.steps:,}", question.batch_size)
+        for other in blocks
+        if (question := other.question) != own
+        and replace(question, steps=own.steps, batch_size=own.batch_size) == own
+    ]
+    return [OTHER_TRAINING.format(Words.joined(others, ", "))] if others else []
 
 
 def _failures(block: Block) -> list[Words]:

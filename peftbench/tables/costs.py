@@ -33,14 +33,16 @@ LEGEND = Words(
     "it is made of. tok/s: real tokens, without padding; × lora: relative to the first lora arm of "
     "the block, seed by seed. utilization: of the device's measured rate of matrix products, "
     "padding counted. adapted/base and merged/base: seconds of one forward pass with the adapter "
-    "beside the model, and merged into it, relative to the plain model. "
+    "beside the model, and merged into it, relative to the plain model; control/base: of the plain "
+    "model timed once more, which differs from 1 by the measurement alone. "
     f"{ALONE.en} – means that there is no such number.",
     "数值为已完成种子的均值,括号内为各种子的范围。可训练参数:不含分类头,及其占模型的百分比。"
     "更新参数:数值会被改变的参数。适配器文件:除原模型外须保存的内容。"
     "峰值:一个训练步内存活张量的峰值字节数(1 MiB = 1,048,576 字节)及其构成。"
     "词元/秒:真实词元,不含填充;相对 LoRA:与同组第一个 lora 逐种子相比。"
     "利用率:相对实测矩阵乘法速率,计入填充。"
-    f"延迟:一次前向计算的时间,未合并及合并后,相对原模型。{ALONE.zh}–:没有该数值。",
+    "延迟:一次前向计算的时间,未合并及合并后,相对原模型;对照:原模型再计时一次,"
+    f"与 1 之差仅为测量误差。{ALONE.zh}–:没有该数值。",
 )
 HEADER = (
     METHOD,
@@ -61,11 +63,12 @@ HEADER = (
     Words("adapted/base", "未合并延迟/原模型"),
     Words("merged/base", "合并后延迟/原模型"),
 )
+CONTROL = Words("control/base", "对照延迟/原模型")  # a last column, where any run has it
 MEASURES = (
     *PARAMETERS,
     *("adapter_file_bytes", "peak_bytes", *PARTS),
     *("tokens_per_second", "step_seconds", "utilization"),
-    *("latency.base", "latency.adapted", "latency.merged"),
+    *("latency.base", "latency.adapted", "latency.merged", "latency.control"),
 )
 
 
@@ -78,12 +81,15 @@ class Costs(AbstractTable):
     studies: int
 
     def sheet(self, lang: Lang) -> Sheet:
-        header = [words[lang] for words in HEADER]
+        controlled = any(
+            _ratios(block, arm)["control"] for block in self.blocks for arm in block.arms
+        )
+        header = [words[lang] for words in (*HEADER, CONTROL)[: len(HEADER) + controlled]]
         sections = [
             Section(
                 *titles(block, lang),
                 header,
-                [_cells(block, arm) for arm in block.arms],
+                [_cells(block, arm)[: len(header)] for arm in block.arms],
                 frozenset({0}),
                 notes=busy_notes(block.arms, lang),
             )
@@ -109,6 +115,7 @@ def _ratios(block: Block, arm: Arm) -> dict[str, list[float]]:
         "relative": seed_ratios(runs, lora.timed if lora else (), "tokens_per_second"),
         "adapted": seed_ratios(runs, runs, "latency.adapted", "latency.base"),
         "merged": seed_ratios(runs, runs, "latency.merged", "latency.base"),
+        "control": seed_ratios(runs, runs, "latency.control", "latency.base"),
     }
 
 
@@ -129,6 +136,7 @@ def _cells(block: Block, arm: Arm) -> list[str]:
         decimal(mean_of("utilization"), ".0%"),
         ranged(ratios["adapted"]),
         ranged(ratios["merged"]),
+        ranged(ratios["control"]),
     ]
 
 

@@ -117,6 +117,17 @@ def evaluate(tuning: FineTuning, scorer: Scorer = score_apart) -> Evaluation:
     return Evaluation(metrics, predictions, time.perf_counter() - start, rate, counts, unscored)
 
 
+def evaluate_forward(tuning: FineTuning) -> dict[str, float | None]:
+    """nll over the spec's split, and the primary metric where a forward pass gives the answers: no
+    answer is generated."""
+    task, split = tuning.task, tuning.data[tuning.spec.split]
+    nll = likelihood(tuning.model, split.items)
+    metrics = {"nll": nll.mean if math.isfinite(nll.mean) else None}
+    if isinstance(tuning.model, LanguageModel):
+        return metrics
+    return metrics | {task.primary: task.score(split.examples, nll.answer).metrics[task.primary]}
+
+
 def _seed(seed: int, example: Example, sample: int) -> int:
     """Of an answer's draws: the same whichever other examples are asked."""
     digest = hashlib.sha256(f"{seed}/{sample}/{example.id}".encode()).digest()

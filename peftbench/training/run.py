@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,20 +14,25 @@ from torch import Tensor
 
 from peftbench.errors import InputError
 from peftbench.methods import files
-from peftbench.methods.linear import left_out
+from peftbench.methods.linear import left_out, replaced
 from peftbench.record import Data, Dtypes, Environment, Point, Record
 from peftbench.sandbox import execute
 from peftbench.spec import RunSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import fingerprint, storable
 from peftbench.training.environment import choose_device, describe_environment, load_average
-from peftbench.training.evaluation import Evaluation, evaluate
+from peftbench.training.evaluation import Evaluation, evaluate, evaluate_forward
 from peftbench.training.fine_tuning import FineTuning, set_up
 from peftbench.training.footprint import footprint
 from peftbench.training.generation import lacks_memory
 from peftbench.training.loop import EndedError, Watch, train
 from peftbench.training.scoring import Scorer, one_line, score_apart
-from peftbench.training.singular_values import spectra, trained_weights
+from peftbench.training.singular_values import (
+    TRUNCATED_RANK,
+    spectra,
+    trained_weights,
+    truncated,
+)
 from peftbench.training.timing import cuda_memory, timing, with_cuda_peaks
 
 
@@ -124,7 +129,7 @@ def _stages(
     before = trained_weights(net) if spec.split == "test" else {}
     log, train_peaks = with_cuda_peaks(device, lambda: train(tuning, watch))
     evaluation, eval_peaks = with_cuda_peaks(device, lambda: evaluate(tuning, scorer))
-    changes = spectra(before, net)
+    changes = spectra(before, net) | truncated_scores(before, tuning)
     if adapter_folder is not None:
         folder = adapter_folder / spec.run_id
         tokenizer = tuning.model.tokenizer
@@ -146,6 +151,17 @@ def _stages(
         "data": _data(tuning, evaluation),
         "notes": notes(tuning),
     }, evaluation.predictions
+
+
+def truncated_scores(before: Mapping[str, Tensor], tuning: FineTuning) -> dict[str, float | None]:
+    """What the network scores with the first eight directions of each weight's change alone, and
+    everything else as it was trained: `nll.rank8`, and the primary metric likewise. before: the
+    weights at first; empty without weights."""
+    if not before:
+        return {}
+    with replaced(tuning.model.net, truncated(before, tuning.model.net)):
+        scores = evaluate_forward(tuning)
+    return {f"{name}.rank{TRUNCATED_RANK}": value for name, value in scores.items()}
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run takes on its machine: seconds, rates, and CUDA's own count of memory."""
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from peftbench.training.loop import TrainingLog
 
 LATENCY_TOKENS = 32
 LATENCY_REPEATS = 7
+Modules = Mapping[str, nn.Module]  # by the names at which to put them
 Result = TypeVar("Result")
 
 
@@ -40,20 +42,33 @@ def timing(
         utilization=utilization,
         eval_seconds=evaluation.seconds,
         generated_tokens_per_second=evaluation.generated_tokens_per_second,
-        latency_seconds=latency(tuning.method, tuning.model),
+        latency_seconds=latency(tuning.method, tuning.model, tuning.spec.seed),
     )
 
 
 @torch.inference_mode()
-def latency(method: AbstractMethod, model: AbstractModel) -> Latency:
-    """Seconds of a forward pass of one sequence of 32 tokens, in each form that there is."""
+def latency(method: AbstractMethod, model: AbstractModel, seed: int) -> Latency:
+    """Seconds of a forward pass of one sequence of 32 tokens, in each form that there is.
+
+    Where its weights lie in memory changes the speed of a layer by a per cent or two, and a merged
+    layer is always new; so the layers of every form are new in each round. The plain form is timed
+    twice, as `base` and as `control`: by how much they differ, the measurement errs. seed: of the
+    order of the forms.
+    """
     net = model.net.eval()
     # any token but padding
     ids = torch.full((1, LATENCY_TOKENS), int(model.pad == 0), device=model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    forms = {"base": method.plain(net), "merged": method.merged(net), "adapted": {}}
-    available = {name: modules for name, modules in forms.items() if modules is not None}
-    return Latency(**interleaved(net, available, lambda: net(**inputs), model.device))
+    plain = method.plain(net)
+    adapted = {name: net.get_submodule(name) for name in plain or {}}
+    forms: dict[str, Callable[[], Modules]] = {"adapted": lambda: copy.deepcopy(adapted)}
+    if plain is not None:
+        base = dict(plain)
+        forms |= dict.fromkeys(("base", "control"), lambda: copy.deepcopy(base))
+    if method.merged(net) is not None:
+        forms["merged"] = lambda: method.merged(net) or {}
+    rng = np.random.default_rng(seed)
+    return Latency(**interleaved(net, forms, lambda: net(**inputs), model.device, rng))
 
 
 def spread(seconds: Sequence[float]) -> Spread:
@@ -64,18 +79,22 @@ def spread(seconds: Sequence[float]) -> Spread:
 
 def interleaved(
     net: nn.Module,
-    forms: Mapping[str, Mapping[str, nn.Module]],
+    forms: Mapping[str, Callable[[], Modules]],
     call: Callable[[], Any],
     device: torch.device,
+    rng: np.random.Generator,
 ) -> dict[str, Spread]:
-    """Seconds of `call` with each form's modules in the network, in turn: a warm-up round, then
-    LATENCY_REPEATS. To put them there and back takes no part in the time."""
+    """Seconds of `call` with each form's modules in the network: LATENCY_REPEATS rounds, each in an
+    order of its own. The modules are made, put there, warmed up by one call and released again
+    outside the time, so that those of one form exist at a time."""
     seconds: dict[str, list[float]] = {name: [] for name in forms}
-    for _ in range(1 + LATENCY_REPEATS):
-        for name, modules in forms.items():
-            with replaced(net, modules):
-                seconds[name].append(seconds_of(call, device))
-    return {name: spread(values[1:]) for name, values in seconds.items()}
+    names = list(forms)
+    for _ in range(LATENCY_REPEATS):
+        for i in rng.permutation(len(names)):
+            with replaced(net, forms[names[i]]()):
+                call()
+                seconds[names[i]].append(seconds_of(call, device))
+    return {name: spread(values) for name, values in seconds.items()}
 
 
 def seconds_of(call: Callable[[], Any], device: torch.device) -> float:

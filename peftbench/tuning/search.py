@@ -3,7 +3,8 @@ the store.
 
 All trials of a study wait in its storage from the beginning, so that none can be added beyond the
 budget, and are claimed one by one by workers in any number of processes and machines. A trial's
-sampler is seeded with its number: one that was interrupted gets the same values again.
+sampler is seeded with its number, or draws by the results of rounds that have ended (bracket.py):
+one that was interrupted gets the same values again.
 """
 
 import itertools
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from peftbench.training.executor import Executor
+from peftbench.tuning.constant import any_learned
 from peftbench.tuning.dead_workers import give_back, losses, requeue_dead
 from peftbench.tuning.space import Dimensions, Side, edges, limits
 from peftbench.tuning.storage import Search, best_trial
@@ -34,6 +36,8 @@ class StudyResult:
     best: FrozenTrial | None
     edges: set[Side]  # on which the best values lie
     limits: set[Side]  # likewise ends beyond which nothing is allowed
+    outermost: set[Side]  # sides on which a bracket has tried nothing beyond the best value
+    learned: bool | None  # whether a trial beats the best constant predictor; None: unknown
     states: dict[str, int]  # how many trials ended in which way
     lacking: int  # trials that have not ended: they were lost, or wait for one that was
     steps: int  # that all trials together took
@@ -79,11 +83,23 @@ def _result(search: Search, study: Study) -> StudyResult:
         best=best,
         edges=edges(dimensions, best.params) if best else set(),
         limits=limits(dimensions, best.params) if best else set(),
+        outermost=_outermost(trials, best) if best and study.sampler == "bracket" else set(),
+        learned=any_learned(search, study),
         states=Counter(map(_status, trials)),
         lacking=sum(not trial.state.is_finished() for trial in trials),
         steps=sum(trial.user_attrs.get("steps", 0) for trial in trials),
         full_steps=len(trials) * sum(spec.train.steps for spec in study.runs({})),
     )
+
+
+def _outermost(trials: Sequence[FrozenTrial], best: FrozenTrial) -> set[Side]:
+    """The sides on which nothing was tried beyond the best values."""
+    return {
+        (key, high)
+        for key, value in best.params.items()
+        for high in (False, True)
+        if value == (max if high else min)(t.params[key] for t in trials if key in t.params)
+    }
 
 
 def _status(trial: FrozenTrial) -> str:

@@ -23,9 +23,13 @@ Values = Mapping[str, float]
 Side = tuple[str, bool]  # a dimension, and whether its high end is meant
 
 
-def dimensions_of(arm: ArmEntry, task: str, sampler: Sampler) -> Dimensions:
+def dimensions_of(arm: ArmEntry, task: str, sampler: Sampler | None) -> Dimensions:
     """The method's space with the arm's own entries laid over it; without the head's learning rate
-    where the task has no head. Raises InputError that names the arm and the key."""
+    where the task has no head.
+
+    sampler: what must be able to draw from it; None: what `default_sampler` says.
+    Raises InputError that names the arm and the key.
+    """
     where = f"arm {arm.method!r}: space"
     space = METHODS[arm.method].space
     dimensions: dict[str, Range | Grid] = dict(space)
@@ -43,10 +47,22 @@ def dimensions_of(arm: ArmEntry, task: str, sampler: Sampler) -> Dimensions:
         needed = "a list of values, such as [1, 4, 16]"
     for key, dimension in dimensions.items():
         if isinstance(dimension, tuple) != (sampler == "grid"):
-            raise InputError(
-                f"{where}: {key}: sampler {sampler!r} needs {needed}, or false for no variation"
-            )
+            by = f"sampler {sampler!r}" if sampler else "the search"
+            raise InputError(f"{where}: {key}: {by} needs {needed}, or false for no variation")
+    if sampler == "bracket" and dimensions and default_sampler(dimensions) != "bracket":
+        raise InputError(
+            f"{where}: sampler 'bracket' varies one number that is not whole (here: "
+            f"{', '.join(dimensions)}): leave `sampler` out, or give false for what is not to vary"
+        )
     return dimensions
+
+
+def default_sampler(dimensions: Dimensions) -> Sampler:
+    """What draws the trials where the file does not say: "bracket" for one number, "tpe" for
+    several or a whole one."""
+    ranges = [*dimensions.values()]
+    one = len(ranges) == 1 and isinstance(ranges[0], Range) and not ranges[0].integer
+    return "bracket" if one else "tpe"
 
 
 def _check_key(key: str, where: str, method: str) -> None:
@@ -196,10 +212,15 @@ def _is_limit(dimension: Range | Grid, high: bool) -> bool:
 def _is_near(dimension: Range | Grid, value: float, high: bool) -> bool:
     if isinstance(dimension, tuple):
         return len(dimension) > 2 and value == (max if high else min)(dimension)
-    scale = math.log if dimension.log else float
-    low, end = scale(dimension.low), scale(dimension.high)
-    place = (scale(value) - low) / (end - low)
+    place = place_in(dimension, value)
     return place >= 1 - EDGE if high else place <= EDGE
+
+
+def place_in(range: Range, value: float) -> float:
+    """Where a value lies between a range's low end, 0, and its high end, 1."""
+    scale = math.log if range.log else float
+    low, high = scale(range.low), scale(range.high)
+    return (scale(value) - low) / (high - low)
 
 
 def widened(dimensions: Dimensions, sides: set[Side]) -> Dimensions:

@@ -1,6 +1,7 @@
 """Studies in an Optuna storage: their waiting trials, and what a trial draws from and with."""
 
 import hashlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from peftbench.errors import InputError
 from peftbench.methods.base import Range
 from peftbench.store import Store
+from peftbench.tuning.bracket import ValueSampler, bracketed
 from peftbench.tuning.journal import open_journal
 from peftbench.tuning.space import Dimensions, Grid, Side, edges, widened
 from peftbench.tuning.studies import Study
@@ -66,6 +68,25 @@ class Search:
                 sides |= edges(other.dimensions, best.params) if best else set()
         return widened(study.dimensions, sides)
 
+    def sampler(self, study: Study, number: int) -> BaseSampler:
+        """The sampler of one trial: the same draws for the same seed, study, number and results of
+        the trials that it knows."""
+        if study.sampler == "bracket":
+            return ValueSampler(self._bracketed(study, number))
+        text = f"{study.search.seed} {study.name} {number}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+        if study.sampler == "tpe":
+            return TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
+        return RandomSampler(seed)
+
+    def _bracketed(self, study: Study, number: int) -> float:
+        """What a trial draws of the one number that its study varies."""
+        ((key, range),) = self.dimensions(study, number).items()
+        assert isinstance(range, Range)
+        earlier = self.trials(study)[: study.earlier_trials(number)]
+        tried = [(trial.params[key], _nll(trial)) for trial in earlier]
+        return bracketed(range, number, study.first_trials, tried, study.points()[0].get(key))
+
 
 def open_storage(url: str, say: Callable[[str], object] = print) -> BaseStorage:
     """The storage at an Optuna URL (grpc://HOST:PORT for its proxy), or the journal file at a path.
@@ -108,11 +129,25 @@ def storage_errors(url: str) -> Iterator[None]:
         raise InputError(f"storage {url}: {reason}") from error
 
 
-def create_studies(studies: Iterable[Study], storage: BaseStorage) -> list[Study]:
+def create_studies(
+    studies: Iterable[Study], storage: BaseStorage, say: Callable[[str], object] = print
+) -> list[Study]:
     """Create the studies that are not there yet, with all their trials waiting; returns all that
-    have something to tune. Raises InputError if a trial was given up, as earlier versions did."""
+    have something to tune.
+
+    say: called with a line for a study that is there with the sampler that was the default before.
+    Raises InputError if a trial was given up, as earlier versions did.
+    """
     tunable = [study for study in studies if study.dimensions]
+    names = {stored.study_name for stored in storage.get_all_studies()}
     for study in tunable:
+        default = study.given_sampler is None
+        if default and study.name not in names and study.name_with("tpe") in names:
+            say(
+                f"{study}: begins anew with sampler {study.sampler!r}, the default for one number: "
+                "its trials in the storage were drawn by 'tpe', and sampler = \"tpe\" goes on with "
+                "them"
+            )
         try:
             stored = optuna.create_study(
                 study_name=study.name, storage=storage, direction="minimize"
@@ -140,6 +175,13 @@ def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
     return min(complete, key=lambda trial: (trial.value, trial.number), default=None)
 
 
+def _nll(trial: FrozenTrial) -> float:
+    """Of an ended trial; infinite if it did not come to its end."""
+    return (
+        math.inf if trial.value is None or trial.state is not TrialState.COMPLETE else trial.value
+    )
+
+
 def distribution(dimension: Range | Grid) -> FloatDistribution | IntDistribution:
     """A dimension as Optuna has it. A grid's values were given to its trials, and only have to lie
     in it."""
@@ -148,15 +190,6 @@ def distribution(dimension: Range | Grid) -> FloatDistribution | IntDistribution
     if dimension.integer:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-def make_sampler(study: Study, number: int) -> BaseSampler:
-    """The sampler of one trial: the same draws for the same seed, study and number."""
-    text = f"{study.search.seed} {study.name} {number}"
-    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
-    if study.sampler == "tpe":
-        return TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
-    return RandomSampler(seed)
 
 
 def make_pruner(study: Study) -> BasePruner:

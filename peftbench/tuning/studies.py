@@ -23,7 +23,15 @@ from peftbench.methods import METHODS
 from peftbench.methods.base import Range
 from peftbench.spec import Dtype, RunSpec, StudyReference
 from peftbench.tasks import TASKS
-from peftbench.tuning.space import Dimensions, Values, corners, dimensions_of, limited
+from peftbench.tuning.bracket import round_start
+from peftbench.tuning.space import (
+    Dimensions,
+    Values,
+    corners,
+    default_sampler,
+    dimensions_of,
+    limited,
+)
 
 # Of the numbers in a table [search]: more would fill the storage before the first trial.
 MOST = {"trials": 10_000, "test_seeds": 10_000, "seed": 2**63 - 1}
@@ -51,12 +59,18 @@ class Study:
     @cached_property
     def name(self) -> str:
         """Experiment file, task, method, and a digest of all that the study's result depends on."""
+        return self.name_with(self.sampler)
+
+    def name_with(self, sampler: Sampler) -> str:
+        """The name of the same study with a sampler."""
         runs = [spec.model_dump(mode="json", exclude={"limits", "study"}) for spec in self.runs({})]
         dimensions = {
             key: asdict(dimension) if isinstance(dimension, Range) else dimension
             for key, dimension in self.given.items()
         }
-        content = [runs, self.search.model_dump(), self.sampler, dimensions]
+        # as it was when "tpe" was the default for all: names of studies with it stay what they are
+        table = self.search.model_dump() | {"sampler": self.search.sampler or "tpe"}
+        content = [runs, table, sampler, dimensions]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.stem} {self.task.name} {self.arm.method} {digest}"
 
@@ -65,14 +79,19 @@ class Study:
         return search_table(self.experiment)
 
     @property
-    def sampler(self) -> Sampler:
+    def given_sampler(self) -> Sampler | None:
+        """What the file says."""
         return self.arm.sampler or self.search.sampler
+
+    @property
+    def sampler(self) -> Sampler:
+        return self.given_sampler or default_sampler(self.given)
 
     @cached_property
     def given(self) -> Dimensions:
         """What is varied, as the method and the file have it. Raises InputError that names the arm
         and the key."""
-        return dimensions_of(self.arm, self.task.name, self.sampler)
+        return dimensions_of(self.arm, self.task.name, self.given_sampler)
 
     @cached_property
     def dimensions(self) -> Dimensions:
@@ -83,6 +102,11 @@ class Study:
     def first_trials(self) -> int:
         """How many trials come before the ranges may be widened."""
         return math.ceil(FIRST_TRIALS * self.search.trials)
+
+    def earlier_trials(self, number: int) -> int:
+        """How many of its trials must have ended before one of them may begin, beside the first
+        ones: those of the rounds before its own."""
+        return round_start(number, self.first_trials) if self.sampler == "bracket" else 0
 
     @property
     def may_prune(self) -> bool:

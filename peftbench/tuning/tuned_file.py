@@ -12,24 +12,39 @@ from peftbench.output import ensure_folder, ensure_writable, write_whole
 from peftbench.tuning.search import StudyResult
 from peftbench.tuning.studies import search_table
 
+FLOOR = "none is better than the best constant answer by more than chance"
+
 
 def summary(result: StudyResult) -> str:
-    """One study in a few words: best values, valid nll, edges, and the effort."""
+    """One study in a few words: best values, valid nll, edges, and the effort. Where nothing was
+    learned, edges mean nothing and are left out."""
     ends = ", ".join(f"{n} {status}" for status, n in sorted(result.states.items()))
     trials = result.study.search.trials
     effort = f"{trials} trials ({ends}), {result.steps} of {result.full_steps} steps"
     best = result.best
     if best is None:
         return f"{result.study}: no trial came to its end; {effort}"
-    notes = {key: f" (edge: {_end(high)} of its range)" for key, high in result.edges}
-    for key, high in result.limits:
-        notes[key] = f" ({_end(high)} of its range: the limit of what the key allows)"
+    notes = {} if result.learned is False else _notes(result)
     values = ", ".join(
         f"{key} {value:.3g}{notes.get(key, '')}" for key, value in best.params.items()
     )
+    learned = "" if result.learned is not False else f"nothing was learned at any trial: {FLOOR}; "
     return (
-        f"{result.study}: {values}; valid nll {best.value:.4g}, trial {best.number + 1}; {effort}"
+        f"{result.study}: {learned}{values}; valid nll {best.value:.4g}, trial {best.number + 1}; "
+        f"{effort}"
     )
+
+
+def _notes(result: StudyResult) -> dict[str, str]:
+    """What is to be said of where the best values lie, by their keys."""
+    notes = {
+        key: f" (nothing {'higher' if high else 'lower'} was tried)"
+        for key, high in result.outermost
+    }
+    notes |= {key: f" (edge: {_end(high)} of its range)" for key, high in result.edges}
+    for key, high in result.limits:
+        notes[key] = f" ({_end(high)} of its range: the limit of what the key allows)"
+    return notes
 
 
 def _end(high: bool) -> str:

@@ -1,5 +1,6 @@
 """A worker: claims trials one at a time and carries them out as ordinary runs."""
 
+import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from peftbench.spec import RunSpec
 from peftbench.training.executor import Executor, Watch
 from peftbench.tuning.dead_workers import TRIES, lose, losses, requeue_dead, this_process
 from peftbench.tuning.space import Dimensions, Values
-from peftbench.tuning.storage import Search, distribution, make_pruner, make_sampler
+from peftbench.tuning.storage import Search, distribution, make_pruner
 from peftbench.tuning.studies import Study
 
 POLL_SECONDS = 1.0
@@ -62,11 +63,13 @@ class Worker:
     def _claimable(self, trials: Mapping[str, list[FrozenTrial]]) -> list[tuple[int, int]]:
         """Number and study of the trials that this worker may claim: low numbers first, all arms in
         turn, and last those that were lost so often that they may end their worker. The later
-        trials of a task wait for the first ones of all its arms."""
+        trials of a task wait for the first ones of all its arms, and a bracket's for its earlier
+        rounds."""
+        ended = {name: _ended_without_a_gap(each) for name, each in trials.items()}
         open_tasks = {
             study.task.name
             for study in self.search.studies
-            if not _all_ended(trials[study.name][: study.first_trials])
+            if ended[study.name] < study.first_trials
         }
         waiting = [
             (losses(trial) >= TRIES, trial.number, place)
@@ -75,6 +78,7 @@ class Worker:
             if trial.state is TrialState.WAITING
             and losses(trial) - self.losses_before.get(trial._trial_id, 0) < TRIES
             and (trial.number < study.first_trials or study.task.name not in open_tasks)
+            and study.earlier_trials(trial.number) <= ended[study.name]
         ]
         return [(number, place) for _, number, place in sorted(waiting)]
 
@@ -84,7 +88,7 @@ class Worker:
         stored = optuna.load_study(
             study_name=study.name,
             storage=search.storage,
-            sampler=make_sampler(study, number),
+            sampler=search.sampler(study, number),
             pruner=make_pruner(study),
         )
         trial = Trial(stored, claimed._trial_id)
@@ -134,8 +138,9 @@ class Worker:
         return store.write(result.record, result.predictions)
 
 
-def _all_ended(trials: Sequence[FrozenTrial]) -> bool:
-    return all(trial.state.is_finished() for trial in trials)
+def _ended_without_a_gap(trials: Sequence[FrozenTrial]) -> int:
+    """How many of a study's trials have ended, up to the first one that has not."""
+    return sum(1 for _ in itertools.takewhile(lambda trial: trial.state.is_finished(), trials))
 
 
 def _running(trials: Sequence[FrozenTrial]) -> bool:
