@@ -153,8 +153,8 @@ def tuned(grid: Grid) -> dict[float, Sequence[Run]]:
 def steps_to_lora(
     runs: Mapping[float, Sequence[Run]], loss: Loss
 ) -> dict[float, list[StepsToLoss]]:
-    """After how many steps the runs of each ratio reach the loss of LoRA (ratio 1) at half of its steps with their
-    seed; without the runs of which that is not known."""
+    """After how many steps the runs of each ratio reach the loss that LoRA (ratio 1) has with their
+    seed at half of its steps; without the runs of which that is not known."""
     lora = {run.seed: curve(run, loss) for run in runs.get(1, ())}
     by_ratio: dict[float, list[StepsToLoss]] = {}
     for ratio, of_ratio in runs.items():

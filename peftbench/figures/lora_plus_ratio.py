@@ -41,8 +41,8 @@ FACES: dict[Loss, tuple[str, Any, str | None]] = {  # a loss in words, its line,
 
 def lora_plus_ratio(results: Results) -> Figure:
     """From top to bottom, for each block with a grid on `valid`: the metric and the nll over (lr of
-    A, ratio); the steps after which each ratio reaches LoRA's losses at half of its steps; the final metric of
-    each ratio.
+    A, ratio); the steps after which each ratio reaches LoRA's losses at half of its steps; the
+    final metric of each ratio.
 
     Raises NothingToDraw if no block has a grid.
     """
@@ -132,8 +132,8 @@ def _steps(axes: Axes, runs: Mapping[float, Sequence[Run]]) -> list[str]:
         never = sum(one.never for one in reached)
         if never:
             notes.append(
-                f"{never} of {len(reached)} runs never reach LoRA's {name} loss at half of its steps: "
-                "drawn one step after the last"
+                f"{never} of {len(reached)} runs never reach LoRA's {name} loss at half of its "
+                "steps: drawn one step after the last"
             )
         unknown = count - len(reached)
         if unknown:
