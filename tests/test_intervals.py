@@ -266,6 +266,17 @@ def test_what_an_example_stands_for_is_what_leaving_it_out_changes(name: str) ->
     )  # not what the record says
 
 
+def test_leaving_out_one_of_many_tied_ranks_is_what_scipy_says() -> None:
+    x = rng(1).normal(0, 2, 150).round()
+    y = (x + rng(2).normal(0, 1, 150)).round()
+    table = pd.DataFrame({"id": range(150), "answer": x, "target": y})
+    found = by_example("spearman", np.array([spearman(x, y)]), [table])
+    assert found is not None
+    each = found.scores()[0]
+    without = np.array([spearman(np.delete(x, i), np.delete(y, i)) for i in range(150)])
+    assert each - each.mean() == pytest.approx(149 * (without.mean() - without), abs=1e-9)
+
+
 def test_several_answers_to_an_example_are_one_example() -> None:
     (*_, record), tables = study(1, 30)
     once = tables[Run(record).key]

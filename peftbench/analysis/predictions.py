@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from peftbench.analysis.intervals import CORRELATION, POSITIVE, SHARE, Array, Scale
@@ -187,13 +188,22 @@ def _spearman(x: Array, y: Array) -> Array:
     """Spearman's correlation, Pearson's of the ranks, by what each example stands for: (N,), the
     jackknife's pseudo-values, centred. Leaving an example out lowers the ranks above its own."""
     n = len(x)
-    ranks = np.stack([stats.rankdata(x), stats.rankdata(y)])  # (2, N)
-    rho = float(_pearson(_moments(*ranks)))
+    rho = float(_pearson(_moments(stats.rankdata(x), stats.rankdata(y))))
     without = np.empty(n)
-    for i in range(n):
-        passed = np.stack([(x > x[i]) + 0.5 * (x == x[i]), (y > y[i]) + 0.5 * (y == y[i])])
-        without[i] = _pearson(_moments(*np.delete(ranks - passed, i, axis=1)))
+    for few in np.array_split(np.arange(n), -(-n // 64)):  # bounds the memory
+        a, b = _ranks_without(x, few), _ranks_without(y, few)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            without[few] = (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
     return rho + (n - 1) * (without.mean() - without)
+
+
+def _ranks_without(x: Array, places: NDArray[np.intp]) -> Array:
+    """Ranks of the others where one of these places is left out, less their mean; 0 at the place
+    itself: (places, N)."""
+    own = x[places, None]
+    ranks = stats.rankdata(x) - (x > own) - 0.5 * (x == own) - len(x) / 2
+    ranks[np.arange(len(places)), places] = 0
+    return ranks
 
 
 def _moments(x: Array, y: Array) -> Array:
