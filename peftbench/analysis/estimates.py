@@ -85,9 +85,11 @@ class Difference:
 
 def generator(block: Block, *what: str | Arm) -> np.random.Generator:
     """For resampling: the same for the same numbers, whatever else is in the store."""
-    question = [str(part) for part in (*vars(block.question).values(), block.place)]
+    question = vars(block.question) | {"place": block.place}
+    if question["pooling"] == "model":  # as in a run's id: it goes without saying
+        del question["pooling"]
     words = [part if isinstance(part, str) else part.runs[0].settings_key for part in what]
-    digest = hashlib.sha256(canonical([question, *words]).encode()).digest()
+    digest = hashlib.sha256(canonical([[*map(str, question.values())], *words]).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8]))
 
 
