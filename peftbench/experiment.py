@@ -14,6 +14,7 @@ from peftbench.spec import (
     DataSpec,
     Dtype,
     LimitSpec,
+    Pooling,
     RunSpec,
     ScoredSplit,
     Seed,
@@ -25,6 +26,8 @@ from peftbench.spec import (
 )
 
 Sampler = Literal["bracket", "tpe", "random", "grid"]
+# Sentence encoders, whose training reached the mean of the last hidden states and not their pooler.
+SENTENCE_ENCODERS = {"minilm-l6"}
 
 
 class TaskEntry(Settings):
@@ -35,6 +38,8 @@ class TaskEntry(Settings):
     """`peftbench list tasks` prints the names."""
     model: str | None = None
     """The model for this task; null: the experiment's."""
+    pooling: Pooling | None = None
+    """What a classifier's head reads on this task; null: the experiment's."""
     train: dict[str, Any] = {}
     """Training settings that differ on this task."""
     data: dict[str, Any] = {}
@@ -101,6 +106,11 @@ class Experiment(Settings):
     model: str | None = None
     """A packaged model's name, a local folder, a hub id, or `id@revision` with a branch, a tag or a
     commit of the hub's, for all tasks that name none. The runs' specs hold the commit."""
+    pooling: Pooling | None = None
+    """What a classifier's head reads: "model", what transformers' head of the model's family does;
+    "mean", the mean of the last hidden states over all tokens, for encoders. null: "mean" for the
+    packaged minilm-l6, a sentence encoder, and "model" for every other model and for
+    generation."""
     task: tuple[TaskEntry, ...]
     """The tasks: a list of names, or a table [[task]] for each."""
     arm: tuple[ArmEntry, ...]
@@ -133,6 +143,9 @@ class TaskType(Protocol):
     """What `expand` needs to know of a task."""
 
     version: int
+
+    @property
+    def kind(self) -> str: ...
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -227,15 +240,7 @@ def expand(
     auto_dtype: what the dtype "auto" comes to on the device the runs are for.
     Raises InputError on a name, key or value that does not exist.
     """
-    forced: dict[str, dict[str, Any]] = {"train": {}, "data": {}, "limits": {}, "args": {}}
-    for key, value in settings:
-        table, _, name = key.partition(".")
-        if table not in forced or not name:
-            raise InputError(
-                f"--set {shown(key)}: the key must be one of train.KEY, data.KEY, limits.KEY, "
-                "args.KEY"
-            )
-        forced[table][name] = value
+    forced = _tables(settings)
     check_names(experiment, methods, tasks)
     specs: dict[str, RunSpec] = {}
     for seed, entry in itertools.product(experiment.seeds, experiment.task):
@@ -252,6 +257,7 @@ def expand(
                 train |= table
             spec = RunSpec(
                 model=model,
+                pooling=_pooling(experiment, entry, model, tasks[entry.name].kind),
                 task=entry.name,
                 task_version=tasks[entry.name].version,
                 method=arm.method,
@@ -273,6 +279,20 @@ def expand(
     return list(specs.values())
 
 
+def _tables(settings: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What `--set` gives, by the table of its key. Raises InputError on a key in no table."""
+    tables: dict[str, dict[str, Any]] = {"train": {}, "data": {}, "limits": {}, "args": {}}
+    for key, value in settings:
+        table, _, name = key.partition(".")
+        if table not in tables or not name:
+            raise InputError(
+                f"--set {shown(key)}: the key must be one of train.KEY, data.KEY, limits.KEY, "
+                "args.KEY"
+            )
+        tables[table][name] = value
+    return tables
+
+
 def check_names(
     experiment: Experiment, methods: Mapping[str, MethodType], tasks: Mapping[str, TaskType]
 ) -> None:
@@ -287,6 +307,19 @@ def check_names(
     for name in names:
         if name not in tasks:
             raise unknown("task", name, tasks)
+
+
+def _pooling(experiment: Experiment, entry: TaskEntry, model: str, kind: str) -> Pooling:
+    """What a classifier's head reads on a task; "model" where there is none."""
+    given = entry.pooling or experiment.pooling
+    if kind == "generation":
+        if given == "mean":
+            raise InputError(
+                f'task {shown(entry.name)}: pooling = "mean" is for classification and regression: '
+                "a language model has no head on a pooled text"
+            )
+        return "model"
+    return given or ("mean" if model in SENTENCE_ENCODERS else "model")
 
 
 def _train_spec(values: dict[str, Any], auto_dtype: Dtype, where: str) -> TrainSpec:

@@ -24,6 +24,7 @@ from peftbench.errors import InputError, shown, unknown
 
 ScoredSplit = Literal["valid", "test"]
 Dtype = Literal["float32", "bfloat16"]
+Pooling = Literal["model", "mean"]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -144,12 +145,20 @@ class StudyReference(Settings):
     """Number of the trial that this run is part of; null: a run with the settings found."""
 
 
+def _own_head(pooling: Pooling) -> bool:
+    return pooling == "model"
+
+
 class RunSpec(FrozenModel):
     """One run, complete: every default and version is filled in, so that equal specs mean equal
     runs."""
 
     model: str
     """A packaged model's name, a local folder, or a hub model as `id@commit`."""
+    pooling: Pooling = Field(default="model", exclude_if=_own_head)
+    """What a classifier's head reads. model: what transformers' head of the model's family reads;
+    it is then left out of the record and of the run's id. mean: the mean of the last hidden states
+    over all tokens, by one linear layer."""
     task: str
     """The task's name."""
     task_version: int

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from peftbench.record import Record
-from peftbench.spec import DataSpec, Dtype, RunSpec, ScoredSplit
+from peftbench.spec import DataSpec, Dtype, Pooling, RunSpec, ScoredSplit
 from peftbench.store import run_key
 
 # The order of rows, legends and colours; other methods follow in alphabetical order.
@@ -124,6 +124,7 @@ class Question:
     it, and the training settings that all arms share."""
 
     model: str
+    pooling: Pooling
     task: str
     task_version: int
     split: ScoredSplit
@@ -136,6 +137,7 @@ class Question:
     def of(cls, spec: RunSpec) -> "Question":
         return cls(
             model=spec.model,
+            pooling=spec.pooling,
             task=spec.task,
             task_version=spec.task_version,
             split=spec.split,

@@ -98,7 +98,7 @@ def _order(run: Run) -> tuple[Any, ...]:
     """Where a run stands among all: by its block, its method, its settings and its seed."""
     spec = run.record.spec
     data = dict(spec.data).values()
-    question = (spec.model, spec.task, spec.task_version, spec.split, *data)
+    question = (spec.model, spec.pooling, spec.task, spec.task_version, spec.split, *data)
     shared = (spec.train.dtype, spec.train.steps, spec.train.batch_size)
     return (
         *map(_sortable, (*question, *shared)),

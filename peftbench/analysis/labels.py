@@ -10,6 +10,10 @@ ALL_DATA = Words("all data", "全部数据")
 SPLIT = Words("{0} split", "{0} 划分")
 VERSION = Words("task version {0}", "任务版本 {0}")
 STEPS = Words("{0} steps of {1}", "{0} 步,批大小 {1}")
+POOLINGS = {
+    "mean": Words("mean pooling", "平均池化"),
+    "model": Words("the model's own pooling", "模型自带池化"),
+}
 
 
 def arm_labels(arms: Mapping[Key, Sequence[Run]]) -> dict[Key, str]:
@@ -66,6 +70,7 @@ def facts(block: Block, lang: Lang = "en") -> dict[str, str]:
     places = (block.place,) if block.place else block.places
     return {
         "model": model_name(question.model),
+        "pooling": POOLINGS[question.pooling][lang],
         "split": SPLIT.format(question.split)[lang],
         "task_version": VERSION.format(question.task_version)[lang],
         "data": ", ".join(f"{name}={value}" for name, value in limits) or ALL_DATA[lang],
@@ -73,6 +78,14 @@ def facts(block: Block, lang: Lang = "en") -> dict[str, str]:
         "dtype": question.dtype,
         "place": ", ".join(dict.fromkeys(map(str, places))),
         "stack": ", ".join(dict.fromkeys(place.stack for place in places)),
+    }
+
+
+def telling(block: Block, lang: Lang = "en") -> dict[str, str]:
+    """The facts without those that go without saying: a model pools as it does by itself."""
+    own = block.question.pooling == "model"
+    return {
+        name: text for name, text in facts(block, lang).items() if not (own and name == "pooling")
     }
 
 

@@ -13,6 +13,7 @@ from peftbench.analysis.labels import facts
 from peftbench.analysis.learning import learned
 from peftbench.analysis.measures import measure
 from peftbench.analysis.results import Results
+from peftbench.spec import Pooling
 from peftbench.wording import decimal, size
 
 GIB = 2**30
@@ -33,6 +34,7 @@ class Recommendation:
     memory_gib: float
     samples: int | None
     reason: str
+    pooling: Pooling | None = None
     method: str | None = None
     args: dict[str, Any] = field(default_factory=dict)  # rank and whatever else the method takes
     lr: float | None = None
@@ -136,6 +138,7 @@ def _answer(
         unknown,
         reason=f"{weak}the best of {_plural(arms, 'arm')} measured that fit, "
         "so its mean is optimistic",
+        pooling=block.question.pooling,
         method=arm.method,
         args=arm.spec.args,
         **{name: getattr(arm.spec.train, name) for name in names},
@@ -251,6 +254,7 @@ def described(answer: Recommendation) -> str:
         f"{rank}learning rate {answer.lr:g} (head {answer.head_lr:g}), batch {answer.batch_size}, "
         f"{answer.steps} steps",
         ", ".join(f"{name} {value}" for name, value in others.items()),
+        "mean pooling" if answer.pooling == "mean" else "",
         "not tuned" if answer.trials is None else f"tuned with {answer.trials} trials",
     ]
     interval = (

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from peftbench.analysis.blocks import Arm, Block, Run, grouped
-from peftbench.analysis.labels import differing, facts
+from peftbench.analysis.labels import differing, facts, telling
 from peftbench.analysis.results import Results
 from peftbench.errors import InputError
 from peftbench.figures.style import GREY, PANEL, SMALL, ink
@@ -77,7 +77,7 @@ class Panels:
         """Write under the panels what all blocks have in common, and the notes that are not empty;
         returns the figure."""
         first, *_ = self.axes
-        common = [text for name, text in facts(first).items() if name not in self.unsaid]
+        common = [text for name, text in telling(first).items() if name not in self.unsaid]
         text = "; ".join([*common, *filter(None, notes)])
         text = textwrap.fill(text, NOTE * min(len(self.axes), COLUMNS))
         self.figure.supxlabel(text, fontsize=6, color=GREY, x=0.01, ha="left")

@@ -1,7 +1,7 @@
 """Trained models as files: tensors and JSON, no pickle. What is in them is the method's own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,19 @@ DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", to
 # in the network's configuration, and in a file of its own: adapters' formats have no place for it.
 OFFSET = "answer_offset"
 OFFSET_FILE = "answer_offset.json"
+
+# The module of a classifier whose head reads the mean of all tokens; transformers has no such head.
+MEAN_HEAD = "mean_head"
+POOLING = {
+    "pooling": "mean",
+    "head": MEAN_HEAD,
+    "note": "The head is one linear layer on the mean of the last hidden states over the tokens of "
+    "attention_mask. All of it opens on the network that "
+    'peftbench.training.models.load(..., pooling="mean") makes. transformers\' own classifier has '
+    "no such head: peft refuses an adapter there (it misses 'classifier.weight'), and opens the "
+    "adapted layers alone with a PeftConfig whose task_type and modules_to_save are None.",
+}
+POOLING_FILE = "pooling.json"
 
 
 def save(
@@ -50,7 +63,13 @@ def save(
     offset = getattr(getattr(model, "config", None), OFFSET, None)
     if offset is not None:
         text = {OFFSET: offset, "note": f"The answer is the model's output plus {OFFSET}."}
-        (folder / OFFSET_FILE).write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+        _write(folder / OFFSET_FILE, text)
+    if MEAN_HEAD in head:
+        _write(folder / POOLING_FILE, POOLING)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def file_bytes(method: AbstractMethod, model: nn.Module, head: Sequence[str]) -> int | None:

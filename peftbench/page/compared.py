@@ -7,7 +7,7 @@ from typing import Any
 
 from peftbench.analysis.blocks import METHOD_ORDER, Arm, Block, Run, Value
 from peftbench.analysis.estimates import Estimate
-from peftbench.analysis.labels import facts
+from peftbench.analysis.labels import telling
 from peftbench.analysis.measures import mean
 from peftbench.figures.style import style
 from peftbench.markup import Sheet
@@ -58,7 +58,7 @@ class Table:
         what it costs in one place."""
         return {
             "device": str(costs.place),
-            "note": "; ".join(text for name, text in facts(costs).items() if name != "model"),
+            "note": "; ".join(text for name, text in telling(costs).items() if name != "model"),
             "primary": self.primary,
             "arms": [
                 _point(row, own) for row in self.rows if (own := costs.same_settings(row.arm))

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from peftbench.analysis.blocks import Block, Place, Question, Run, method_order
 from peftbench.analysis.grouping import labelled, quality_blocks
-from peftbench.analysis.labels import facts
+from peftbench.analysis.labels import telling
 from peftbench.analysis.results import Results
 from peftbench.article.claim import Verdict
 from peftbench.markup import Sheet
@@ -79,7 +79,7 @@ def page(
             "split": sorted({about["split"] for about in abouts}),
         },
         tables=compared,
-        facts_of=facts,
+        facts_of=telling,
         scores=scores,
         position=position,
         columns=COLUMNS,

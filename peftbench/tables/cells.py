@@ -5,7 +5,7 @@ from typing import Any
 
 from peftbench.analysis.blocks import SPARE_LOAD, Arm, Block, Question
 from peftbench.analysis.estimates import Interval
-from peftbench.analysis.labels import facts
+from peftbench.analysis.labels import telling
 from peftbench.analysis.measures import TIMED
 from peftbench.analysis.results import Results
 from peftbench.markup import Section, Sheet
@@ -72,7 +72,7 @@ def busy_notes(arms: Iterable[Arm], lang: Lang) -> list[str]:
 
 def titles(block: Block, lang: Lang) -> tuple[str, str]:
     """What a block compares, and under which circumstances."""
-    words = facts(block, lang)
+    words = telling(block, lang)
     return f"{block.question.task}, {words.pop('model')}", "; ".join(words.values())
 
 
@@ -90,7 +90,7 @@ def interval_cells(interval: Interval | None) -> dict[str, Any]:
 
 def question_cells(question: Question) -> dict[str, Any]:
     """What a row of JSON says of its block."""
-    names = ("model", "task", "task_version", "split")
+    names = ("model", "pooling", "task", "task_version", "split")
     return {name: getattr(question, name) for name in names} | {"data": question.data.model_dump()}
 
 

@@ -55,7 +55,8 @@ def check_whole(name: str, net: Any, report: Mapping[str, Any]) -> frozenset[str
             )
     if lost := sorted(missing - new):
         raise InputError(f"model {name!r}: its files lack {_some(lost)}")
-    parts = {part for part, _ in trunk.named_children()}
+    # an Identity stands where the network has no use for what is stored (mean_pooling.py)
+    parts = {part for part, each in trunk.named_children() if not isinstance(each, nn.Identity)}
     unknown = sorted(report["unexpected_keys"])
     # heads of other tasks lie outside the trunk
     if inside := [key for key in unknown if key.removeprefix(prefix).split(".")[0] in parts]:

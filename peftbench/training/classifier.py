@@ -113,7 +113,7 @@ class Classifier(AbstractModel):
         return (
             getattr(self.net.config, "type_vocab_size", 0) > 1
             and "token_type_ids" in self.tokenizer.model_input_names
-            and "token_type_ids" in inspect.signature(self.net.forward).parameters
+            and "token_type_ids" in inspect.signature(self.net.base_model.forward).parameters
         )
 
     def collate(self, items: Sequence[Item]) -> Batch:

@@ -14,7 +14,7 @@ from torch import Tensor
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod
-from peftbench.spec import RunSpec, TrainSpec
+from peftbench.spec import Pooling, RunSpec, TrainSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import AbstractTask, Example, Split, TaskKind, sample
 from peftbench.training import checks
@@ -85,6 +85,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         spec.model,
         task.kind,
         len(task.labels) or 1,
+        spec.pooling,
         device=device,
         dtype=dtype,
         max_length=max_length,
@@ -134,14 +135,17 @@ def check_specs(specs: Sequence[RunSpec]) -> None:
 
 def _check_models(specs: Sequence[RunSpec]) -> None:
     """Read the structure of each model once, and attach every method to it."""
-    nets: dict[tuple[str, TaskKind, int], Any] = {}
+    nets: dict[tuple[str, TaskKind, int, Pooling], Any] = {}
     distinct = {
-        (spec.model, spec.task, spec.data.max_new_tokens, spec.method, repr(spec.args)): spec
+        (
+            *(spec.model, spec.pooling, spec.task, spec.data.max_new_tokens),
+            *(spec.method, repr(spec.args)),
+        ): spec
         for spec in specs
     }
     for spec in distinct.values():
         task = TASKS[spec.task]
-        key = (spec.model, task.kind, len(task.labels) or 1)
+        key = (spec.model, task.kind, len(task.labels) or 1, spec.pooling)
         net = nets[key] = nets.get(key) or skeleton(*key)
         if task.kind == "generation":
             room_for_prompt(window(net), spec.data.max_new_tokens)

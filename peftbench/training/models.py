@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import (
 from peftbench import assets
 from peftbench.errors import InputError
 from peftbench.methods.linear import linearize
-from peftbench.spec import split_revision
+from peftbench.spec import Pooling, split_revision
 from peftbench.tasks.base import TaskKind
 from peftbench.training.base import AbstractModel
 from peftbench.training.checkpoint import (
@@ -31,6 +31,7 @@ from peftbench.training.checkpoint import (
 )
 from peftbench.training.classifier import Classifier
 from peftbench.training.language_model import LanguageModel
+from peftbench.training.mean_pooling import mean_pooled
 from peftbench.training.revisions import unavailable
 
 
@@ -45,9 +46,9 @@ def source(name: str) -> tuple[str, str]:
     return hub_id, revision or "main"
 
 
-def read_config(name: str, kind: TaskKind, labels: int) -> Any:
+def read_config(name: str, kind: TaskKind, labels: int, pooling: Pooling = "model") -> Any:
     """The model's configuration for a task. Raises InputError where there is none, or where the
-    model cannot do a task of this kind."""
+    model cannot do a task of this kind, or not with this pooling."""
     place, revision = source(name)
     try:
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
@@ -58,27 +59,37 @@ def read_config(name: str, kind: TaskKind, labels: int) -> Any:
             f"model {name!r}: no readable config.json in this folder: {str(error).splitlines()[0]}"
         ) from error
     family, about = type(config), f"model {name!r} ({config.model_type})"
+    causal = family in MODEL_FOR_CAUSAL_LM_MAPPING and family not in MODEL_FOR_MASKED_LM_MAPPING
     if kind == "generation":
-        if family not in MODEL_FOR_CAUSAL_LM_MAPPING or family in MODEL_FOR_MASKED_LM_MAPPING:
+        if not causal:
             raise InputError(f"{about} is no causal language model, which generation tasks need")
         return config
+    if pooling == "mean" and causal:
+        raise InputError(
+            f"{about} is a causal language model, whose last token alone has read the whole text: "
+            'pooling = "mean" is for encoders, take pooling = "model"'
+        )
     if family not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise InputError(f"{about} has no sequence classifier in transformers")
     config.num_labels = labels
     return config
 
 
-def network_type(kind: TaskKind) -> Any:
-    """The class of transformers that makes the network for a task."""
-    generates = kind == "generation"
-    return AutoModelForCausalLM if generates else AutoModelForSequenceClassification
+def network_type(kind: TaskKind, config: Any, pooling: Pooling) -> Any:
+    """The class that makes the network for a task."""
+    if kind == "generation":
+        return AutoModelForCausalLM
+    if pooling == "mean":
+        own: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+        return mean_pooled(own)
+    return AutoModelForSequenceClassification
 
 
-def skeleton(name: str, kind: TaskKind, labels: int) -> Any:
+def skeleton(name: str, kind: TaskKind, labels: int, pooling: Pooling = "model") -> Any:
     """The network on the meta device, whose structure and shapes are those of the stored weights,
     with its tokenizer checked. Raises InputError as read_config and load do."""
     try:
-        net, _ = _network(name, kind, labels, device_map="meta")
+        net, _ = _network(name, kind, labels, pooling, device_map="meta")
     except RuntimeError as error:  # nothing is allocated here: several tensors do not make one
         raise InputError(
             f"model {name!r}: its stored weights do not fit its configuration: "
@@ -92,6 +103,7 @@ def load(
     name: str,
     kind: TaskKind,
     labels: int,
+    pooling: Pooling = "model",
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -99,20 +111,22 @@ def load(
 ) -> AbstractModel:
     """The model on its device, whole: torch's global generator gives the initial values of what is
     new to the task, and everything else is stored. Raises InputError that names what is not."""
-    net, new = _network(name, kind, labels, dtype=dtype)
+    net, new = _network(name, kind, labels, pooling, dtype=dtype)
     tokenizer = read_tokenizer(name, *source(name))
     check_tokenizer(tokenizer, net, name)
     model_type = LanguageModel if kind == "generation" else Classifier
     return model_type(net.to(device), tokenizer, device, max_length, new)
 
 
-def _network(name: str, kind: TaskKind, labels: int, **options: Any) -> tuple[Any, frozenset[str]]:
+def _network(
+    name: str, kind: TaskKind, labels: int, pooling: Pooling, **options: Any
+) -> tuple[Any, frozenset[str]]:
     """The network, and the names of those of its parameters that are not stored. options: of
     from_pretrained."""
-    config, (place, revision) = read_config(name, kind, labels), source(name)
+    config, (place, revision) = read_config(name, kind, labels, pooling), source(name)
     check_classifier(name, kind, config)
     try:
-        net, report = network_type(kind).from_pretrained(
+        net, report = network_type(kind, config, pooling).from_pretrained(
             place,
             config=config,
             revision=revision,

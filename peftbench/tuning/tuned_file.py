@@ -76,6 +76,8 @@ def experiment_file(experiment: Experiment, file: str, results: Sequence[StudyRe
     document["question"] = experiment.question
     if experiment.model:
         document["model"] = experiment.model
+    if experiment.pooling:
+        document["pooling"] = experiment.pooling
     document["seeds"] = fresh_seeds(experiment.seeds, search.test_seeds)
     document["split"] = "test"
     for key in ("train", "data", "limits"):
