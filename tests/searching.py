@@ -21,6 +21,7 @@ from peftbench.tuning.studies import Study, studies
 FILE = """
 question = "Which rates?"
 model = "minilm-l6"
+pooling = "model"  # as when the names of studies were pinned
 task = ["reviews"]
 seeds = [0, 1]
 train = { steps = 27, batch_size = 4 }
