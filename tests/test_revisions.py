@@ -18,7 +18,7 @@ from peftbench.errors import InputError
 from peftbench.experiment import ArmEntry, Experiment, SearchTable, TaskEntry
 from peftbench.spec import RunSpec
 from peftbench.training.models import load
-from peftbench.training.revisions import resolve
+from peftbench.training.revisions import is_folder, resolve
 from peftbench.training.run import run
 from peftbench.tuning import tuned_file
 from peftbench.wording import model_name
@@ -169,3 +169,10 @@ def test_seven_digits_of_a_commit_are_printed() -> None:
     (block,) = quality_blocks([Run(record)])
     assert facts(block)["model"] == f"{NAME}@{OLD[:7]}"
     assert model_name("minilm-l6") == "minilm-l6"
+
+
+@pytest.mark.parametrize("name", ["é" * 300, "a\0b"])
+def test_a_name_that_no_folder_can_have_is_no_folder(name: str) -> None:
+    assert not is_folder(name)
+    with pytest.raises(InputError, match="model"):
+        resolve(name)

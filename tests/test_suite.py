@@ -259,7 +259,7 @@ def test_kill_9_and_again(small_encoder: str, tmp_path: Path, typed: Typed) -> N
     }
     assert records["lora"] == first[0]
     status, output, _ = typed("run", file, "--store", store)
-    assert status == 0
+    assert not status
     assert output.splitlines() == [f"{file}: 2 runs, 2 of them in {store} already"]
 
 

@@ -1,6 +1,5 @@
 """Which model a name means, whether it can do a task, and how it is loaded."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +31,7 @@ from peftbench.training.checkpoint import (
 from peftbench.training.classifier import Classifier
 from peftbench.training.language_model import LanguageModel
 from peftbench.training.mean_pooling import mean_pooled
-from peftbench.training.revisions import unavailable
+from peftbench.training.revisions import is_folder, unavailable
 
 
 def source(name: str) -> tuple[str, str]:
@@ -40,7 +39,7 @@ def source(name: str) -> tuple[str, str]:
     id; and the hub's revision, which says nothing of a folder."""
     if name in assets.MODELS:
         return str(assets.model_folder(name)), "main"
-    if Path(name).is_dir():
+    if is_folder(name):
         return name, "main"
     hub_id, revision = split_revision(name)
     return hub_id, revision or "main"
@@ -53,7 +52,7 @@ def read_config(name: str, kind: TaskKind, labels: int, pooling: Pooling = "mode
     try:
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        if not Path(name).is_dir():
+        if not is_folder(name):
             raise unavailable(name, error) from error
         raise InputError(
             f"model {name!r}: no readable config.json in this folder: {str(error).splitlines()[0]}"

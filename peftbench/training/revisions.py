@@ -24,7 +24,7 @@ def pinned(experiment: Experiment) -> Experiment:
 def resolve(model: str) -> str:
     """`id@commit` for a hub id or `id@revision`: what the hub says, or without a network the
     cache. A packaged model, a local folder and a commit stay as they are. Raises InputError."""
-    if model in assets.MODELS or Path(model).is_dir():
+    if model in assets.MODELS or is_folder(model):
         return model
     name, revision = split_revision(model)
     if is_commit(revision):
@@ -38,6 +38,14 @@ def resolve(model: str) -> str:
     except Exception as error:
         raise unavailable(model, error) from error
     return f"{name}@{commit}"
+
+
+def is_folder(name: str) -> bool:
+    """Whether a model's name is that of a folder here; a name that no file can have is not."""
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def unavailable(model: str, error: Exception) -> InputError:
