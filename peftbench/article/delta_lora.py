@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from statistics import fmean
+from typing import TypeGuard
 
 from peftbench.analysis.blocks import Run, Value
 from peftbench.analysis.measures import measure
@@ -103,12 +104,21 @@ def is_better_on_maths_and_code(results: Results) -> Verdict:
 
 
 def _control(ours: Settings, theirs: Settings) -> bool:
-    return math.isclose((1 + ours["lambda"]) * ours["alpha"], theirs["alpha"], rel_tol=1e-6)
+    ratio, alpha, other = ours.get("lambda"), ours.get("alpha"), theirs.get("alpha")
+    if not (_is_number(ratio) and _is_number(alpha) and _is_number(other)):
+        return False
+    return math.isclose((1 + ratio) * alpha, other, rel_tol=1e-6)
 
 
 def _moves_later(settings: Settings) -> bool:
     """Whether W moves from a step K > 0 on that the run reaches."""
-    return 0 < settings["start_step"] < settings["train.steps"]
+    start = settings.get("start_step")
+    return _is_number(start) and 0 < start < settings["train.steps"]
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """A record of another origin may lack an argument, or hold anything there."""
+    return isinstance(value, int | float)
 
 
 D2 = Claim(
