@@ -38,6 +38,11 @@ class _Short(reprlib.Repr):
         return f"an integer of {bits} bits" if bits > 1000 else super().repr_int(x, level)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def shown(value: Any) -> str:
     """A value as a message repeats it: its `repr`, cut in the middle where it is long."""
     return _Short().repr(value)

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftbench.errors import InputError
+from peftbench.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -90,7 +90,7 @@ def read_predictions(content: bytes, rows: int) -> "DataFrame":
         _check_size(_text_bytes(content), "bytes of text", MOST_PREDICTIONS_BYTES)
         return file.read().to_pandas(ignore_metadata=True)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"no parquet file: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"no parquet file: {first_line(error)}") from error
 
 
 def _fits(kind: "DataType", numbers: bool | None) -> bool:

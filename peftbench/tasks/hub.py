@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from peftbench.errors import InputError
+from peftbench.errors import InputError, first_line
 from peftbench.tasks.base import Source
 
 MIRROR = "PEFTBENCH_HUB"
@@ -111,7 +111,7 @@ def _builder(source: Source, mirror: Path | None) -> Any:
     except (DatasetsError, OSError, ValueError, yaml.YAMLError) as error:
         features = builder.info.features if builder is not None else None
         why = _fault(files or {}, features and features.arrow_schema)
-        why = why or _first_line(error.__cause__ or error)
+        why = why or first_line(error.__cause__ or error)
         raise InputError(f"{where} cannot be read: {why}") from error
     return builder
 
@@ -174,7 +174,7 @@ def _fault(files: Mapping[str, Sequence[str]], expected: Any = None) -> str | No
             with parquet.ParquetFile(path) as file:
                 rows, schema = file.metadata.num_rows, file.schema_arrow
         except (pyarrow.ArrowException, OSError) as error:
-            return f"file {path}, split {split!r}: {_first_line(error)}"
+            return f"file {path}, split {split!r}: {first_line(error)}"
         if not rows:
             return f"file {path}, split {split!r} is empty"
         expected = expected or schema
@@ -205,7 +205,7 @@ def _reach(source: Source) -> None:
             source.name, revision=source.revision, timeout=PROBE_SECONDS
         )
     except huggingface_hub.errors.HfHubHTTPError as error:
-        raise _unreachable(source, f"the hub refuses: {_first_line(error)}") from error
+        raise _unreachable(source, f"the hub refuses: {first_line(error)}") from error
     except Exception:  # without a network or in offline mode, the type depends on the HTTP client
         datasets.config.HF_HUB_OFFLINE = True
 
@@ -224,7 +224,3 @@ def _unreachable(source: Source, why: str) -> InputError:
 def _where(source: Source, mirror: Path | None) -> str:
     config = f", configuration {source.config!r}" if source.config else ""
     return f"data set {mirror or source.name}{config}"
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

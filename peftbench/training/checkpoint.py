@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoTokenizer
 
-from peftbench.errors import InputError
+from peftbench.errors import InputError, first_line
 from peftbench.tasks.base import TaskKind
 
 POOLER = "pooler"  # the module of a trunk behind its layers, which not every checkpoint has
@@ -94,8 +94,9 @@ def read_tokenizer(name: str, place: str, revision: str) -> Any:
         return AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
     # what a family's own reader raises differs
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"model {name!r}: its tokenizer cannot be read: {first}") from error
+        raise InputError(
+            f"model {name!r}: its tokenizer cannot be read: {first_line(error)}"
+        ) from error
 
 
 def check_tokenizer(tokenizer: Any, net: Any, name: str) -> None:

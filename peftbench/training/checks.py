@@ -18,6 +18,7 @@ from peftbench.methods.linear import replaced
 from peftbench.training.base import AbstractModel, Item
 from peftbench.training.generation import Work, about, lacks_memory
 from peftbench.training.language_model import LanguageModel
+from peftbench.training.scoring import one_line
 from peftbench.wording import shortened
 
 PADDED_TOKENS = (48, 24, 12, 6)  # of the examples that share a batch, all of unlike length
@@ -132,10 +133,9 @@ def named_failures(model: AbstractModel) -> Iterator[None]:
     except Exception as error:  # a network's code may raise anything
         if lacks_memory(error):
             raise
-        last_line = (str(error).strip().splitlines() or [""])[-1]
         raise InputError(
             f"{about(model.net)} in {str(model.net.dtype).removeprefix('torch.')} cannot read its "
-            f"first examples: {type(error).__name__}: {last_line}"
+            f"first examples: {one_line(error)}"
         ) from error
 
 

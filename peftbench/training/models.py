@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from peftbench import assets
-from peftbench.errors import InputError
+from peftbench.errors import InputError, first_line
 from peftbench.methods.linear import linearize
 from peftbench.spec import Pooling, split_revision
 from peftbench.tasks.base import TaskKind
@@ -55,7 +55,7 @@ def read_config(name: str, kind: TaskKind, labels: int, pooling: Pooling = "mode
         if not is_folder(name):
             raise unavailable(name, error) from error
         raise InputError(
-            f"model {name!r}: no readable config.json in this folder: {str(error).splitlines()[0]}"
+            f"model {name!r}: no readable config.json in this folder: {first_line(error)}"
         ) from error
     family, about = type(config), f"model {name!r} ({config.model_type})"
     causal = family in MODEL_FOR_CAUSAL_LM_MAPPING and family not in MODEL_FOR_MASKED_LM_MAPPING
@@ -91,8 +91,7 @@ def skeleton(name: str, kind: TaskKind, labels: int, pooling: Pooling = "model")
         net, _ = _network(name, kind, labels, pooling, device_map="meta")
     except RuntimeError as error:  # nothing is allocated here: several tensors do not make one
         raise InputError(
-            f"model {name!r}: its stored weights do not fit its configuration: "
-            f"{str(error).splitlines()[0]}"
+            f"model {name!r}: its stored weights do not fit its configuration: {first_line(error)}"
         ) from error
     check_tokenizer(read_tokenizer(name, *source(name)), net, name)
     return net
@@ -136,7 +135,7 @@ def _network(
             **options,
         )
     except OSError as error:
-        raise InputError(f"model {name!r}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"model {name!r}: {first_line(error)}") from error
     except SafetensorError as error:
         raise InputError(f"model {name!r}: {torn_file(place) or place}: {error}") from error
     new = check_whole(name, net, report)

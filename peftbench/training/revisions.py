@@ -4,7 +4,7 @@ their ids."""
 from pathlib import Path
 
 from peftbench import assets
-from peftbench.errors import InputError
+from peftbench.errors import InputError, first_line
 from peftbench.experiment import Experiment
 from peftbench.spec import is_commit, split_revision
 
@@ -51,8 +51,7 @@ def is_folder(name: str) -> bool:
 def unavailable(model: str, error: Exception) -> InputError:
     """The error for a model that neither this machine nor the hub has, with what would be right."""
     known = ", ".join(sorted(assets.MODELS))
-    first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return InputError(
         f"model {model!r}: not a local folder, and not available from the hub as ID or "
-        f"ID@REVISION (packaged models: {known}): {first_line}"
+        f"ID@REVISION (packaged models: {known}): {first_line(error)}"
     )

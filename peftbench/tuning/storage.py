@@ -16,7 +16,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from peftbench.errors import InputError
+from peftbench.errors import InputError, first_line
 from peftbench.methods.base import Range
 from peftbench.store import Store
 from peftbench.tuning.bracket import ValueSampler, bracketed
@@ -125,7 +125,7 @@ def storage_errors(url: str) -> Iterator[None]:
         elif isinstance(error, ImportError) and error.__cause__:  # Optuna names no module
             reason = str(error.__cause__)
         else:
-            reason = [*str(error).strip().splitlines(), type(error).__name__][0]
+            reason = first_line(error)
         raise InputError(f"storage {url}: {reason}") from error
 
 
