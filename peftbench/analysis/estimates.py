@@ -127,11 +127,6 @@ def differences(
 Terms = Sequence[tuple[float, ByExample]]  # values by example, and the factors of their sum
 
 
-def _scores(terms: Terms) -> Array | None:
-    """The sum by seed and example, (S, N); None where there are no terms."""
-    return np.sum([factor * term.scores() for factor, term in terms], 0) if terms else None
-
-
 def _over(numbers: Array) -> Over:
     """What the interval of numbers that are known by example covers."""
     return "seeds and examples" if len(numbers) > 1 else "examples"
@@ -167,15 +162,22 @@ class _Paired:
         return _known(self.numbers.mean()) if len(self.numbers) else None
 
     @cached_property
+    def scores(self) -> Array | None:
+        """The difference by seed and example, (S, N), where predictions give it."""
+        if not self.terms:
+            return None
+        return np.sum([factor * term.scores() for factor, term in self.terms], 0)
+
+    @cached_property
     def p(self) -> float | None:
         if self.mean is None:
             return None
-        return _known(p_value(self.numbers, _scores(self.terms)))
+        return _known(p_value(self.numbers, self.scores))
 
     @cached_property
     def interval(self) -> Interval | None:
         """The interval that inverts the test: it holds 0 if the test does not reject."""
-        half = float(half_width(self.numbers, _scores(self.terms)))
+        half = float(half_width(self.numbers, self.scores))
         if self.mean is None or not np.isfinite(half):
             return None
         over = _over(self.numbers) if self.terms else "seeds"

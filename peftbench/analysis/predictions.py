@@ -180,15 +180,14 @@ def _features(statistic: Statistic, table: pd.DataFrame) -> tuple[pd.Index, Arra
         return ids, np.stack([*right, *wrong], 1).astype(float)
     if statistic is SPEARMAN:
         return ids, np.stack([_spearman(x, y), np.ones(len(x))], 1)
-    x, y = x - x.mean(), y - y.mean()
-    return ids, np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], 1)
+    return ids, _moments(x, y)
 
 
 def _spearman(x: Array, y: Array) -> Array:
     """Spearman's correlation, Pearson's of the ranks, by what each example stands for: (N,), the
     jackknife's pseudo-values, centred. Leaving an example out lowers the ranks above its own."""
     n = len(x)
-    rho = float(_pearson(_moments(stats.rankdata(x), stats.rankdata(y))))
+    rho = float(_pearson(_moments(stats.rankdata(x), stats.rankdata(y)).sum(0)))
     without = np.empty(n)
     for few in np.array_split(np.arange(n), -(-n // 64)):  # bounds the memory
         a, b = _ranks_without(x, few), _ranks_without(y, few)
@@ -207,8 +206,9 @@ def _ranks_without(x: Array, places: NDArray[np.intp]) -> Array:
 
 
 def _moments(x: Array, y: Array) -> Array:
+    """What Pearson's correlation is a function of, summed over examples: (N, 6)."""
     x, y = x - x.mean(), y - y.mean()
-    return np.array([len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y])
+    return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], 1)
 
 
 def _numbers(column: Any) -> Array | None:
