@@ -19,11 +19,11 @@ from searching import ALONE, FILE, FakeExecutor, begin, experiment, loss, search
 from peftbench.errors import InputError
 from peftbench.experiment import Sampler
 from peftbench.methods.base import Range
+from peftbench.metrics.constant import constant_nlls
 from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.training.executor import Watch
 from peftbench.tuning.bracket import SECTION, bracketed, next_values, round_start
-from peftbench.tuning.constant import constant_nlls
 from peftbench.tuning.space import place_in
 from peftbench.tuning.tuned_file import experiment_file, summary
 from peftbench.tuning.worker import Worker
@@ -357,7 +357,7 @@ def test_where_no_constant_is_known_nothing_is_said(tmp_path: Path, task: str) -
 
 
 def test_the_best_constant_predictors_nll() -> None:
-    shares = constant_nlls(np.array([0, 0, 0, 2]), "classification")
+    shares = constant_nlls(np.array([0, 0, 0, 2]), regression=False)
     assert shares == pytest.approx(-np.log([0.75, 0.75, 0.75, 0.25]))
-    numbers = constant_nlls(np.array([1.0, 3.0]), "regression")
+    numbers = constant_nlls(np.array([1.0, 3.0]), regression=True)
     assert numbers == pytest.approx(-scipy.stats.norm.logpdf([1.0, 3.0], 2, 1))

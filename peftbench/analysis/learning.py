@@ -1,6 +1,8 @@
 """Whether an arm has learned anything: better, by more than chance, than the frozen model and than
 answering always the same."""
 
+from collections.abc import Sequence
+
 from peftbench.analysis.blocks import Arm, Block, Value
 from peftbench.analysis.estimates import BETTER, Difference
 from peftbench.analysis.results import Results
@@ -25,7 +27,12 @@ def least(gain: Difference) -> float | None:
 def learned(results: Results, block: Block, arm: Arm, name: Value = "metric") -> bool | None:
     """Whether the whole interval over seeds and examples lies above every floor that is known; None
     where none is, or nothing says how sure the differences are."""
-    ends = [least(gain) for gain in gains(results, block, arm, name)] if arm.done else []
+    return above_all(gains(results, block, arm, name)) if arm.done else None
+
+
+def above_all(over: Sequence[Difference]) -> bool | None:
+    """Whether all of these gains are more than chance; None where that is not known."""
+    ends = [least(gain) for gain in over]
     known = [end for end in ends if end is not None]
     if any(end <= 0 for end in known):
         return False

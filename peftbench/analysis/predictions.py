@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from peftbench.analysis.intervals import CORRELATION, POSITIVE, SHARE, Array, Scale
+from peftbench.metrics.constant import constant_nlls
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def best_constant(name: str, primary: str, table: pd.DataFrame, seeds: int) -> B
     if statistic in (MATTHEWS, PEARSON, SPEARMAN):
         tables, statistic = [first.assign(nll=0.0, count=1)], ZERO
     elif statistic is NLL:
-        tables = [first.assign(nll=_constant_nll(target, primary), count=1)]
+        regression = STATISTICS.get(primary) in (PEARSON, SPEARMAN)
+        tables = [first.assign(nll=constant_nlls(target, regression=regression), count=1)]
     else:
         answers = np.unique(target)
         tables = [first.assign(answer=label, score=target == label) for label in answers]
@@ -144,14 +146,6 @@ def best_constant(name: str, primary: str, table: pd.DataFrame, seeds: int) -> B
     sums = [float(np.nan_to_num(statistic.value(features.sum(0)))) for _, features in constants]
     ids, features = constants[int(np.argmin(sums) if statistic is NLL else np.argmax(sums))]
     return ByExample(statistic, ids, np.repeat(features[None], seeds, 0))
-
-
-def _constant_nll(target: Array, primary: str) -> Array:
-    """Of each example, under the best distribution that is the same for all."""
-    if STATISTICS.get(primary) in (PEARSON, SPEARMAN):  # normal with unit variance
-        return 0.5 * (target - target.mean()) ** 2 + 0.5 * np.log(2 * np.pi)
-    _, places, counts = np.unique(target, return_inverse=True, return_counts=True)
-    return -np.log(counts / len(target))[places]
 
 
 def shared_ids(ids: Sequence[pd.Index]) -> pd.Index:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,14 @@ from peftbench.store import Store
 Predictions = Callable[[str], pd.DataFrame]  # those of a run, by its key
 
 
+class OfArm(NamedTuple):
+    """A value of an arm, and of the best constant predictor of its test examples; None where none
+    is known."""
+
+    values: Values
+    constant: Values | None
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
     """What tables, figures, claims and the page are made from: records and their predictions.
@@ -34,8 +43,7 @@ class Results:
 
     records: tuple[Record, ...]
     predictions: Predictions | None = None
-    _values: dict[tuple[str, ...], dict[Value, Values]] = field(default_factory=dict)
-    _constants: dict[tuple[str, ...], dict[Value, Values]] = field(default_factory=dict)
+    _values: dict[tuple[str, ...], dict[Value, OfArm]] = field(default_factory=dict)
     _estimates: dict[tuple[Block, Value], dict[Arm, Estimate]] = field(default_factory=dict)
 
     @classmethod
@@ -74,37 +82,38 @@ class Results:
     def values(self, arm: Arm, name: Value) -> Values:
         """A value of an arm that has a run that is done. Predictions are read once, and only where
         all of the runs left some."""
-        key = tuple(run.key for run in arm.done)
-        if key not in self._values:
-            self._values[key] = self._read(key, arm.done)
-        return self._values[key][name]
+        return self._of_arm(arm, name).values
 
     def above_constant(self, arm: Arm, name: Value) -> Difference | None:
         """How much better an arm that has a run that is done is than the best constant predictor of
         its test examples; None where there is none, or predictions do not give the value."""
-        values = self.values(arm, name)
-        constant = self._constants[tuple(run.key for run in arm.done)].get(name)
-        if constant is None or values.by_example is None:
+        known = self._of_arm(arm, name)
+        if known.constant is None or known.values.by_example is None:
             return None
-        return differences([values], constant, BETTER[name])[0]
+        return differences([known.values], known.constant, BETTER[name])[0]
 
-    def _read(self, key: tuple[str, ...], runs: Sequence[Run]) -> dict[Value, Values]:
+    def _of_arm(self, arm: Arm, name: Value) -> OfArm:
+        key = tuple(run.key for run in arm.done)
+        if key not in self._values:
+            self._values[key] = self._read(arm.done)
+        return self._values[key][name]
+
+    def _read(self, runs: Sequence[Run]) -> dict[Value, OfArm]:
         tables: list[pd.DataFrame] = []
         if self.predictions and all(run.record.predictions for run in runs):
             tables = [self.predictions(run.key) for run in runs]
         seeds = tuple(run.seed for run in runs)
-        both: dict[Value, Values] = {}
-        constants = self._constants.setdefault(key, {})
+        both: dict[Value, OfArm] = {}
         for name in BETTER:
             numbers = np.array([run.value(name) for run in runs], float)  # None becomes NaN
             metric = runs[0].record.primary if name == "metric" else "nll"
             complete = tables and np.isfinite(numbers).all()
             by_seed = by_example(metric, numbers, tables) if complete else None
-            both[name] = Values(seeds, numbers, by_seed)
-            if tables and (
-                constant := best_constant(metric, runs[0].record.primary, tables[0], len(seeds))
-            ):
-                constants[name] = Values(seeds, constant.values(), constant)
+            answer = None
+            if tables:
+                answer = best_constant(metric, runs[0].record.primary, tables[0], len(seeds))
+            constant = answer and Values(seeds, answer.values(), answer)
+            both[name] = OfArm(Values(seeds, numbers, by_seed), constant)
         return both
 
     def estimates(self, block: Block, name: Value) -> dict[Arm, Estimate]:

@@ -286,8 +286,8 @@ def _stability(results: Results, pair: Pair) -> Case | None:
 
 
 def _not_lost(results: Results, block: Block, arm: Arm) -> dict[int, float]:
-    """The metric by seed, of the runs that are done and above every floor; all of them where no
-    floor is known."""
+    """The metric by seed, of the runs that are done and above every floor; none where no floor is
+    known."""
     least = floor(results, block, arm) if arm.done else None
     values = {run.seed: run.value("metric") for run in arm.done}
     return {

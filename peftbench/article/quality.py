@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from peftbench.analysis.blocks import Arm, Block, Value
 from peftbench.analysis.grouping import ROUNDING
-from peftbench.analysis.learning import gains, learned, least
+from peftbench.analysis.learning import above_all, gains, least
 from peftbench.analysis.results import Results
 from peftbench.article.claim import (
     MIN_SEEDS,
@@ -24,9 +24,8 @@ from peftbench.article.claim import (
 from peftbench.article.pairs import Pair
 from peftbench.wording import Words, sentence
 
-GAINED_MARGINS = (
-    10  # over the floors in nll: what a reference has learned before "close" means much
-)
+# Over the floors in nll: what a reference must have learned before being close to it means much.
+GAINED_MARGINS = 10
 READINGS: tuple[Value, ...] = ("metric", "nll")
 NATS_UNIT = Words("nats of nll, positive is better", "nll 之差(nat),正为优")
 BY_NLL = Words("Read on nll, since the metric leaves it open", "主指标未能定论,故按 nll 判定")
@@ -76,11 +75,10 @@ def generates(pair: Pair) -> bool:
 def has_learned(results: Results, block: Block, arm: Arm, name: Value = "metric") -> bool:
     """Whether an arm is above the frozen model, and above every constant answer, over MIN_SEEDS
     seeds or more."""
+    if block.first("frozen") is None or not arm.done:
+        return False
     over = gains(results, block, arm, name)
-    enough = all(gain.seeds >= MIN_SEEDS for gain in over)
-    return (
-        block.first("frozen") is not None and enough and learned(results, block, arm, name) is True
-    )
+    return all(gain.seeds >= MIN_SEEDS for gain in over) and above_all(over) is True
 
 
 def learners(results: Results, pair: Pair, name: Value = "metric") -> int:
@@ -131,15 +129,13 @@ class Quality:
         if not self.comparable(pair, name):
             return None
         effects = [(pair.runs, difference(self.results, pair, name))]
-        (case,) = compare(effects, above, self.margins.of(pair, name)) or (None,)
-        if case and case.decision == "supported" and self.closeness:
+        for case in compare(effects, above, self.margins.of(pair, name)):
             # what learned nothing is close to nothing, wherever the reference is
-            return (
-                case
-                if self._learned(pair, pair.ours, name)
-                else case._replace(decision="undecided")
-            )
-        return case
+            close = case.decision == "supported" and self.closeness
+            if close and not self._learned(pair, pair.ours, name):
+                return case._replace(decision="undecided")
+            return case
+        return None
 
     @property
     def closeness(self) -> bool:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from peftbench.metrics.constant import constant_nlls
 from peftbench.tasks import TASKS
-from peftbench.tasks.base import TaskKind
 from peftbench.tuning.storage import Search
 from peftbench.tuning.studies import Study
 
@@ -44,13 +44,5 @@ def _gains(search: Search, study: Study, trial: FrozenTrial) -> np.ndarray | Non
         table = search.store.predictions(key)
         targets = table["target"].to_numpy(float)
         nlls.append(table["nll"].to_numpy(float))
-    return constant_nlls(targets, TASKS[study.task.name].kind) - np.mean(nlls, axis=0)
-
-
-def constant_nlls(targets: np.ndarray, kind: TaskKind) -> np.ndarray:
-    """nll of each target, (examples,), under the best constant predictor: the shares of the labels
-    for every example, or the mean of the numbers as that of a normal with unit variance."""
-    if kind == "regression":
-        return 0.5 * (targets - targets.mean()) ** 2 + 0.5 * math.log(2 * math.pi)
-    _, label, counts = np.unique(targets, return_inverse=True, return_counts=True)
-    return -np.log(counts[label] / len(targets))
+    regression = TASKS[study.task.name].kind == "regression"
+    return constant_nlls(targets, regression=regression) - np.mean(nlls, axis=0)
