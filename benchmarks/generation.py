@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 from peftbench.errors import InputError, unknown
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import sample
-from peftbench.training.environment import auto_dtype, choose_device
+from peftbench.training.environment import auto_precision, choose_device
 from peftbench.training.evaluation import GENERATE_TOKENS
 from peftbench.training.generation import generate
 from peftbench.training.language_model import LanguageModel
@@ -116,7 +116,7 @@ def options() -> argparse.Namespace:
 def main() -> int:
     given = options()
     device = choose_device()
-    dtype = getattr(torch, auto_dtype(device))
+    dtype = torch.float32 if auto_precision(device) == "float32" else torch.bfloat16
     try:
         if given.task not in TASKS:
             raise unknown("task", given.task, TASKS)

@@ -87,13 +87,13 @@ TITLES = EXPERIMENT_MODELS | RECORD_MODELS
 TABLES = {"train": spec.TrainSpec, "data": spec.DataSpec, "limits": spec.LimitSpec}
 # What the models do not say, since an experiment file is completed before they see it.
 TYPES = {
-    "TrainSpec.dtype": '`"auto"` or `"float32"` or `"bfloat16"`',
+    "TrainSpec.precision": '`"auto"` or `"float32"` or `"bf16-mixed"` or `"bf16"`',
     "ArmEntry.args": "[table](#methods)",
     "Override.args": "[table](#methods)",
     "RunSpec.args": "[table](#methods)",
     "ArmEntry.space": "table by name: [range](#a-range-of-space) or list: number or `false`",
 }
-DEFAULTS = {"TrainSpec.lr": "the method's", "TrainSpec.dtype": '`"auto"`'}
+DEFAULTS = {"TrainSpec.lr": "the method's", "TrainSpec.precision": '`"auto"`'}
 UNITS = {
     "TrainSpec.steps": "steps",
     "TrainSpec.batch_size": "examples",

@@ -16,7 +16,7 @@ from peftbench.errors import InputError, unknown
 from peftbench.experiment import Experiment, expand, read_experiment, select
 from peftbench.output import ensure_folder, ensure_writable
 from peftbench.record import Record, Status
-from peftbench.spec import Dtype, RunSpec
+from peftbench.spec import Precision, RunSpec
 from peftbench.store import Store, device_folder
 from peftbench.wording import model_name
 
@@ -68,8 +68,8 @@ def plan(
     known = {*get_args(Status)} - {"done"}
     for name in statuses - known:
         raise unknown("status in --retry", name, known)
-    folder, dtype = _device()
-    specs = expand(part, METHODS, TASKS, (settings or {}).items(), auto_dtype=dtype)
+    folder, precision = _device()
+    specs = expand(part, METHODS, TASKS, (settings or {}).items(), auto_precision=precision)
     kept = _store(store)
     return Plan(title, specs, suite.pending(specs, kept, folder, statuses), kept, folder)
 
@@ -220,8 +220,8 @@ def _begin_search(
     from peftbench.tuning.storage import Search, create_studies, open_storage, storage_errors
     from peftbench.tuning.studies import studies
 
-    folder, dtype = _device()
-    planned = studies(experiment, stem, dtype)
+    folder, precision = _device()
+    planned = studies(experiment, stem, precision)
     specs = [spec for study in planned for spec in study.runs({})]
     check_specs(specs)
     check_confinement(specs, unconfined)
@@ -331,9 +331,9 @@ def _store(store: Store | Path | str) -> Store:
     return store if isinstance(store, Store) else Store(Path(store))
 
 
-def _device() -> tuple[str, Dtype]:
-    """The store's folder for this machine's device, and what the dtype "auto" comes to there."""
-    from peftbench.training.environment import auto_dtype, choose_device, device_name
+def _device() -> tuple[str, Precision]:
+    """The store's folder for this machine's device, and what the precision "auto" comes to."""
+    from peftbench.training.environment import auto_precision, choose_device, device_name
 
     device = choose_device()
-    return device_folder(device.type, device_name(device)), auto_dtype(device)
+    return device_folder(device.type, device_name(device)), auto_precision(device)

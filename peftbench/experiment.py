@@ -10,11 +10,12 @@ from pydantic import Field
 
 from peftbench.errors import InputError, shown, unknown
 from peftbench.spec import (
+    Base,
     Count,
     DataSpec,
-    Dtype,
     LimitSpec,
     Pooling,
+    Precision,
     RunSpec,
     ScoredSplit,
     Seed,
@@ -40,6 +41,8 @@ class TaskEntry(Settings):
     """The model for this task; null: the experiment's."""
     pooling: Pooling | None = None
     """What a classifier's head reads on this task; null: the experiment's."""
+    base: Base | None = None
+    """How frozen weights are kept on this task; null: as the experiment says."""
     train: dict[str, Any] = {}
     """Training settings that differ on this task."""
     data: dict[str, Any] = {}
@@ -67,6 +70,8 @@ class ArmEntry(Settings):
     """The method's hyperparameters; `peftbench list methods` prints them with their defaults."""
     train: dict[str, Any] = {}
     """Training settings of this arm, such as its learning rate."""
+    base: Base | None = None
+    """How this arm's frozen weights are kept; null: as the task or the experiment says."""
     on: dict[str, Override] = {}
     """What the arm changes on one task, by the task's name."""
     space: dict[str, Any] = {}
@@ -111,6 +116,9 @@ class Experiment(Settings):
     "mean", the mean of the last hidden states over all tokens, for encoders. null: "mean" for the
     packaged minilm-l6, a sentence encoder, and "model" for every other model and for
     generation."""
+    base: Base | None = None
+    """How frozen weights are kept: "nf4" (4 bits, as QLoRA does), "int8", or "plain", which null
+    means too. That of a task, and then of an arm, wins over it."""
     task: tuple[TaskEntry, ...]
     """The tasks: a list of names, or a table [[task]] for each."""
     arm: tuple[ArmEntry, ...]
@@ -231,16 +239,16 @@ def expand(
     tasks: Mapping[str, TaskType],
     settings: Iterable[tuple[str, Any]] = (),
     *,
-    auto_dtype: Dtype,
+    auto_precision: Precision,
 ) -> list[RunSpec]:
     """Every run of an experiment, complete: seed by seed, within a seed task by task, and within a
     task arm by arm.
 
     settings: (dotted key, value) pairs such as ("train.steps", 20), which win over the file.
-    auto_dtype: what the dtype "auto" comes to on the device the runs are for.
+    auto_precision: what the precision "auto" comes to on the device the runs are for.
     Raises InputError on a name, key or value that does not exist.
     """
-    forced = _tables(settings)
+    forced, forced_base = _forced(settings)
     check_names(experiment, methods, tasks)
     specs: dict[str, RunSpec] = {}
     for seed, entry in itertools.product(experiment.seeds, experiment.task):
@@ -252,18 +260,21 @@ def expand(
         limits = experiment.limits | entry.limits | forced["limits"]
         for arm in experiment.arm:
             method, on = methods[arm.method], arm.on.get(entry.name, Override())
-            train = {"lr": method.lr, "dtype": "auto"}
+            train = {"lr": method.lr, "precision": "auto"}
             for table in (experiment.train, entry.train, arm.train, on.train, forced["train"]):
                 train |= table
             spec = RunSpec(
                 model=model,
                 pooling=_pooling(experiment, entry, model, tasks[entry.name].kind),
+                base=forced_base or arm.base or entry.base or experiment.base or "plain",
                 task=entry.name,
                 task_version=tasks[entry.name].version,
                 method=arm.method,
                 method_version=method.version,
                 args=method.complete(arm.args | on.args | forced["args"]),
-                train=_train_spec(train, auto_dtype, f"arm {shown(arm.method)} on {where}: train"),
+                train=_train_spec(
+                    train, auto_precision, f"arm {shown(arm.method)} on {where}: train"
+                ),
                 data=validated(DataSpec, data, f"{where}: data"),
                 seed=seed,
                 split=experiment.split,
@@ -279,18 +290,31 @@ def expand(
     return list(specs.values())
 
 
-def _tables(settings: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What `--set` gives, by the table of its key. Raises InputError on a key in no table."""
+def _forced(settings: Iterable[tuple[str, Any]]) -> tuple[dict[str, dict[str, Any]], Base | None]:
+    """What `--set` gives: values by the table of their key, and the base. Raises InputError on
+    another key."""
     tables: dict[str, dict[str, Any]] = {"train": {}, "data": {}, "limits": {}, "args": {}}
+    base: Base | None = None
     for key, value in settings:
         table, _, name = key.partition(".")
-        if table not in tables or not name:
+        if key == "base":
+            base = _checked_base(value)
+        elif table in tables and name:
+            tables[table][name] = value
+        else:
             raise InputError(
                 f"--set {shown(key)}: the key must be one of train.KEY, data.KEY, limits.KEY, "
-                "args.KEY"
+                "args.KEY, base"
             )
-        tables[table][name] = value
-    return tables
+    return tables, base
+
+
+def _checked_base(value: Any) -> Base:
+    if value not in get_args(Base):
+        raise InputError(
+            f"--set base: must be one of {', '.join(get_args(Base))} (given: {shown(value)})"
+        )
+    return value
 
 
 def check_names(
@@ -322,14 +346,20 @@ def _pooling(experiment: Experiment, entry: TaskEntry, model: str, kind: str) ->
     return given or ("mean" if model in SENTENCE_ENCODERS else "model")
 
 
-def _train_spec(values: dict[str, Any], auto_dtype: Dtype, where: str) -> TrainSpec:
-    """The training settings of a run. Their dtype is never "auto", since the dtype that it comes to
-    is part of the run's id."""
-    dtypes = ("auto", *get_args(Dtype))
-    if values["dtype"] not in dtypes:
+def _train_spec(values: dict[str, Any], auto_precision: Precision, where: str) -> TrainSpec:
+    """The training settings of a run. Their precision is never "auto", since the precision that it
+    comes to is part of the run's id."""
+    if "dtype" in values:
         raise InputError(
-            f"{where}: dtype: must be one of {', '.join(dtypes)} (given: {shown(values['dtype'])})"
+            f'{where}: dtype: has become precision: "float32", "bf16-mixed" or "bf16" '
+            f"(given: dtype = {shown(values['dtype'])})"
         )
-    if values["dtype"] == "auto":
-        values = values | {"dtype": auto_dtype}
+    precisions = ("auto", *get_args(Precision))
+    if values["precision"] not in precisions:
+        raise InputError(
+            f"{where}: precision: must be one of {', '.join(precisions)} "
+            f"(given: {shown(values['precision'])})"
+        )
+    if values["precision"] == "auto":
+        values = values | {"precision": auto_precision}
     return validated(TrainSpec, values, where)

@@ -18,12 +18,14 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from peftbench.errors import InputError, shown, unknown
 
 ScoredSplit = Literal["valid", "test"]
-Dtype = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bf16-mixed", "bf16"]
+Base = Literal["plain", "nf4", "int8"]
 Pooling = Literal["model", "mean"]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -60,6 +62,15 @@ class Settings(FrozenModel):
         return value
 
 
+# As runs of two precisions were named before there was a third: their ids stay.
+DTYPES: dict[Precision, str] = {"float32": "float32", "bf16": "bfloat16"}
+
+
+def _absent(value: Any) -> bool:
+    """Of a field that is left out of a record, and of the run's id, unless it says something."""
+    return value is None or value is False
+
+
 class TrainSpec(Settings):
     """How a run trains: the same for all arms of an experiment, except for what an arm sets itself
     (usually its learning rate)."""
@@ -86,11 +97,42 @@ class TrainSpec(Settings):
     """AdamW's epsilon."""
     clip: PositiveFloat | None = 1.0
     """Maximum global gradient norm; null: no clipping."""
-    dtype: Dtype
-    """Dtype of the base weights. An experiment file may also say "auto", its default: bfloat16 on a
-    CUDA device that supports it, else float32. A run's spec holds the result."""
+    precision: Precision
+    """float32: everything. bf16-mixed: what is trained and its optimizer state are float32, frozen
+    weights are bfloat16, and products are made in bfloat16; full fine-tuning keeps float32 weights.
+    bf16: everything but adapters and a new head is bfloat16, the naive form, in which full
+    fine-tuning loses its small steps. An experiment file may also say "auto", its default:
+    bf16-mixed on a CUDA device that has bfloat16, else float32. A run's spec holds the result."""
     eval_every: Count | None = None
     """Steps between evaluations of valid nll; null: none before the end."""
+    micro_batch: Count | Literal["auto"] | None = Field(default=None, exclude_if=_absent)
+    """Examples of a step that are on the device at a time; gradients accumulate, and the loss is
+    the mean over the whole batch all the same. auto: the largest number that fits, found by
+    halving. null: the whole batch. It changes bytes and seconds, and results by rounding."""
+    checkpointing: bool = Field(default=False, exclude_if=_absent)
+    """Whether each transformer block keeps its input only, and is computed again for the backward
+    pass: fewer bytes, more seconds, the same results."""
+    compile: bool = Field(default=False, exclude_if=_absent)
+    """Whether the transformer blocks are compiled, which needs a C++ compiler: fewer seconds after
+    a warm-up, and results that differ by rounding."""
+
+    @field_validator("micro_batch", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "auto":
+            raise ValueError('input should be a number of examples, or "auto"')
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _precision_of_a_dtype(cls, values: Any) -> Any:
+        """Records from before there was a `precision` name the dtype of the base weights."""
+        if isinstance(values, dict) and values.get("dtype") in DTYPES.values():
+            names = {dtype: precision for precision, dtype in DTYPES.items()}
+            values = {name: value for name, value in values.items() if name != "dtype"} | {
+                "precision": names[values["dtype"]]
+            }
+        return values
 
 
 class DataSpec(Settings):
@@ -149,6 +191,10 @@ def _own_head(pooling: Pooling) -> bool:
     return pooling == "model"
 
 
+def _plain(base: Base) -> bool:
+    return base == "plain"
+
+
 class RunSpec(FrozenModel):
     """One run, complete: every default and version is filled in, so that equal specs mean equal
     runs."""
@@ -159,6 +205,9 @@ class RunSpec(FrozenModel):
     """What a classifier's head reads. model: what transformers' head of the model's family reads;
     it is then left out of the record and of the run's id. mean: the mean of the last hidden states
     over all tokens, by one linear layer."""
+    base: Base = Field(default="plain", exclude_if=_plain)
+    """How the frozen linear layers' weights are kept. plain: as `train.precision` says; it is then
+    left out of the record and of the run's id. nf4: in 4 bits, as QLoRA does; int8: in 8 bits."""
     task: str
     """The task's name."""
     task_version: int
@@ -186,7 +235,15 @@ class RunSpec(FrozenModel):
     @property
     def run_id(self) -> str:
         """16 hexadecimal digits: SHA-256 of the canonical JSON of all fields but `study`."""
-        return digest(self.model_dump(mode="json", exclude={"study"}))[:16]
+        return digest(self.identity())[:16]
+
+    def identity(self) -> dict[str, Any]:
+        """All fields but `study`, as JSON values, named as they always were."""
+        content = self.model_dump(mode="json", exclude={"study"})
+        if self.train.precision in DTYPES:
+            del content["train"]["precision"]
+            content["train"]["dtype"] = DTYPES[self.train.precision]
+        return content
 
 
 def split_revision(model: str) -> tuple[str, str | None]:

@@ -84,7 +84,7 @@ def spec(**changed: Any) -> RunSpec:
         "limits": LimitSpec(),
     }
     args = ARGS.get(method, {"rank": 8}) | changed.pop("args", {})
-    train: dict[str, Any] = {"lr": 3e-4, "dtype": "float32"}
+    train: dict[str, Any] = {"lr": 3e-4, "precision": "float32"}
     train |= changed.pop("train", {})
     return RunSpec(**values | changed, args=args, train=TrainSpec(**train))
 

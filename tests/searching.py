@@ -10,7 +10,7 @@ from records import record as make_record
 
 from peftbench.experiment import Experiment, read_experiment
 from peftbench.record import Point, Record
-from peftbench.spec import Dtype, RunSpec
+from peftbench.spec import Precision, RunSpec
 from peftbench.store import Store
 from peftbench.training.executor import Watch
 from peftbench.training.run import RunResult
@@ -99,8 +99,8 @@ def experiment(folder: Path, text: str = FILE) -> Experiment:
     return read_experiment(file)
 
 
-def studies_of(what: Experiment, auto_dtype: Dtype = "float32") -> list[Study]:
-    return studies(what, "e", auto_dtype)
+def studies_of(what: Experiment, auto_precision: Precision = "float32") -> list[Study]:
+    return studies(what, "e", auto_precision)
 
 
 def begin(folder: Path, what: Experiment, url: str = "studies.journal", say: Any = None) -> Search:

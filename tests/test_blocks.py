@@ -113,7 +113,7 @@ def test_seconds_count_of_runs_that_had_the_machine_to_themselves(
         {"task_version": 2},
         {"split": "valid"},
         {"data": DataSpec(train=64)},
-        {"train": {"dtype": "bfloat16"}},
+        {"train": {"precision": "bf16"}},
         {"train": {"steps": 7}},
         {"train": {"batch_size": 7}},
     ],

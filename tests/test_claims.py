@@ -818,7 +818,7 @@ def test_few_samples_may_go_with_fewer_steps() -> None:
     assert verdict.reason.en == "Supported in 2 and refuted in 2 of 4 comparisons."
 
 
-@pytest.mark.parametrize("train", [{"steps": 50}, {"batch_size": 8}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize("train", [{"steps": 50}, {"batch_size": 8}, {"precision": "bf16"}])
 @pytest.mark.parametrize("claim", OURS)
 def test_arms_of_other_steps_batch_or_precision_are_not_compared(
     claim: str, train: dict[str, Any]

@@ -35,7 +35,7 @@ def test_the_method_and_the_task_run(small_encoder: str, monkeypatch: pytest.Mon
         train={"steps": 2, "batch_size": 4},
         data={"train": 20, "test": 20},
     )
-    (spec,) = expand(experiment, METHODS, TASKS, auto_dtype="float32")
+    (spec,) = expand(experiment, METHODS, TASKS, auto_precision="float32")
     record = run(spec).record
     assert record.status == "done", record.error
     assert record.metrics["accuracy"] is not None

@@ -132,7 +132,7 @@ VALUES = FLAT | NESTED | st.dictionaries(TEXTS, NESTED, max_size=2) | st.lists(N
 KEYS = st.sampled_from(
     [
         "question", "model", "task", "arm", "seeds", "split", "train", "data", "limits",
-        "search", "steps", "batch_size", "lr", "dtype", "samples", "temperature", "seconds",
+        "search", "steps", "batch_size", "lr", "precision", "samples", "temperature", "seconds",
         "rank", "alpha", "targets", "on", "space", "sampler", "trials", "name", "args",
         "method", "train.lr", "low", "max_length", "generate", "shots", "max_new_tokens",
         "eval_every", "d_init", "lambda",

@@ -92,7 +92,7 @@ def spec(
         method="lora",
         method_version=METHODS["lora"].version,
         args=METHODS["lora"].complete({}),
-        train=TrainSpec(lr=1e-3, steps=1, batch_size=2, dtype="float32", eval_every=eval_every),
+        train=TrainSpec(lr=1e-3, steps=1, batch_size=2, precision="float32", eval_every=eval_every),
         data=DataSpec(**small | data),
         seed=seed,
         split="test",

@@ -300,7 +300,7 @@ def experiment(**keys: Any) -> Experiment:
 
 
 def poolings(what: Experiment) -> list[str]:
-    return [spec.pooling for spec in expand(what, METHODS, TASKS, auto_dtype="float32")]
+    return [spec.pooling for spec in expand(what, METHODS, TASKS, auto_precision="float32")]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_a_decoder_s_classifier_does_not_pool(small_decoder: str) -> None:
 def test_neither_model_nor_pooling_is_set_from_outside(key: str) -> None:
     what = experiment(model="minilm-l6")
     with pytest.raises(InputError, match=rf"--set '?{key}'?: the key must be one of"):
-        expand(what, METHODS, TASKS, [(key, "mean")], auto_dtype="float32")
+        expand(what, METHODS, TASKS, [(key, "mean")], auto_precision="float32")
 
 
 def test_a_wrong_pooling_is_named(tmp_path: Path) -> None:

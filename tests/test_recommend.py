@@ -177,7 +177,7 @@ def test_a_floor_that_trained_on_nothing_is_seen_beside_the_others() -> None:
     [
         {"train": {"steps": 200}},
         {"train": {"batch_size": 8}},
-        {"train": {"dtype": "bfloat16"}},
+        {"train": {"precision": "bf16"}},
         {"task_version": 2},
         {"data": DataSpec(max_length=64)},
     ],

@@ -63,10 +63,15 @@ def arms(records: list[dict[str, Any]]) -> Arms:
                     spec["data"],
                     spec["method"],
                     spec["args"],
-                    spec["train"],
+                    as_now(spec["train"]),
                 )
             ].append(record)
     return {name: sorted(runs, key=lambda run: run["spec"]["seed"]) for name, runs in found.items()}
+
+
+def as_now(train: dict[str, Any]) -> dict[str, Any]:
+    """A record's training settings, whose precision was a dtype once."""
+    return {"precision" if name == "dtype" else name: value for name, value in train.items()}
 
 
 def key(*parts: Any) -> str:

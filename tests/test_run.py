@@ -20,7 +20,7 @@ from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
 from peftbench.tasks import TASKS
 from peftbench.training import environment, evaluation, fine_tuning
 from peftbench.training import run as run_module
-from peftbench.training.environment import auto_dtype
+from peftbench.training.environment import auto_precision
 from peftbench.training.evaluation import evaluate
 from peftbench.training.fine_tuning import check_specs, set_up
 from peftbench.training.footprint import footprint
@@ -40,7 +40,7 @@ def spec(
         "batch_size": 4,
         "lr": METHODS[method].lr,
         "eval_every": 2,
-        "dtype": "float32",
+        "precision": "float32",
     }
     return RunSpec(
         model=model,
@@ -233,14 +233,14 @@ def test_what_a_run_costs_changes_nothing_of_what_it_finds(
     pd.testing.assert_frame_equal(same_predictions, predictions, check_exact=True)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", "float32"), ("bf16", "bfloat16")])
 @pytest.mark.parametrize(
     ("method", "task"), [("lora", "reviews"), ("full", "reviews"), ("frozen", "gsm_symbolic")]
 )
 def test_a_record_says_every_dtype(
-    dtype: str, method: str, task: str, models: dict[str, str]
+    precision: str, dtype: str, method: str, task: str, models: dict[str, str]
 ) -> None:
-    record, _ = done(run(spec(models[task], method, task, dtype=dtype)))
+    record, _ = done(run(spec(models[task], method, task, precision=precision)))
     used = record.dtypes
     assert used is not None
     assert used.logits == (dtype,)
@@ -262,24 +262,26 @@ def test_what_auto_comes_to_is_part_of_the_run(small_encoder: str) -> None:
         train={"steps": 2, "batch_size": 4},
     )
     narrow, wide = (
-        expand(experiment, METHODS, TASKS, auto_dtype=dtype)[0] for dtype in ("bfloat16", "float32")
+        expand(experiment, METHODS, TASKS, auto_precision=precision)[0]
+        for precision in ("bf16-mixed", "float32")
     )
     assert narrow.run_id != wide.run_id
     for wanted in (narrow, wide):
         record, _ = done(run(wanted))
         assert record.dtypes is not None
-        assert record.dtypes.weights == (wanted.train.dtype,)
+        frozen = {"bf16-mixed": "bfloat16", "float32": "float32"}[wanted.train.precision]
+        assert record.dtypes.weights == (frozen,)
 
 
 @pytest.mark.parametrize(
-    ("device", "supported", "dtype"),
-    [("cpu", True, "float32"), ("cuda", True, "bfloat16"), ("cuda", False, "float32")],
+    ("device", "supported", "precision"),
+    [("cpu", True, "float32"), ("cuda", True, "bf16-mixed"), ("cuda", False, "float32")],
 )
-def test_auto_is_bfloat16_on_cuda_that_has_it(
-    device: str, supported: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_is_mixed_on_cuda_that_has_bfloat16(
+    device: str, supported: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
-    assert auto_dtype(torch.device(device)) == dtype
+    assert auto_precision(torch.device(device)) == precision
 
 
 def test_a_record_has_the_load_at_both_ends(

@@ -39,7 +39,7 @@ from peftbench.experiment import Experiment, expand, read_experiment
 from peftbench.methods import METHODS
 from peftbench.methods.base import Range
 from peftbench.record import Record
-from peftbench.spec import Dtype, RunSpec, StudyReference
+from peftbench.spec import Precision, RunSpec, StudyReference
 from peftbench.store import Store
 from peftbench.tasks import TASKS
 from peftbench.training.executor import Watch
@@ -507,7 +507,7 @@ def test_the_tuned_file_runs_what_was_found_on_test_with_fresh_seeds(tmp_path: P
     results = search(tmp_path, what)
     file = tmp_path / "tuned.toml"
     tuned_file.write(file, tuned_file.experiment_file(what, "e.toml", results))
-    specs = expand(read_experiment(file), METHODS, TASKS, auto_dtype="float32")
+    specs = expand(read_experiment(file), METHODS, TASKS, auto_precision="float32")
     assert {spec.split for spec in specs} == {"test"}
     assert {spec.seed for spec in specs} == {2, 3, 4, 5, 6}
     assert {spec.method for spec in specs} == {"lora", "lora+", "frozen"}
@@ -681,8 +681,8 @@ def test_run_and_search_refuse_each_others_files(
 
 
 def test_what_a_study_is_called_changes_with_what_it_is(tmp_path: Path) -> None:
-    def names(text: str, auto_dtype: Dtype = "float32") -> set[str]:
-        return {study.name for study in studies_of(experiment(tmp_path, text), auto_dtype)}
+    def names(text: str, auto_precision: Precision = "float32") -> set[str]:
+        return {study.name for study in studies_of(experiment(tmp_path, text), auto_precision)}
 
     assert names(FILE) == names(FILE)
     for change in (
@@ -692,18 +692,18 @@ def test_what_a_study_is_called_changes_with_what_it_is(tmp_path: Path) -> None:
         ('"train.head_lr" = false', '"train.head_lr" = { low = 1e-4, high = 1e-2, log = true }'),
     ):
         assert not names(FILE) & names(FILE.replace(*change))
-    assert not names(FILE) & names(FILE, "bfloat16")
+    assert not names(FILE) & names(FILE, "bf16-mixed")
     assert names(FILE) == names(FILE.replace("[[arm]]", "limits.seconds = 5\n[[arm]]", 1))
     randomly = FILE.replace('method = "lora"', 'method = "lora"\nsampler = "random"')
     assert len(names(FILE) - names(randomly)) == 1
-    fixed = FILE.replace("steps = 27", 'steps = 27, dtype = "float32"')
-    assert names(fixed) == names(fixed, "bfloat16") == names(FILE)
+    fixed = FILE.replace("steps = 27", 'steps = 27, precision = "float32"')
+    assert names(fixed) == names(fixed, "bf16-mixed") == names(FILE)
 
 
 def test_what_auto_comes_to_is_part_of_every_trials_run_ids(tmp_path: Path) -> None:
     what = experiment(tmp_path)
-    for single, half in zip(studies_of(what), studies_of(what, "bfloat16"), strict=True):
-        assert {spec.train.dtype for spec in half.runs({})} == {"bfloat16"}
+    for single, half in zip(studies_of(what), studies_of(what, "bf16-mixed"), strict=True):
+        assert {spec.train.precision for spec in half.runs({})} == {"bf16-mixed"}
         ids = [{spec.run_id for spec in study.runs({})} for study in (single, half)]
         assert not ids[0] & ids[1]
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from peftbench.errors import InputError
 from peftbench.experiment import ArmEntry, expand, read_experiment, select
 from peftbench.methods import METHODS
-from peftbench.spec import Bounds, DataSpec, Dtype, RunSpec, TrainSpec, bounds
+from peftbench.spec import Bounds, DataSpec, Precision, RunSpec, TrainSpec, bounds
 from peftbench.tasks import TASKS
 from peftbench.tuning.space import dimensions_of
 from peftbench.tuning.studies import studies
@@ -38,7 +38,7 @@ train = { lr = 0.5 }
 
 
 def specs(
-    tmp_path: Path, text: str, auto_dtype: Dtype = "float32", **settings: Any
+    tmp_path: Path, text: str, auto_precision: Precision = "float32", **settings: Any
 ) -> list[RunSpec]:
     file = tmp_path / "e.toml"
     file.write_text(text)
@@ -47,7 +47,7 @@ def specs(
         METHODS,
         TASKS,
         [(key.replace("__", "."), value) for key, value in settings.items()],
-        auto_dtype=auto_dtype,
+        auto_precision=auto_precision,
     )
 
 
@@ -57,7 +57,7 @@ def test_every_experiment_of_ours_is_valid(path: Path) -> None:
     if experiment.search:
         assert studies(experiment, path.stem, "float32")
         return
-    specs = expand(experiment, METHODS, TASKS, auto_dtype="float32")
+    specs = expand(experiment, METHODS, TASKS, auto_precision="float32")
     assert len({spec.run_id for spec in specs}) == len(specs) > 0
 
 
@@ -124,15 +124,15 @@ def test_overrides_go_from_the_file_to_the_task_to_the_arm_to_the_command_line(
     assert (train.steps, train.batch_size, train.warmup, train.clip) == (2, 3, 0.4, 5.0)
 
 
-def test_what_the_dtype_auto_comes_to_is_part_of_a_run(tmp_path: Path) -> None:
+def test_what_the_precision_auto_comes_to_is_part_of_a_run(tmp_path: Path) -> None:
     """Or a float32 run on a CPU and a bfloat16 run on CUDA share an id."""
-    single, half = specs(tmp_path, SMALL)[0], specs(tmp_path, SMALL, "bfloat16")[0]
-    assert (single.train.dtype, half.train.dtype) == ("float32", "bfloat16")
+    single, half = specs(tmp_path, SMALL)[0], specs(tmp_path, SMALL, "bf16-mixed")[0]
+    assert (single.train.precision, half.train.precision) == ("float32", "bf16-mixed")
     assert single.run_id != half.run_id
-    assert specs(tmp_path, SMALL.replace("steps = 5", 'steps = 5\ndtype = "auto"'))[0] == single
-    given = SMALL.replace("steps = 5", 'steps = 5\ndtype = "float32"')
-    assert specs(tmp_path, given, "bfloat16")[0] == single
-    assert specs(tmp_path, SMALL, "bfloat16", train__dtype="float32")[0] == single
+    assert specs(tmp_path, SMALL.replace("steps = 5", 'steps = 5\nprecision = "auto"'))[0] == single
+    given = SMALL.replace("steps = 5", 'steps = 5\nprecision = "float32"')
+    assert specs(tmp_path, given, "bf16-mixed")[0] == single
+    assert specs(tmp_path, SMALL, "bf16-mixed", train__precision="float32")[0] == single
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,15 @@ def test_what_the_dtype_auto_comes_to_is_part_of_a_run(tmp_path: Path) -> None:
         (("steps = 5", 'steps = "5x"'), ["train: steps", "5x"]),
         (("steps = 5", "steps = 0"), ["train: steps", "greater than 0"]),
         (("steps = 5", "lr = nan"), ["train: lr", "nan"]),
-        (("steps = 5", 'dtype = "bf16"'), ["'lora'", "train: dtype", "auto, float32", "'bf16'"]),
-        (("steps = 5", "dtype = 16"), ["train: dtype", "bfloat16", "16"]),
+        (
+            ("steps = 5", 'precision = "fp16"'),
+            ["'lora'", "train: precision", "auto, float32", "fp16"],
+        ),
+        (("steps = 5", "precision = 16"), ["train: precision", "bf16-mixed", "16"]),
+        (("steps = 5", 'dtype = "bfloat16"'), ["train: dtype", "precision", "bf16-mixed"]),
+        (("steps = 5", "micro_batch = 0"), ["train: micro_batch", "greater than 0"]),
+        (("steps = 5", 'micro_batch = "most"'), ["train: micro_batch", '"auto"']),
+        (("[train]", 'base = "nf5"\n[train]'), ["base", "nf4", "nf5"]),
         (("rank = 4", "rank = 0"), ["VeRA", "rank", "greater than 0"]),
         (("rank = 4", "rnk = 4"), ["'rnk'", "'rank'"]),
         (('task = ["reviews"]', 'task = ["revews"]'), ["'revews'", "'reviews'"]),
@@ -227,7 +234,7 @@ def test_select_keeps_what_is_named(tmp_path: Path) -> None:
     file = tmp_path / "e.toml"
     file.write_text(SMALL)
     part = select(read_experiment(file), {"method": {"vera"}, "seed": {"1"}})
-    runs = expand(part, METHODS, TASKS, auto_dtype="float32")
+    runs = expand(part, METHODS, TASKS, auto_precision="float32")
     assert [(spec.method, spec.seed) for spec in runs] == [("vera", 1)]
     with pytest.raises(InputError, match="did you mean 'vera'"):
         select(read_experiment(file), {"method": {"verra"}})
@@ -241,12 +248,12 @@ def test_a_part_without_a_task_needs_not_what_an_arm_changes_on_that_task(tmp_pa
     file.write_text(two.replace('method = "vera"', 'method = "vera"\non.rte.train = { lr = 0.3 }'))
     for task, lr in (("reviews", 0.5), ("rte", 0.3)):
         part = select(read_experiment(file), {"task": {task}, "method": {"vera"}})
-        runs = expand(part, METHODS, TASKS, auto_dtype="float32")
+        runs = expand(part, METHODS, TASKS, auto_precision="float32")
         assert {(spec.task, spec.train.lr) for spec in runs} == {(task, lr)}
     file.write_text(two.replace('method = "vera"', 'method = "vera"\non.cola.train = { lr = 0.3 }'))
     part = select(read_experiment(file), {"task": {"rte"}})
     with pytest.raises(InputError, match="'cola'"):  # a task that the file does not have
-        expand(part, METHODS, TASKS, auto_dtype="float32")
+        expand(part, METHODS, TASKS, auto_precision="float32")
 
 
 @given(
@@ -291,3 +298,31 @@ def test_the_bounds_of_a_key_are_those_of_its_field(
     kind: type[BaseModel], key: str, allowed: Bounds | None
 ) -> None:
     assert bounds(kind, key) == allowed
+
+
+def test_ids_are_those_of_records_that_named_a_dtype() -> None:
+    """And what does not say anything is in neither the record nor the id."""
+    values = {"lr": 0.1, "dtype": "bfloat16"}
+    earlier = TrainSpec(**values)  # type: ignore[arg-type]
+    assert earlier == TrainSpec(lr=0.1, precision="bf16")
+    assert not {"micro_batch", "checkpointing", "compile"} & earlier.model_dump().keys()
+
+
+def test_what_changes_costs_alone_is_part_of_the_id(tmp_path: Path) -> None:
+    plain = specs(tmp_path, SMALL)[0]
+    changes = {"micro_batch": 2, "checkpointing": True, "compile": True}
+    ids = {plain.run_id} | {
+        specs(tmp_path, SMALL, **{f"train__{name}": value})[0].run_id
+        for name, value in changes.items()
+    }
+    assert len(ids) == 4
+
+
+def test_a_base_is_of_the_arm_then_the_task_then_the_experiment(tmp_path: Path) -> None:
+    text = 'base = "int8"\n' + SMALL
+    assert {spec.base for spec in specs(tmp_path, text)} == {"int8"}
+    on_task = text.replace('task = ["reviews"]', 'task = [{ name = "reviews", base = "plain" }]')
+    assert {spec.base for spec in specs(tmp_path, on_task)} == {"plain"}
+    on_arm = on_task.replace('method = "lora"', 'method = "lora"\nbase = "nf4"')
+    assert {spec.base for spec in specs(tmp_path, on_arm) if spec.method == "lora"} == {"nf4"}
+    assert {spec.base for spec in specs(tmp_path, on_arm, base="int8")} == {"int8"}

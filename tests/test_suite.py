@@ -68,7 +68,7 @@ def experiment(folder: Path, model: str, steps: int = 2) -> Path:
 
 
 def spec(model: str, seconds: int = 100, **train: Any) -> RunSpec:
-    small: dict[str, Any] = {"steps": 2, "batch_size": 4, "lr": 1e-3, "dtype": "float32"}
+    small: dict[str, Any] = {"steps": 2, "batch_size": 4, "lr": 1e-3, "precision": "float32"}
     return RunSpec(
         model=model,
         task="reviews",
@@ -336,7 +336,7 @@ def test_bad_input_is_one_line_and_status_2(
 def test_a_corrupted_record_is_named(quick: Path, tmp_path: Path, typed: Typed) -> None:
     store = Store(tmp_path / "s")
     store.ensure_writable()
-    specs = expand(read_experiment(quick), METHODS, TASKS, auto_dtype="float32")
+    specs = expand(read_experiment(quick), METHODS, TASKS, auto_precision="float32")
     stored = make_record(status="done", spec=specs[0])
     store.write(stored)
     (path,) = (tmp_path / "s").rglob("*.json")

@@ -158,7 +158,7 @@ def test_csv_and_json_hold_the_same(table: Any) -> None:
         {"data": DataSpec(valid=77)},
         {"train": {"steps": 77}},
         {"train": {"batch_size": 77}},
-        {"train": {"dtype": "bfloat16"}},
+        {"train": {"precision": "bf16"}},
     ],
     ids=str,
 )

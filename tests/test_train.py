@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def train_spec(**values: Any) -> TrainSpec:
-    return TrainSpec(**{"lr": 0.1, "dtype": "float32"} | values)
+    return TrainSpec(**{"lr": 0.1, "precision": "float32"} | values)
 
 
 @given(

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from peftbench.record import Record
-from peftbench.spec import DataSpec, Dtype, Pooling, RunSpec, ScoredSplit
+from peftbench.spec import Base, DataSpec, Pooling, Precision, RunSpec, ScoredSplit
 from peftbench.store import run_key
 
 # The order of rows, legends and colours; other methods follow in alphabetical order.
@@ -129,7 +129,8 @@ class Question:
     task_version: int
     split: ScoredSplit
     data: DataSpec
-    dtype: Dtype
+    base: Base
+    precision: Precision
     steps: int
     batch_size: int
 
@@ -142,7 +143,8 @@ class Question:
             task_version=spec.task_version,
             split=spec.split,
             data=spec.data,
-            dtype=spec.train.dtype,
+            base=spec.base,
+            precision=spec.train.precision,
             steps=spec.train.steps,
             batch_size=spec.train.batch_size,
         )

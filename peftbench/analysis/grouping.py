@@ -99,7 +99,7 @@ def _order(run: Run) -> tuple[Any, ...]:
     spec = run.record.spec
     data = dict(spec.data).values()
     question = (spec.model, spec.pooling, spec.task, spec.task_version, spec.split, *data)
-    shared = (spec.train.dtype, spec.train.steps, spec.train.batch_size)
+    shared = (spec.base, spec.train.precision, spec.train.steps, spec.train.batch_size)
     return (
         *map(_sortable, (*question, *shared)),
         method_order(spec.method),

@@ -10,6 +10,11 @@ ALL_DATA = Words("all data", "全部数据")
 SPLIT = Words("{0} split", "{0} 划分")
 VERSION = Words("task version {0}", "任务版本 {0}")
 STEPS = Words("{0} steps of {1}", "{0} 步,批大小 {1}")
+BASES = {
+    "plain": Words("plain base", "未量化的基座"),
+    "nf4": Words("base in 4 bits (nf4)", "4 位基座(nf4)"),
+    "int8": Words("base in 8 bits (int8)", "8 位基座(int8)"),
+}
 POOLINGS = {
     "mean": Words("mean pooling", "平均池化"),
     "model": Words("the model's own pooling", "模型自带池化"),
@@ -75,17 +80,21 @@ def facts(block: Block, lang: Lang = "en") -> dict[str, str]:
         "task_version": VERSION.format(question.task_version)[lang],
         "data": ", ".join(f"{name}={value}" for name, value in limits) or ALL_DATA[lang],
         "training": STEPS.format(f"{question.steps:,}", question.batch_size)[lang],
-        "dtype": question.dtype,
+        "base": BASES[question.base][lang],
+        "precision": question.precision,
         "place": ", ".join(dict.fromkeys(map(str, places))),
         "stack": ", ".join(dict.fromkeys(place.stack for place in places)),
     }
 
 
 def telling(block: Block, lang: Lang = "en") -> dict[str, str]:
-    """The facts without those that go without saying: a model pools as it does by itself."""
-    own = block.question.pooling == "model"
+    """The facts without those that go without saying: a model pools as it does by itself, and its
+    weights are kept plain."""
+    usual = {"pooling": "model", "base": "plain"}
     return {
-        name: text for name, text in facts(block, lang).items() if not (own and name == "pooling")
+        name: text
+        for name, text in facts(block, lang).items()
+        if name not in usual or getattr(block.question, name) != usual[name]
     }
 
 

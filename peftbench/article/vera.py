@@ -219,7 +219,8 @@ def _but_for_examples(pair: Pair) -> tuple[object, ...]:
     follow that number."""
     question = pair.block.question
     data = question.data.model_copy(update={"train": None})
-    return question.model, question.task, question.task_version, data, question.dtype
+    own = question.base, question.precision
+    return question.model, question.task, question.task_version, data, *own
 
 
 def _examples(pair: Pair) -> float:

@@ -145,7 +145,7 @@ def _row(block: Block, arm: Arm) -> dict[str, Any]:
     return {
         **vars(block.place),
         **question_cells(question),
-        **{name: getattr(question, name) for name in ("dtype", "steps", "batch_size")},
+        **{name: getattr(question, name) for name in ("base", "precision", "steps", "batch_size")},
         "method": arm.method,
         "label": arm.label,
         "seeds": len(arm.done),

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from peftbench.record import Environment
-from peftbench.spec import Dtype
+from peftbench.spec import Precision
 
 
 def choose_device() -> torch.device:
@@ -18,11 +18,11 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def auto_dtype(device: torch.device) -> Dtype:
-    """What the dtype "auto" comes to on a device. A CPU without bfloat16 instructions is hundreds
-    of times slower in it, so that a CPU always gets float32."""
+def auto_precision(device: torch.device) -> Precision:
+    """What the precision "auto" comes to on a device. A CPU without bfloat16 instructions is
+    hundreds of times slower in it, so that a CPU always gets float32."""
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return "bfloat16"
+        return "bf16-mixed"
     return "float32"
 
 

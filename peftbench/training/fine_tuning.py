@@ -80,7 +80,8 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     splits = _splits(spec)
     examples = [_examples(task, spec, split) for split in splits]
     shots = shots_of(task, spec)
-    dtype, max_length = getattr(torch, spec.train.dtype), spec.data.max_length
+    dtype = torch.float32 if spec.train.precision == "float32" else torch.bfloat16
+    max_length = spec.data.max_length
     model = load(
         spec.model,
         task.kind,

@@ -21,7 +21,7 @@ from peftbench.experiment import (
 )
 from peftbench.methods import METHODS
 from peftbench.methods.base import Range
-from peftbench.spec import Dtype, RunSpec, StudyReference
+from peftbench.spec import Precision, RunSpec, StudyReference
 from peftbench.tasks import TASKS
 from peftbench.tuning.bracket import round_start
 from peftbench.tuning.space import (
@@ -50,7 +50,7 @@ class Study:
     experiment: Experiment
     arm: ArmEntry
     task: TaskEntry
-    auto_dtype: Dtype
+    auto_precision: Precision
 
     def __str__(self) -> str:
         args = ", ".join(f"{key} {value}" for key, value in self.arm.args.items())
@@ -63,7 +63,9 @@ class Study:
 
     def name_with(self, sampler: Sampler) -> str:
         """The name of the same study with a sampler."""
-        runs = [spec.model_dump(mode="json", exclude={"limits", "study"}) for spec in self.runs({})]
+        runs = [spec.identity() for spec in self.runs({})]
+        for run in runs:
+            del run["limits"]
         dimensions = {
             key: asdict(dimension) if isinstance(dimension, Range) else dimension
             for key, dimension in self.given.items()
@@ -135,7 +137,7 @@ class Study:
         arm = self.arm.model_copy(update={"on": on})
         changes = {"arm": (arm,), "task": (self.task,), "split": "valid"}
         experiment = self.experiment.model_copy(update=changes)
-        specs = expand(experiment, METHODS, TASKS, auto_dtype=self.auto_dtype)
+        specs = expand(experiment, METHODS, TASKS, auto_precision=self.auto_precision)
         return [_validating(spec) for spec in specs] if self.may_prune else specs
 
     def points(self) -> list[Values]:
@@ -174,11 +176,11 @@ def search_table(experiment: Experiment) -> SearchTable:
     return experiment.search
 
 
-def studies(experiment: Experiment, stem: str, auto_dtype: Dtype) -> list[Study]:
+def studies(experiment: Experiment, stem: str, auto_precision: Precision) -> list[Study]:
     """Every arm on every task, also those with nothing to tune.
 
     stem: with which the studies' names begin, as a rule the experiment file's stem.
-    auto_dtype: what the dtype "auto" comes to on the device that the trials run on.
+    auto_precision: what the precision "auto" comes to on the device that the trials run on.
     Raises InputError that names the arm and the key where something cannot be searched.
     """
     search = search_table(experiment)
@@ -188,7 +190,7 @@ def studies(experiment: Experiment, stem: str, auto_dtype: Dtype) -> list[Study]
     check_names(experiment, METHODS, TASKS)
     result: list[Study] = []
     for task, arm in itertools.product(experiment.task, experiment.arm):
-        study = Study(stem, experiment, arm, task, auto_dtype)
+        study = Study(stem, experiment, arm, task, auto_precision)
         grid = study.sampler == "grid"
         if grid and study.dimensions:
             lists = [values for values in study.dimensions.values() if isinstance(values, tuple)]
