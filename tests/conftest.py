@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from peftbench import assets
+from peftbench.training import rates
 
 GIVEN_HUB = os.environ.get("PEFTBENCH_HUB")
 
@@ -38,6 +39,13 @@ def small_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("HF_DATASETS_CACHE", cache)  # for processes that a test starts
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def bfloat16_at_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny models may train in bfloat16 wherever the tests run. Fresh processes measure for
+    themselves."""
+    monkeypatch.setattr(rates, "probe", lambda device: rates.Rates(1e11, 1e11))
 
 
 @pytest.fixture

@@ -280,7 +280,7 @@ def test_what_auto_comes_to_is_part_of_the_run(small_encoder: str) -> None:
 def test_auto_is_mixed_on_cuda_that_has_bfloat16(
     device: str, supported: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: supported)
     assert auto_precision(torch.device(device)) == precision
 
 

@@ -21,9 +21,12 @@ def choose_device() -> torch.device:
 def auto_precision(device: torch.device) -> Precision:
     """What the precision "auto" comes to on a device. A CPU without bfloat16 instructions is
     hundreds of times slower in it, so that a CPU always gets float32."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return "bf16-mixed"
-    return "float32"
+    return "bf16-mixed" if cuda_bfloat16(device) else "float32"
+
+
+def cuda_bfloat16(device: torch.device) -> bool:
+    """Whether it is a CUDA device that computes in bfloat16; what CUDA emulates is of no use."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def synchronize(device: torch.device) -> None:

@@ -19,9 +19,11 @@ from peftbench.tasks import TASKS
 from peftbench.tasks.base import AbstractTask, Example, Split, TaskKind, sample
 from peftbench.training import checks
 from peftbench.training.base import AbstractModel, Batch, Item, room_for_prompt, window
+from peftbench.training.environment import choose_device
 from peftbench.training.generation import cache_argument
 from peftbench.training.language_model import LanguageModel
 from peftbench.training.models import load, skeleton
+from peftbench.training.rates import check_precision
 
 POOL = 32  # batches that are sorted by length together
 
@@ -75,6 +77,7 @@ class FineTuning:
 def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     """Load, attach and encode. Seeds torch's global generator, and demands repeatable kernels of
     this process. Raises InputError."""
+    check_precision(spec.train.precision, device)
     _make_repeatable(spec.seed)
     task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
     splits = _splits(spec)
@@ -123,8 +126,11 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
 
 
 def check_specs(specs: Sequence[RunSpec]) -> None:
-    """Try everything that can be wrong with a spec and is cheap to try: the task's data, the
-    model's configuration, the method's fit to its structure. Raises InputError."""
+    """Try everything that can be wrong with a spec and is cheap to try: the precision on this
+    machine, the task's data, the model's configuration, the method's fit to its structure. Raises
+    InputError."""
+    for precision in sorted({spec.train.precision for spec in specs}):
+        check_precision(precision, choose_device())
     for spec in {(spec.task, spec.data, *_splits(spec)): spec for spec in specs}.values():
         task = TASKS[spec.task]()
         for split in _splits(spec):

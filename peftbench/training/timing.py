@@ -1,7 +1,6 @@
 """What a run takes on its machine: seconds, rates, and CUDA's own count of memory."""
 
 import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -13,10 +12,10 @@ from peftbench.methods.base import AbstractMethod
 from peftbench.methods.linear import replaced
 from peftbench.record import CudaMemory, CudaPeaks, Footprint, Latency, Spread, Timing
 from peftbench.training.base import AbstractModel
-from peftbench.training.environment import synchronize
 from peftbench.training.evaluation import Evaluation
 from peftbench.training.fine_tuning import FineTuning
 from peftbench.training.loop import TrainingLog
+from peftbench.training.rates import gemm_peak, seconds_of
 
 LATENCY_TOKENS = 32
 LATENCY_REPEATS = 7
@@ -95,24 +94,6 @@ def interleaved(
                 call()
                 seconds[names[i]].append(seconds_of(call, device))
     return {name: spread(values) for name, values in seconds.items()}
-
-
-def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
-    """How long a call takes on the device."""
-    synchronize(device)
-    start = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-def gemm_peak(
-    device: torch.device, dtype: torch.dtype, size: int = 1024, repeats: int = 8
-) -> float:
-    """FLOP/s of the fastest of a few square matrix products: the rate that utilization is relative
-    to."""
-    a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / min(seconds_of(lambda: torch.mm(a, b), device) for _ in range(repeats))
 
 
 def with_cuda_peaks(
