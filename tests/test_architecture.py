@@ -39,6 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "tasks": {"metrics", "sandbox", "assets"},
     "training": {"methods", "tasks", "sandbox", "assets"},
     "suite": {"training"},
+    "doctor": {"methods", "tasks", "training", "sandbox", "assets", "analysis"},
     "tuning": {"methods", "tasks", "training", "metrics"},
     "analysis": {"metrics"},
     "tables": {"analysis"},
