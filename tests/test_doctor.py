@@ -33,6 +33,7 @@ from peftbench.errors import InputError
 from peftbench.methods import METHODS
 from peftbench.methods.low_rank import LowRank
 from peftbench.training import rates
+from peftbench.training.footprint import state_tensors
 from peftbench.training.rates import Rates
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -383,13 +384,13 @@ def test_what_a_step_adds_is_measured_from_what_lives_before(
     )
     tracked, allocated = memory.measured(tuning, CPU)
     assert (calls, allocated) == (["now", "reset", "peak"], 4000)
-    with memory.unchanged(tuning.model.net, tuning.optimizer):
-        tuning.model.net.train()
-        _, parts, _ = memory.step_peak(
-            tuning.model.net, lambda: tuning.loss(tuning.largest_batch()), tuning.optimizer, int
-        )
-    # neither weights nor moments, which live before
-    assert tracked == parts.gradients + parts.activations + parts.other > 0
+    net, optimizer, batch = tuning.model.net, tuning.optimizer, tuning.largest_batch()
+    with memory.unchanged(net, optimizer):
+        net.train()
+        peak, _, _ = memory.step_peak(net, lambda: tuning.loss(batch), optimizer, int)
+    before = [*net.parameters(), *net.buffers(), *state_tensors(optimizer)]
+    assert peak - sum(tensor.nbytes for tensor in before) == tracked
+    assert 0 < tracked < peak
 
 
 # -- the sandbox

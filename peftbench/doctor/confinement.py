@@ -75,7 +75,9 @@ def confinement() -> Finding:
             f"{layers}; the program that tries to {name} ended otherwise: {fate}",
             "nothing got out, but not every way was tried; report this",
         )
-    return Finding("ok", f"{layers}; programs that {', '.join(ATTEMPTS)} are refused")
+    *others, last = ATTEMPTS
+    tried = f"{', '.join(others)} or {last}"
+    return Finding("ok", f"{layers}; programs that try to {tried} are refused")
 
 
 def attempted(source: str, path: Path) -> str:

@@ -55,7 +55,7 @@ def load(place: torch.device) -> Finding:
     """Threads against cores, and whether something else uses the machine."""
     threads, cores, average = torch.get_num_threads(), usable_cores(), load_average()
     busy = "unknown" if average is None else f"{average:.2f}"
-    found = f"{threads} threads on {cores:g} usable cores, load average {busy}"
+    found = f"threads: {threads}, usable cores: {cores:g}, load average: {busy}"
     if place.type == "cuda":
         free, total = torch.cuda.mem_get_info(place)
         # what this process itself has reserved is not somebody else's

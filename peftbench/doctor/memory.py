@@ -10,7 +10,7 @@ from peftbench.doctor.training import GENERATION
 from peftbench.spec import DataSpec
 from peftbench.training.environment import synchronize
 from peftbench.training.fine_tuning import FineTuning, set_up
-from peftbench.training.footprint import state_tensors, step_peak, unchanged
+from peftbench.training.footprint import step_peak, unchanged
 from peftbench.training.loop import train
 from peftbench.training.run import never
 from peftbench.wording import size
@@ -42,18 +42,13 @@ def measured(tuning: FineTuning, place: torch.device) -> tuple[int, int]:
 
     with unchanged(net, optimizer):
         net.train()
-        storages = {
-            id(storage): storage.nbytes()
-            for tensor in (*net.parameters(), *net.buffers(), *state_tensors(optimizer))
-            if (storage := tensor.untyped_storage())
-        }
         synchronize(place)
         before = torch.cuda.memory_allocated(place)
         torch.cuda.reset_peak_memory_stats(place)
-        peak, _, _ = step_peak(net, lambda: tuning.loss(batch), optimizer, update)
+        peak, parts, _ = step_peak(net, lambda: tuning.loss(batch), optimizer, update)
         synchronize(place)
         allocated = torch.cuda.max_memory_allocated(place)
-    return peak - sum(storages.values()), allocated - before
+    return peak - parts.weights - parts.optimizer, allocated - before
 
 
 def judged(tracked: int, allocated: int) -> Finding:

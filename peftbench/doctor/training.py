@@ -130,7 +130,7 @@ def method(scratch: Path, device: torch.device, name: str) -> Finding:
         if wrong := _undeclared(run):
             return Finding("failed", f"{precision}: {wrong}", "do not use this method here")
         difference = apart(run.losses, exact.losses)
-        said.append(f"{difference:.1g} in {precision}")
+        said.append(f"{difference:.1g} ({precision})")
         if not difference <= MOST_DIFFERENCE[precision]:  # NaN too
             return Finding(
                 "failed",
@@ -140,8 +140,8 @@ def method(scratch: Path, device: torch.device, name: str) -> Finding:
             )
     return Finding(
         "ok",
-        f"trains its {exact.count:,} parameters and no other; losses from float64: "
-        f"{', '.join(said)}",
+        f"trains its {exact.count:,} parameters and no other; losses are within "
+        f"{' and '.join(said)} of float64 on the CPU",
     )
 
 
