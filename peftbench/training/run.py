@@ -182,7 +182,7 @@ def dtypes(tuning: FineTuning) -> Dtypes:
     # a buffer of integers, such as the numbers of positions, says nothing about precision
     buffers = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
     states = optimizer.state.values() if optimizer is not None else ()
-    with torch.inference_mode():
+    with torch.inference_mode(), tuning.model.computing():
         output = net(**tuning.model.collate(tuning.data["train"].items[:1]).inputs)
     return Dtypes(
         weights=_names([*(p for p in parameters if not p.requires_grad), *buffers]),

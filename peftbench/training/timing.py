@@ -31,8 +31,7 @@ def timing(
     utilization = None
     if seconds and footprint.flops_per_step is not None:
         flops_per_token = footprint.flops_per_step / tuning.largest_batch().padded
-        dtype = next(tuning.model.net.parameters()).dtype
-        rate = gemm_peak(tuning.model.device, dtype)
+        rate = gemm_peak(tuning.model.device, tuning.model.product_dtype)
         utilization = flops_per_token * log.padded / seconds / rate
     return Timing(
         step_seconds=spread(log.step_seconds) if seconds else None,
@@ -67,7 +66,8 @@ def latency(method: AbstractMethod, model: AbstractModel, seed: int) -> Latency:
     if method.merged(net) is not None:
         forms["merged"] = lambda: method.merged(net) or {}
     rng = np.random.default_rng(seed)
-    return Latency(**interleaved(net, forms, lambda: net(**inputs), model.device, rng))
+    with model.computing():
+        return Latency(**interleaved(net, forms, lambda: net(**inputs), model.device, rng))
 
 
 def spread(seconds: Sequence[float]) -> Spread:
