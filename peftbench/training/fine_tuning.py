@@ -78,7 +78,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     """Load, attach and encode. Seeds torch's global generator, and demands repeatable kernels of
     this process. Raises InputError."""
     check_precision(spec.train.precision, device)
-    _make_repeatable(spec.seed)
+    make_repeatable(spec.seed)
     task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
     splits = _splits(spec)
     examples = [_examples(task, spec, split) for split in splits]
@@ -242,7 +242,7 @@ def shots_of(task: AbstractTask, spec: RunSpec) -> list[Example]:
     return sample(examples, spec.data.shots)
 
 
-def _make_repeatable(seed: int) -> None:
+def make_repeatable(seed: int) -> None:
     """Seed what draws from global generators (a new head's initial values, dropout masks) and
     demand repeatable kernels."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed by deterministic cuBLAS
