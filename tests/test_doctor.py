@@ -387,7 +387,7 @@ def test_what_a_step_adds_is_measured_from_what_lives_before(
     net, optimizer, batch = tuning.model.net, tuning.optimizer, tuning.largest_batch()
     with memory.unchanged(net, optimizer):
         net.train()
-        peak, _, _ = memory.step_peak(net, lambda: tuning.loss(batch), optimizer, int)
+        peak, _, _ = memory.step_peak(net, lambda: tuning.loss(batch), optimizer, lambda: None)
     before = [*net.parameters(), *net.buffers(), *state_tensors(optimizer)]
     assert peak - sum(tensor.nbytes for tensor in before) == tracked
     assert 0 < tracked < peak
