@@ -43,11 +43,14 @@ search: .venv/ready
 figures: .venv/ready
 	$(BIN)/python paper_figures/all.py
 
+# A worker for each core; the tests of a file, which share what is costly to make, stay together.
+PYTEST := $(BIN)/pytest -q --numprocesses auto --dist loadfile
+
 test: .venv/ready-dev
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 test-slow: .venv/ready-dev
-	$(BIN)/pytest -q -m slow
+	$(PYTEST) -m slow
 
 check: .venv/ready-dev
 	$(BIN)/ruff check .
