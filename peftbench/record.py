@@ -169,6 +169,10 @@ class Environment(FrozenModel):
     transformers: str
     threads: NonNegativeInt
     """That torch used on the CPU."""
+    spin_count: str | None = None
+    """GOMP_SPINCOUNT, how often an idle thread looks for work before it sleeps: chosen at the start
+    by whether others use the machine, unless the user has set it; null: not set, or not recorded
+    in older records."""
     device_name: str
     """The GPU's name; a CPU's model and threads."""
     load_at_start: float | None
