@@ -5,7 +5,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
 Split = Literal["train", "valid", "test"]
@@ -107,6 +107,6 @@ def fingerprint(splits: Mapping[Split, list[Example]]) -> str:
     for split in sorted(splits):
         for example in splits[split]:
             digest.update(
-                json.dumps([split, asdict(example)], sort_keys=True, ensure_ascii=False).encode()
+                json.dumps([split, vars(example)], sort_keys=True, ensure_ascii=False).encode()
             )
     return digest.hexdigest()
