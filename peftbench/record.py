@@ -59,8 +59,8 @@ class Latency(FrozenModel):
     """With the adapter merged into the weights; null: the method has nothing to merge, or cannot be
     merged."""
     control: Spread | None = None
-    """The plain model once more, from copies of its own: how far it is from `base` is the error of
-    the measurement; null: as for `base`, or not measured in older records."""
+    """The plain model once more: how far it is from `base` is the error of the measurement; null:
+    as for `base`, or not measured in older records."""
 
 
 class Footprint(FrozenModel):

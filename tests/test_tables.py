@@ -629,13 +629,15 @@ def test_many_records_take_little_time(n: int) -> None:
 
 
 def at_floor(accuracy: float, nll: dict[str, float]) -> tuple[Record, ...]:
-    """Arms of two seeds that all score the same, and differ in nll by more than chance."""
+    """Arms of three seeds that all score the same, and differ in nll by more than chance."""
     return tuple(
         records.record(
-            method=method, seed=seed, metrics={"accuracy": accuracy, "nll": value + 0.001 * seed}
+            method=method,
+            seed=seed,
+            metrics={"accuracy": accuracy, "nll": value + 0.001 * place * seed},
         )
-        for method, value in nll.items()
-        for seed in range(2)
+        for place, (method, value) in enumerate(nll.items())
+        for seed in range(3)
     )
 
 
@@ -649,14 +651,14 @@ def test_nll_leads_where_the_metric_tells_no_arm_from_another(accuracy: float) -
     (section,) = comparison(Results(members)).sheet("en").sections
     assert section.header[1:3] == ["nll ↓", "accuracy ↑"]
     assert section.about.startswith("accuracy is at its floor for every arm")
-    assert "lora (0.5005), full (0.7505), frozen (1.5005)." in section.about
+    assert "lora (0.5020), full (0.7510), frozen (1.5000)." in section.about
     for row in section.rows:
-        assert row[1].startswith(f"{ORDERED[row[0]]:.3f}")
+        assert float(row[1][:6]) == pytest.approx(ORDERED[row[0]], abs=0.003)
         assert row[2].startswith(f"{accuracy:.4f}")
     best = [row[0] for row in section.rows].index("lora")
     assert section.marked == {(best, 1)}
     (chinese,) = comparison(Results(members)).sheet("zh").sections
-    assert "lora (0.5005), full (0.7505), frozen (1.5005)。" in chinese.about
+    assert "lora (0.5020), full (0.7510), frozen (1.5000)。" in chinese.about
     assert [row[1:3] for row in chinese.rows] == [row[1:3] for row in section.rows]
     for format in ("md", "latex"):
         assert "at its floor for every arm" in text(*members, format=format)
@@ -669,9 +671,9 @@ def test_nll_leads_where_the_metric_tells_no_arm_from_another(accuracy: float) -
 def test_the_metric_leads_where_an_arm_is_above_the_floor() -> None:
     members = at_floor(0.0, ORDERED)
     raised = [
-        m.model_copy(update={"metrics": {"accuracy": 0.75, "nll": 0.5}}) for m in members[-2:]
+        m.model_copy(update={"metrics": {"accuracy": 0.75, "nll": 0.5}}) for m in members[-3:]
     ]
-    (section,) = comparison(Results((*members[:-2], *raised))).sheet("en").sections
+    (section,) = comparison(Results((*members[:-3], *raised))).sheet("en").sections
     assert section.header[1:3] == ["accuracy ↑", "nll ↓"]
     assert "floor" not in section.about
 

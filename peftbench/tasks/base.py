@@ -77,7 +77,7 @@ def storable(text: str) -> str:
 def bare(text: str) -> str:
     """A text without case, spaces and punctuation: texts that differ in nothing else are
     duplicates."""
-    return "".join(character for character in text.casefold() if character.isalnum())
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def held_out(text: str, part: float) -> bool:
