@@ -49,7 +49,7 @@ figures/drawn: .venv/ready $(wildcard results/* results/*/*.json) $(shell find p
 	@$(MAKE) --no-print-directory figures
 
 # A worker for each core; the tests of a file, which share what is costly to make, stay together.
-PYTEST := $(BIN)/pytest -q --numprocesses auto --dist loadfile
+PYTEST := $(BIN)/pytest -q --numprocesses logical --maxprocesses 8 --dist loadfile
 
 test: .venv/ready-dev
 	$(PYTEST)
