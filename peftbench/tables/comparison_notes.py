@@ -53,9 +53,9 @@ NOTHING_LEARNED = Words(
 )
 AT_FLOOR = Words(
     "{0} is at its floor for every arm, 0 or not above the frozen model and the best constant "
-    "answer by more than chance: nll comes first, and by it the order is {1}",
+    "answer by more than chance: nll comes first, and the order of its means is {1}",
     "所有方法的 {0} 均处于下限,即为 0 或未显著胜过冻结模型与最优的恒定回答:故以 nll 为先,"
-    "由低到高为 {1}",
+    "其均值由低到高为 {1}",
 )
 OTHER_TRAINING = Words(
     "arms trained for {0} stand in tables of their own: their scores do not compare with these",
