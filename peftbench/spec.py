@@ -62,8 +62,8 @@ class Settings(FrozenModel):
         return value
 
 
-# As runs of two precisions were named before there was a third: their ids stay.
-DTYPES: dict[Precision, str] = {"float32": "float32", "bf16": "bfloat16"}
+# As the first precision was named before there was another: ids of its runs stay.
+DTYPES: dict[Precision, str] = {"float32": "float32"}
 
 
 def _absent(value: Any) -> bool:
@@ -100,9 +100,9 @@ class TrainSpec(Settings):
     precision: Precision
     """float32: everything. bf16-mixed: what is trained and its optimizer state are float32, frozen
     weights are bfloat16, and products are made in bfloat16; full fine-tuning keeps float32 weights.
-    bf16: everything but adapters and a new head is bfloat16, the naive form, in which full
-    fine-tuning loses its small steps. An experiment file may also say "auto", its default:
-    bf16-mixed on a CUDA device that has bfloat16, else float32. A run's spec holds the result."""
+    bf16: everything is bfloat16, the naive form, in which small steps are lost. An experiment file
+    may also say "auto", its default: bf16-mixed on a CUDA device that has bfloat16, else float32. A
+    run's spec holds the result."""
     eval_every: Count | None = None
     """Steps between evaluations of valid nll; null: none before the end."""
     micro_batch: Count | Literal["auto"] | None = Field(default=None, exclude_if=_absent)

@@ -44,6 +44,7 @@ class Full(AbstractMethod):
     lr = 1e-4
     space = rates(1e-5, 1e-3)
     file = ModelFile()
+    trains_weights = True
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         model.requires_grad_(True)

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from peftbench.errors import InputError
+from peftbench.spec import Precision
 from peftbench.tasks.base import Example
 
 
@@ -27,12 +29,14 @@ class Item:
 @dataclass(frozen=True)
 class Batch:
     """Items as tensors. `inputs` are the network's, all (items, length); `target` is what the loss
-    compares with."""
+    compares with: of a classifier (items,), of a language model (supervised tokens,)."""
 
     inputs: dict[str, Tensor]
     target: Tensor
     tokens: int  # real tokens
     padded: int  # tokens with padding: what is computed
+    # of a language model: where in (items x length) each supervised token is predicted
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,10 @@ class AbstractModel(abc.ABC):
         device: torch.device,
         max_length: int,
         new: frozenset[str] = frozenset(),
+        precision: Precision = "float32",
     ) -> None:
         self.net = net
+        self.precision = precision
         self.tokenizer = tokenizer
         self.device = device
         self.new = new  # names of the parameters with initial values of their own
@@ -72,6 +78,18 @@ class AbstractModel(abc.ABC):
                 "nor an end-of-sequence token"
             )
         net.config.pad_token_id = self.pad
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """In which the network's products are made."""
+        return torch.float32 if self.precision == "float32" else torch.bfloat16
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Within it products are made in the precision of the model: in bfloat16 where the frozen
+        weights are and what is trained is float32."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"
+        )
 
     @property
     def head(self) -> tuple[str, ...]:

@@ -33,8 +33,9 @@ def check_padding(model: AbstractModel, items: Sequence[Item]) -> None:
     model.net.eval()
     longest = max(items, key=lambda item: len(item.tokens))
     some = [_cut(longest, most) for most in PADDED_TOKENS]
-    together = _last_logits(model, some)
-    alone = torch.cat([_last_logits(model, [item]) for item in some])
+    with model.computing():
+        together = _last_logits(model, some)
+        alone = torch.cat([_last_logits(model, [item]) for item in some])
     if (error := _difference(model, together, alone)) is not None:
         lengths = f"{len(some[-1].tokens)} to {len(some[0].tokens)}"
         raise InputError(
@@ -53,7 +54,8 @@ def check_cache(model: LanguageModel, prompts: Sequence[str]) -> None:
     starts = [ids[-min(most, longest) :] for ids, most in zip(encoded, PROMPT_TOKENS, strict=False)]
     seen = _Seen([[] for _ in starts])
     work = Work(model, starts, NEW_TOKENS, _EndsOne(), seen)  # type: ignore[arg-type]
-    work.finish(2 * (max(map(len, starts)) + NEW_TOKENS))  # two rows, then another for the first
+    # two rows, then another for the first
+    work.finish(2 * (max(map(len, starts)) + NEW_TOKENS))
     cached = torch.stack(
         [
             logits
@@ -61,14 +63,15 @@ def check_cache(model: LanguageModel, prompts: Sequence[str]) -> None:
             for logits in answer[: len(new)]  # a finished row may go on beside others
         ]
     )
-    whole = torch.cat(
-        [
-            model.net(**model.inputs(*model.pad_rows([[*start, *new[:-1]]], left=True)))
-            .logits[0, len(start) - 1 :]
-            .cpu()
-            for start, new in zip(starts, work.new, strict=True)
-        ]
-    )
+    with model.computing():
+        whole = torch.cat(
+            [
+                model.net(**model.inputs(*model.pad_rows([[*start, *new[:-1]]], left=True)))
+                .logits[0, len(start) - 1 :]
+                .cpu()
+                for start, new in zip(starts, work.new, strict=True)
+            ]
+        )
     if (error := _difference(model, cached, whole)) is not None:
         raise InputError(
             f"{about(model.net)}: the first tokens of its answers have other logits with the cache "
@@ -95,7 +98,8 @@ def check_adapters(model: AbstractModel, method: AbstractMethod, items: Sequence
             stack.enter_context(_constant(layer))
         for training in (True, False):
             model.net.train(training)
-            logits = _last_logits(model, [short]).float()
+            with model.computing():
+                logits = _last_logits(model, [short]).float()
             if logits.requires_grad:
                 weights = [layer.weight for layer in linears.values()]
                 gradients = torch.autograd.grad(logits.square().sum(), weights, allow_unused=True)
@@ -133,9 +137,9 @@ def named_failures(model: AbstractModel) -> Iterator[None]:
     except Exception as error:  # a network's code may raise anything
         if lacks_memory(error):
             raise
+        dtype = str(model.product_dtype).removeprefix("torch.")
         raise InputError(
-            f"{about(model.net)} in {str(model.net.dtype).removeprefix('torch.')} cannot read its "
-            f"first examples: {one_line(error)}"
+            f"{about(model.net)} in {dtype} cannot read its first examples: {one_line(error)}"
         ) from error
 
 
@@ -183,4 +187,4 @@ def _difference(model: AbstractModel, logits: Tensor, expected: Tensor) -> float
     """How far apart they are relatively, where that is more than rounding makes in the network's
     dtype: of 44 families the most was 2e-6 in float32 (limit 3e-4) and 1e-2 in bfloat16 (9e-2)."""
     error = ((logits - expected).float().norm() / expected.float().norm()).item()
-    return None if error <= torch.finfo(model.net.dtype).eps ** 0.5 else error
+    return None if error <= torch.finfo(model.product_dtype).eps ** 0.5 else error

@@ -158,7 +158,8 @@ class Classifier(AbstractModel):
         return Batch(inputs, target, tokens, ids.numel())
 
     def score(self, batch: Batch) -> BatchResult:
-        logits = self.net(**batch.inputs).logits.float()  # (items, labels)
+        with self.computing():
+            logits = self.net(**batch.inputs).logits.float()  # (items, labels)
         count = torch.ones(len(logits), device=logits.device)
         if self.regression:
             value = logits.squeeze(-1) + getattr(self.net.config, OFFSET, 0.0)

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod
-from peftbench.spec import Pooling, RunSpec, TrainSpec
+from peftbench.spec import Pooling, Precision, RunSpec, TrainSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import AbstractTask, Example, Split, TaskKind, sample
 from peftbench.training import checks
@@ -80,7 +80,8 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     splits = _splits(spec)
     examples = [_examples(task, spec, split) for split in splits]
     shots = shots_of(task, spec)
-    dtype = torch.float32 if spec.train.precision == "float32" else torch.bfloat16
+    precision = spec.train.precision
+    wide = precision == "float32" or (precision == "bf16-mixed" and method.trains_weights)
     max_length = spec.data.max_length
     model = load(
         spec.model,
@@ -88,8 +89,9 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         len(task.labels) or 1,
         spec.pooling,
         device=device,
-        dtype=dtype,
+        dtype=torch.float32 if wide else torch.bfloat16,
         max_length=max_length,
+        precision=precision,
     )
     data: dict[Split, EncodedSplit] = {
         split: EncodedSplit(part, model.encode_all(part))
@@ -159,15 +161,32 @@ def attach(
 ) -> torch.optim.Optimizer | None:
     """Attach the method, add the head's own group, and make the optimizer; None where nothing is
     trained."""
-    method.attach(model.net, torch.Generator().manual_seed(spec.seed))
     head = model.head_parameters()
+    outside = {id(parameter) for parameter in head}
+    stored = {id(parameter) for parameter in model.net.parameters()} - outside
+    method.attach(model.net, torch.Generator().manual_seed(spec.seed))
     for parameter in head:
         parameter.requires_grad_(True)
-    outside = {id(parameter) for parameter in head}
     own = [p for p in model.net.parameters() if p.requires_grad and id(p) not in outside]
+    if not method.trains_weights and any(id(p) in stored for p in own):
+        raise ValueError(
+            f"{type(method).__name__} trains weights of the model: it must say "
+            "trains_weights = True"
+        )
+    set_dtypes(model.net, spec.train.precision)
     groups = method.param_groups(own, model.net, spec.train.lr) if own else []
     groups.append({"params": head, "lr": spec.train.head_lr})
     return make_optimizer(groups, spec.train) if own or head else None
+
+
+def set_dtypes(net: nn.Module, precision: Precision) -> None:
+    """Give each parameter its dtype: bfloat16, but float32 in mixed precision where it is trained.
+    In float32 everything is as it was loaded and made."""
+    if precision == "float32":
+        return
+    for parameter in net.parameters():
+        trained = precision == "bf16-mixed" and parameter.requires_grad
+        parameter.data = parameter.data.to(torch.float32 if trained else torch.bfloat16)
 
 
 def make_optimizer(groups: list[dict[str, Any]], spec: TrainSpec) -> torch.optim.AdamW:
@@ -225,6 +244,8 @@ def _make_repeatable(seed: int) -> None:
     torch.manual_seed(seed)
     # warn only: a model may need a CUDA kernel that has no repeatable form
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # writes NaN to all new memory otherwise: 6 % of a step, to show reads that no kernel here makes
+    torch.utils.deterministic.fill_uninitialized_memory = False
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 

@@ -17,8 +17,9 @@ from transformers.models.auto.modeling_auto import (
 
 from peftbench import assets
 from peftbench.errors import InputError, first_line
+from peftbench.methods.dropout import hasten
 from peftbench.methods.linear import linearize
-from peftbench.spec import Pooling, split_revision
+from peftbench.spec import Pooling, Precision, split_revision
 from peftbench.tasks.base import TaskKind
 from peftbench.training.base import AbstractModel
 from peftbench.training.checkpoint import (
@@ -106,14 +107,17 @@ def load(
     device: torch.device,
     dtype: torch.dtype,
     max_length: int,
+    precision: Precision = "float32",
 ) -> AbstractModel:
-    """The model on its device, whole: torch's global generator gives the initial values of what is
-    new to the task, and everything else is stored. Raises InputError that names what is not."""
-    net, new = _network(name, kind, labels, pooling, dtype=dtype)
+    """The model on its device, whole, tensor by tensor: torch's global generator gives the initial
+    values of what is new to the task, and everything else is stored. dtype: of all weights.
+    precision: in which it is to compute. Raises InputError that names what is not stored."""
+    straight = {"device_map": {"": device}} if device.type == "cuda" else {}
+    net, new = _network(name, kind, labels, pooling, dtype=dtype, **straight)
     tokenizer = read_tokenizer(name, *source(name))
     check_tokenizer(tokenizer, net, name)
     model_type = LanguageModel if kind == "generation" else Classifier
-    return model_type(net.to(device), tokenizer, device, max_length, new)
+    return model_type(net.to(device), tokenizer, device, max_length, new, precision)
 
 
 def _network(
@@ -140,4 +144,5 @@ def _network(
         raise InputError(f"model {name!r}: {torn_file(place) or place}: {error}") from error
     new = check_whole(name, net, report)
     linearize(net)
+    hasten(net)
     return net, new

@@ -185,7 +185,7 @@ def dtypes(tuning: FineTuning) -> Dtypes:
     buffers = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
     states = optimizer.state.values() if optimizer is not None else ()
     inputs = tuning.model.collate(tuning.data["train"].items[:1]).inputs
-    with torch.inference_mode():
+    with torch.inference_mode(), tuning.model.computing():
         output = net(**{name: tensor[:, :FEW_TOKENS] for name, tensor in inputs.items()})
     return Dtypes(
         weights=_names([*(p for p in parameters if not p.requires_grad), *buffers]),

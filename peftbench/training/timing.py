@@ -33,8 +33,7 @@ def timing(
     utilization = None
     if seconds and footprint.flops_per_step is not None:
         flops_per_token = footprint.flops_per_step / tuning.largest_batch().padded
-        dtype = next(tuning.model.net.parameters()).dtype
-        rate = gemm_peak(tuning.model.device, dtype)
+        rate = gemm_peak(tuning.model.device, tuning.model.product_dtype)
         utilization = flops_per_token * log.padded / seconds / rate
     return Timing(
         step_seconds=spread(log.step_seconds) if seconds else None,
@@ -61,7 +60,8 @@ def latency(method: AbstractMethod, model: AbstractModel, seed: int) -> Latency:
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     rng = np.random.default_rng(seed)
     forms = forms_of(method, net)
-    return Latency(**interleaved(forms, lambda: net(**inputs), model.device, rng))
+    with model.computing():
+        return Latency(**interleaved(forms, lambda: net(**inputs), model.device, rng))
 
 
 def forms_of(method: AbstractMethod, net: nn.Module) -> dict[str, Form]:
