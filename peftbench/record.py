@@ -59,8 +59,8 @@ class Latency(FrozenModel):
     """With the adapter merged into the weights; null: the method has nothing to merge, or cannot be
     merged."""
     control: Spread | None = None
-    """The plain model once more, from copies of its own: how far it is from `base` is the error of
-    the measurement; null: as for `base`, or not measured in older records."""
+    """The plain model once more: how far it is from `base` is the error of the measurement; null:
+    as for `base`, or not measured in older records."""
 
 
 class Footprint(FrozenModel):
@@ -169,6 +169,10 @@ class Environment(FrozenModel):
     transformers: str
     threads: NonNegativeInt
     """That torch used on the CPU."""
+    spin_count: str | None = None
+    """GOMP_SPINCOUNT, how often an idle thread looks for work before it sleeps: chosen at the start
+    by whether others use the machine, unless the user has set it; null: not set, or not recorded
+    in older records."""
     device_name: str
     """The GPU's name; a CPU's model and threads."""
     load_at_start: float | None

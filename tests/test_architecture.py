@@ -73,7 +73,8 @@ def room(name: str) -> str:
     )
 
 
-def imported(name: str, *, at_start: bool = False) -> set[str]:
+@functools.cache
+def imported(name: str, *, at_start: bool = False) -> frozenset[str]:
     """Modules that a file of the package imports, ours as `peftbench.x`; at_start: only those that
     are imported with the file itself."""
     tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
@@ -85,7 +86,7 @@ def imported(name: str, *, at_start: bool = False) -> set[str]:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             inside = {each for each in names if each.removeprefix("peftbench.") in _modules()}
             modules |= inside | ({node.module} if len(inside) < len(names) else set())
-    return modules
+    return frozenset(modules)
 
 
 @functools.cache

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from peftbench.errors import InputError
 from peftbench.methods.base import AbstractMethod, Targets
@@ -25,6 +24,8 @@ def linearize(model: nn.Module) -> None:
 
     To be called right after loading, on weights that are not tied.
     """
+    from transformers.pytorch_utils import Conv1D  # takes seconds
+
     for name, module in layers(model, Conv1D).items():
         weight = module.weight.detach().t().contiguous()
         linear = TransposedLinear(module.nx, module.nf, bias=False, device="meta")

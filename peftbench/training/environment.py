@@ -63,6 +63,7 @@ def describe_environment(device: torch.device, sandbox: str | None = None) -> En
         torch=torch.__version__,
         transformers=importlib.metadata.version("transformers"),
         threads=torch.get_num_threads(),
+        spin_count=os.environ.get("GOMP_SPINCOUNT"),
         device_name=device_name(device),
         load_at_start=load_average(),
         sandbox=sandbox,

@@ -97,7 +97,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         precision=precision,
     )
     data: dict[Split, EncodedSplit] = {
-        split: EncodedSplit(part, [model.encode(example) for example in part])
+        split: EncodedSplit(part, model.encode_all(part))
         for split, part in zip(splits, examples, strict=True)
     }
     items = data["train"].items

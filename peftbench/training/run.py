@@ -35,6 +35,8 @@ from peftbench.training.singular_values import (
 )
 from peftbench.training.timing import cuda_memory, timing, with_cuda_peaks
 
+FEW_TOKENS = 8  # of the example that shows the logits' dtype
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -182,8 +184,9 @@ def dtypes(tuning: FineTuning) -> Dtypes:
     # a buffer of integers, such as the numbers of positions, says nothing about precision
     buffers = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
     states = optimizer.state.values() if optimizer is not None else ()
+    inputs = tuning.model.collate(tuning.data["train"].items[:1]).inputs
     with torch.inference_mode(), tuning.model.computing():
-        output = net(**tuning.model.collate(tuning.data["train"].items[:1]).inputs)
+        output = net(**{name: tensor[:, :FEW_TOKENS] for name, tensor in inputs.items()})
     return Dtypes(
         weights=_names([*(p for p in parameters if not p.requires_grad), *buffers]),
         trained=_names(p for p in parameters if p.requires_grad),
