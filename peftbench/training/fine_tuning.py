@@ -45,31 +45,38 @@ class FineTuning:
     optimizer: torch.optim.Optimizer | None  # None: nothing is trained
     data: dict[Split, EncodedSplit]
     batches: list[list[int]]  # of each step, indices of training examples
+    micro_batch: int  # examples of a step that are on the device at a time, at the most
     shots: list[Example]  # before the prompt of every generated answer
     total_params: int  # of the plain model, head included
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 1."""
-        return self._collated(self.batches[step - 1])
+    def batch(self, step: int) -> list[Batch]:
+        """The batch of a step, counted from 1, in micro-batches."""
+        return self._micro_batches(self.batches[step - 1])
 
-    def largest_batch(self) -> Batch:
-        """The batch with the most tokens, padding included."""
+    def largest_batch(self) -> list[Batch]:
+        """The batch with the most tokens, padding included, in micro-batches."""
         items = self.data["train"].items
-        return self._collated(
+        return self._micro_batches(
             max(
                 self.batches,
                 key=lambda batch: len(batch) * max(len(items[i].tokens) for i in batch),
             )
         )
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Mean nll of the batch's supervised tokens."""
-        result = self.model.score(batch)
-        return result.nll.sum() / result.count.sum()
+    def losses(self, micro_batches: Sequence[Batch]) -> Iterator[Tensor]:
+        """The mean nll of a batch's supervised tokens, in parts that add up to it: one for each of
+        its micro-batches, made when it is asked for."""
+        count = sum(batch.count for batch in micro_batches)
+        for batch in micro_batches:
+            yield self.model.score(batch).nll.sum() / count
 
-    def _collated(self, indices: Sequence[int]) -> Batch:
-        items = self.data["train"].items
-        return self.model.collate([items[i] for i in indices])
+    def _micro_batches(self, indices: Sequence[int]) -> list[Batch]:
+        """Examples of like length share one, the longest first: what does not fit fails at once."""
+        items = [self.data["train"].items[i] for i in indices]
+        if self.micro_batch < len(items):
+            items.sort(key=lambda item: -len(item.tokens))
+        cuts = range(0, len(items), self.micro_batch)
+        return [self.model.collate(items[i : i + self.micro_batch]) for i in cuts]
 
 
 def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
@@ -117,6 +124,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         optimizer=optimizer,
         data=data,
         batches=plan_batches(lengths, spec.train.batch_size, spec.train.steps, spec.seed),
+        micro_batch=micro_batch(spec.train, len(items)),
         shots=shots,
         total_params=total_params,
     )
@@ -180,6 +188,13 @@ def make_optimizer(groups: list[dict[str, Any]], spec: TrainSpec) -> torch.optim
         weight_decay=spec.weight_decay,
         fused=True,
     )
+
+
+def micro_batch(spec: TrainSpec, examples: int) -> int:
+    """How many examples of a step are on the device at a time, of so many training examples; of
+    "auto", how many are tried first."""
+    size = min(spec.batch_size, examples)
+    return min(spec.micro_batch, size) if isinstance(spec.micro_batch, int) else size
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:

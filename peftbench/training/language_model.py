@@ -39,8 +39,9 @@ class LanguageModel(AbstractModel):
         keep = max(item.supervised for item in items)
         from_end = torch.arange(keep, 0, -1, device=self.device)  # 1 is the last token
         target = ids[:, -keep:].where(from_end <= supervised, self.IGNORE)  # (items, keep)
+        count = sum(item.supervised for item in items)
         tokens = sum(len(item.tokens) for item in items)
-        return Batch(self.inputs(ids, mask), target, tokens, ids.numel())
+        return Batch(self.inputs(ids, mask), target, count, tokens, ids.numel())
 
     def score(self, batch: Batch) -> BatchResult:
         # Only where an answer may be: with a large vocabulary the others would be the largest

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,11 +48,12 @@ def factor(spec: TrainSpec, step: int) -> float:
 
 @dataclass
 class TrainingLog:
-    """What training leaves: the curve, and of each timed step its seconds and tokens."""
+    """What training leaves: the curve, and of each timed step its seconds and tokens. Timed are
+    the steps after the warm-up."""
 
     curve: list[Point] = field(default_factory=list)
     train_seconds: float = 0.0  # all steps, warm-up included
-    step_seconds: list[float] = field(default_factory=list)  # warm-up dropped, as in the two below
+    step_seconds: list[float] = field(default_factory=list)
     tokens: int = 0
     padded: int = 0
 
@@ -84,10 +85,9 @@ def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
         synchronize(device)
         start = time.perf_counter()
         batch = tuning.batch(step)
-        mean = tuning.loss(batch)
-        norm = backward(mean, trained, spec.clip)
+        loss = accumulate(tuning.losses(batch))
+        norm = clipped(trained, spec.clip)
         reached |= {id(p) for p in trained if p.grad is not None}
-        loss = mean.item()
         if not math.isfinite(loss) or not math.isfinite(norm):
             message = f"{place}: loss {loss:.4g}, gradient norm {norm:.4g}"
             raise EndedError("diverged", message, log.curve)
@@ -98,8 +98,8 @@ def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
         log.train_seconds += seconds
         if step > min(WARM_UP, spec.steps - 1):
             log.step_seconds.append(seconds)
-            log.tokens += batch.tokens
-            log.padded += batch.padded
+            log.tokens += sum(part.tokens for part in batch)
+            log.padded += sum(part.padded for part in batch)
         valid = None
         if spec.eval_every and step % spec.eval_every == 0 and step < spec.steps:
             valid = likelihood(tuning.model, tuning.data["valid"].items).mean
@@ -116,10 +116,20 @@ def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
     return log
 
 
-def backward(loss: Tensor, trained: list[nn.Parameter], clip: float | None) -> float:
-    """Make the gradients of the trained parameters, and clip them; returns their norm before."""
-    loss.backward()
+def accumulate(losses: Iterable[Tensor]) -> float:
+    """Add the gradients of each loss to those there are, before the next loss is made, so that one
+    loss's activations are alive at a time; returns the sum of the losses."""
+    values: list[Tensor] = []
+    for loss in losses:
+        loss.backward()
+        values.append(loss.detach())
+        del loss  # and with it what its backward pass went through
+    return sum(value.item() for value in values)  # on CUDA: waits for the device once
+
+
+def clipped(trained: list[nn.Parameter], most: float | None) -> float:
+    """The norm of all gradients together, which are then scaled down to `most`."""
     norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-    if clip is not None:
-        nn.utils.clip_grads_with_norm_(trained, clip, norm)
+    if most is not None:
+        nn.utils.clip_grads_with_norm_(trained, most, norm)
     return norm.item()

@@ -31,7 +31,9 @@ def timing(
     seconds = sum(log.step_seconds)
     utilization = None
     if seconds and footprint.flops_per_step is not None:
-        flops_per_token = footprint.flops_per_step / tuning.largest_batch().padded
+        flops_per_token = footprint.flops_per_step / sum(
+            batch.padded for batch in tuning.largest_batch()
+        )
         dtype = next(tuning.model.net.parameters()).dtype
         rate = gemm_peak(tuning.model.device, dtype)
         utilization = flops_per_token * log.padded / seconds / rate
