@@ -19,9 +19,11 @@ from peftbench.tasks import TASKS
 from peftbench.tasks.base import AbstractTask, Example, Split, TaskKind, sample
 from peftbench.training import checks
 from peftbench.training.base import AbstractModel, Batch, Item, room_for_prompt, window
+from peftbench.training.environment import choose_device
 from peftbench.training.generation import cache_argument
 from peftbench.training.language_model import LanguageModel
 from peftbench.training.models import load, skeleton
+from peftbench.training.transformer_blocks import check_transformer_blocks
 
 POOL = 32  # batches that are sorted by length together
 
@@ -106,6 +108,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     lengths = [len(item.tokens) for item in items]
     total_params = sum(p.numel() for p in model.net.parameters())
     model.start([item.target for item in items])
+    check_transformer_blocks(model.net, spec.train, device)
     optimizer = attach(method, model, spec)
     # what the checks draw, such as dropout, must not change what the run draws
     with (
@@ -148,7 +151,7 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
     distinct = {
         (
             *(spec.model, spec.pooling, spec.task, spec.data.max_new_tokens),
-            *(spec.method, repr(spec.args)),
+            *(spec.method, repr(spec.args), spec.train.checkpointing, spec.train.compile),
         ): spec
         for spec in specs
     }
@@ -159,6 +162,7 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
         if task.kind == "generation":
             room_for_prompt(window(net), spec.data.max_new_tokens)
             cache_argument(net)
+        check_transformer_blocks(net, spec.train, choose_device())
         METHODS[spec.method].build(spec.args).attach(copy.deepcopy(net), torch.Generator())
 
 

@@ -15,6 +15,7 @@ from peftbench.methods import files
 from peftbench.record import Footprint, Parts
 from peftbench.training.fine_tuning import FineTuning
 from peftbench.training.loop import accumulate
+from peftbench.training.transformer_blocks import as_trained
 
 Part = Literal["weights", "gradients", "optimizer", "activations", "other"]
 
@@ -78,7 +79,8 @@ class PeakBytes(TorchDispatchMode):
 
 
 def footprint(tuning: FineTuning) -> Footprint:
-    """What a step takes, the one after the last, on the largest batch in its micro-batches. Works
+    """What a step takes, the one after the last, on the largest batch: in its micro-batches, with
+    its checkpointing, but never compiled, since no operation inside compiled code is seen. Works
     under FakeTensorMode, where all tensors must have been made. Leaves the network, the optimizer
     and torch's random generators exactly as they were."""
     method, net, optimizer = tuning.method, tuning.model.net, tuning.optimizer
@@ -91,7 +93,7 @@ def footprint(tuning: FineTuning) -> Footprint:
         if optimizer is not None:
             method.update(net, optimizer, spec.steps + 1)
 
-    with unchanged(net, optimizer):
+    with unchanged(net, optimizer), as_trained(net, checkpointing=spec.checkpointing):
         net.train(optimizer is not None)
         if optimizer is not None and not optimizer.state:  # made by the first step
             accumulate(tuning.losses(largest))

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 
 from peftbench.record import Point
 from peftbench.spec import TrainSpec
+from peftbench.training.compilation import Clock
 from peftbench.training.environment import synchronize
 from peftbench.training.evaluation import likelihood
 from peftbench.training.fine_tuning import FineTuning
+from peftbench.training.transformer_blocks import as_trained
 
 # steps at the start whose time does not count: allocations, kernels chosen, optimizer state made
 WARM_UP = 2
@@ -49,10 +52,11 @@ def factor(spec: TrainSpec, step: int) -> float:
 @dataclass
 class TrainingLog:
     """What training leaves: the curve, and of each timed step its seconds and tokens. Timed are
-    the steps after the warm-up."""
+    the steps after the warm-up in which nothing was compiled."""
 
     curve: list[Point] = field(default_factory=list)
-    train_seconds: float = 0.0  # all steps, warm-up included
+    train_seconds: float = 0.0  # all steps, warm-up and compilation included
+    compile_seconds: float | None = None  # of those, compilation; None: nothing is compiled
     step_seconds: list[float] = field(default_factory=list)
     tokens: int = 0
     padded: int = 0
@@ -65,11 +69,27 @@ def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
     Raises EndedError where they end early, and InvariantError where what requires a gradient is not
     what the optimizer was given.
     """
-    log, spec, optimizer = TrainingLog(), tuning.spec.train, tuning.optimizer
-    if optimizer is None:
+    log, spec, clock = TrainingLog(), tuning.spec.train, Clock()
+    if tuning.optimizer is None:
         return log
-    net, device = tuning.model.net, tuning.model.device
     torch.manual_seed(tuning.spec.seed)  # equal dropout masks, whatever was drawn before
+    with (
+        as_trained(tuning.model.net, checkpointing=spec.checkpointing, compiled=spec.compile),
+        clock.running() if spec.compile else nullcontext(),
+    ):
+        _steps(tuning, tuning.optimizer, log, watch, clock)
+    log.compile_seconds = clock.seconds if spec.compile else None
+    return log
+
+
+def _steps(
+    tuning: FineTuning,
+    optimizer: torch.optim.Optimizer,
+    log: TrainingLog,
+    watch: Watch,
+    clock: Clock,
+) -> None:
+    net, device, spec = tuning.model.net, tuning.model.device, tuning.spec.train
     declared = {id(p) for group in optimizer.param_groups for p in group["params"]}
     parameters = list(net.parameters())
     # in the network's order, so that the clipped norm is the same for any grouping
@@ -82,6 +102,7 @@ def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
             group["lr"] = group["peak"] * scale
         if any(p.requires_grad != (id(p) in declared) for p in parameters):
             raise InvariantError(f"{place}: what requires a gradient is not what is trained")
+        compiled = clock.times
         synchronize(device)
         start = time.perf_counter()
         batch = tuning.batch(step)
@@ -96,7 +117,7 @@ def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
         synchronize(device)
         seconds = time.perf_counter() - start
         log.train_seconds += seconds
-        if step > min(WARM_UP, spec.steps - 1):
+        if step > min(WARM_UP, spec.steps - 1) and clock.times == compiled:
             log.step_seconds.append(seconds)
             log.tokens += sum(part.tokens for part in batch)
             log.padded += sum(part.padded for part in batch)
@@ -113,7 +134,6 @@ def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
     # an expert that no token was sent to, or a pooler that the head does not read, has none
     if {id(p) for p in optimizer.state} != reached:
         raise InvariantError("the optimizer's state is not that of the parameters with a gradient")
-    return log
 
 
 def accumulate(losses: Iterable[Tensor]) -> float:

@@ -8,12 +8,14 @@ from peftbench.training.fine_tuning import FineTuning
 from peftbench.training.footprint import unchanged
 from peftbench.training.generation import lacks_memory
 from peftbench.training.loop import accumulate
+from peftbench.training.transformer_blocks import as_trained
 
 
 def fitted(tuning: FineTuning) -> FineTuning:
     """The same run with micro-batches that fit: as the spec says, or for "auto" the whole batch
-    halved until a step on the largest batch has the memory that it takes. That step changes
-    nothing. Raises what the step raises where one example at a time does not fit."""
+    halved until a step on the largest batch has the memory that it takes, in the form that is not
+    compiled. That step changes nothing. Raises what the step raises where one example at a time
+    does not fit."""
     if tuning.spec.train.micro_batch != "auto" or tuning.optimizer is None:
         return tuning
     while not _fits(tuning, tuning.optimizer):
@@ -24,9 +26,9 @@ def fitted(tuning: FineTuning) -> FineTuning:
 
 
 def _fits(tuning: FineTuning, optimizer: torch.optim.Optimizer) -> bool:
-    net = tuning.model.net
+    net, spec = tuning.model.net, tuning.spec.train
     try:
-        with unchanged(net, optimizer):
+        with unchanged(net, optimizer), as_trained(net, checkpointing=spec.checkpointing):
             net.train()
             accumulate(tuning.losses(tuning.largest_batch()))
             tuning.method.update(net, optimizer, 1)

@@ -40,6 +40,7 @@ def timing(
     return Timing(
         step_seconds=spread(log.step_seconds) if seconds else None,
         train_seconds=log.train_seconds if tuning.optimizer is not None else None,
+        compile_seconds=log.compile_seconds,
         tokens_per_second=log.tokens / seconds if seconds else None,
         utilization=utilization,
         eval_seconds=evaluation.seconds,
