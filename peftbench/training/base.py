@@ -33,6 +33,7 @@ class Batch:
 
     inputs: dict[str, Tensor]
     target: Tensor
+    count: int  # of what is supervised: a language model's tokens, a classifier's items
     tokens: int  # real tokens
     padded: int  # tokens with padding: what is computed
     # of a language model: where in (items x length) each supervised token is predicted

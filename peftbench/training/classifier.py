@@ -155,7 +155,7 @@ class Classifier(AbstractModel):
             inputs["token_type_ids"] = pad_sequence(types, True, 0).to(self.device)
         target = torch.tensor([item.target for item in items], device=self.device)  # (items,)
         tokens = sum(len(item.tokens) for item in items)
-        return Batch(inputs, target, tokens, ids.numel())
+        return Batch(inputs, target, len(items), tokens, ids.numel())
 
     def score(self, batch: Batch) -> BatchResult:
         with self.computing():

@@ -53,6 +53,7 @@ class LanguageModel(AbstractModel):
         return Batch(
             inputs=self.inputs(ids, mask),
             target=torch.tensor(target, dtype=torch.long, device=self.device),
+            count=len(target),
             tokens=sum(len(item.tokens) for item in items),
             padded=ids.numel(),
             places=torch.tensor(places, dtype=torch.long, device=self.device),

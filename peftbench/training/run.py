@@ -26,6 +26,7 @@ from peftbench.training.fine_tuning import FineTuning, set_up
 from peftbench.training.footprint import footprint
 from peftbench.training.generation import lacks_memory
 from peftbench.training.loop import EndedError, Watch, train
+from peftbench.training.micro_batches import fitted
 from peftbench.training.scoring import Scorer, one_line, score_apart
 from peftbench.training.singular_values import (
     TRUNCATED_RANK,
@@ -126,7 +127,7 @@ def _stages(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The stages of a run that ends well, but for its scores: fields of its record, and its
     predictions."""
-    tuning = set_up(spec, device)
+    tuning = fitted(set_up(spec, device))
     net, head = tuning.model.net, tuning.model.head
     before = trained_weights(net) if spec.split == "test" else {}
     log, train_peaks = with_cuda_peaks(device, lambda: train(tuning, watch))

@@ -31,12 +31,15 @@ def timing(
     seconds = sum(log.step_seconds)
     utilization = None
     if seconds and footprint.flops_per_step is not None:
-        flops_per_token = footprint.flops_per_step / tuning.largest_batch().padded
+        flops_per_token = footprint.flops_per_step / sum(
+            batch.padded for batch in tuning.largest_batch()
+        )
         rate = gemm_peak(tuning.model.device, tuning.model.product_dtype)
         utilization = flops_per_token * log.padded / seconds / rate
     return Timing(
         step_seconds=spread(log.step_seconds) if seconds else None,
         train_seconds=log.train_seconds if tuning.optimizer is not None else None,
+        compile_seconds=log.compile_seconds,
         tokens_per_second=log.tokens / seconds if seconds else None,
         utilization=utilization,
         eval_seconds=evaluation.seconds,
