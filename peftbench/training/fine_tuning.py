@@ -14,6 +14,8 @@ from torch import Tensor
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod
+from peftbench.methods.linear import linear_layers
+from peftbench.methods.quantized import library, parameter_count
 from peftbench.spec import Pooling, RunSpec, TrainSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import AbstractTask, Example, Split, TaskKind, sample
@@ -75,6 +77,9 @@ class FineTuning:
 def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     """Load, attach and encode. Seeds torch's global generator, and demands repeatable kernels of
     this process. Raises InputError."""
+    if spec.base != "plain":  # afterwards the layers have no weight that a method could ask for
+        with _quiet():
+            _check_models([spec])
     _make_repeatable(spec.seed)
     task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
     splits = _splits(spec)
@@ -87,6 +92,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         task.kind,
         len(task.labels) or 1,
         spec.pooling,
+        spec.base,
         device=device,
         dtype=dtype,
         max_length=max_length,
@@ -97,7 +103,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     }
     items = data["train"].items
     lengths = [len(item.tokens) for item in items]
-    total_params = sum(p.numel() for p in model.net.parameters())
+    total_params = parameter_count(model.net)
     model.start([item.target for item in items])
     optimizer = attach(method, model, spec)
     # what the checks draw, such as dropout, must not change what the run draws
@@ -139,7 +145,7 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
     nets: dict[tuple[str, TaskKind, int, Pooling], Any] = {}
     distinct = {
         (
-            *(spec.model, spec.pooling, spec.task, spec.data.max_new_tokens),
+            *(spec.model, spec.pooling, spec.base, spec.task, spec.data.max_new_tokens),
             *(spec.method, repr(spec.args)),
         ): spec
         for spec in specs
@@ -151,7 +157,23 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
         if task.kind == "generation":
             room_for_prompt(window(net), spec.data.max_new_tokens)
             cache_argument(net)
-        METHODS[spec.method].build(spec.args).attach(copy.deepcopy(net), torch.Generator())
+        _check_method(spec, copy.deepcopy(net))
+
+
+def _check_method(spec: RunSpec, net: Any) -> None:
+    """Attach the method to the plain structure. Raises InputError where it does not fit, or trains
+    weights that the base keeps quantised."""
+    linears = {}
+    if spec.base != "plain":
+        library()
+        linears = linear_layers(net, "all-linear")
+    weights = {name: linear.weight for name, linear in linears.items()}
+    METHODS[spec.method].build(spec.args).attach(net, torch.Generator())
+    if trained := [name for name, weight in weights.items() if weight.requires_grad]:
+        raise InputError(
+            f"method {spec.method!r} trains weights that base = {spec.base!r} keeps quantised, "
+            f'such as that of {trained[0]}: take base = "plain", or a method of adapters'
+        )
 
 
 def attach(

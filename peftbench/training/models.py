@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,8 +18,9 @@ from transformers.models.auto.modeling_auto import (
 
 from peftbench import assets
 from peftbench.errors import InputError, first_line
-from peftbench.methods.linear import linearize
-from peftbench.spec import Pooling, split_revision
+from peftbench.methods.linear import linear_layers, linearize
+from peftbench.methods.quantized import Format, QuantizedLinear
+from peftbench.spec import Base, Pooling, split_revision
 from peftbench.tasks.base import TaskKind
 from peftbench.training.base import AbstractModel
 from peftbench.training.checkpoint import (
@@ -102,6 +104,7 @@ def load(
     kind: TaskKind,
     labels: int,
     pooling: Pooling = "model",
+    base: Base = "plain",
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -110,10 +113,20 @@ def load(
     """The model on its device, whole: torch's global generator gives the initial values of what is
     new to the task, and everything else is stored. Raises InputError that names what is not."""
     net, new = _network(name, kind, labels, pooling, dtype=dtype)
+    if base != "plain":
+        quantize(net, base, device)
     tokenizer = read_tokenizer(name, *source(name))
     check_tokenizer(tokenizer, net, name)
     model_type = LanguageModel if kind == "generation" else Classifier
     return model_type(net.to(device), tokenizer, device, max_length, new)
+
+
+def quantize(net: nn.Module, base: Format, device: torch.device) -> None:
+    """Put quantised layers on the device in the places of the trunk's linear layers, one after the
+    other, so that one plain weight at a time is there beside them. The head and the embeddings stay
+    as they are."""
+    for name in list(linear_layers(net, "all-linear")):
+        net.set_submodule(name, QuantizedLinear(net.get_submodule(name).to(device), base))
 
 
 def _network(

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from peftbench.methods.base import AbstractMethod
-from peftbench.methods.linear import replaced
+from peftbench.methods.linear import layers, replaced
+from peftbench.methods.quantized import QuantizedLinear
 from peftbench.record import CudaMemory, CudaPeaks, Footprint, Latency, Spread, Timing
 from peftbench.training.base import AbstractModel
 from peftbench.training.environment import synchronize
@@ -52,8 +53,9 @@ def latency(method: AbstractMethod, model: AbstractModel, seed: int) -> Latency:
 
     Where its weights lie in memory changes the speed of a layer by a per cent or two, and a merged
     layer is always new; so the layers of every form are new in each round. The plain form is timed
-    twice, as `base` and as `control`: by how much they differ, the measurement errs. seed: of the
-    order of the forms.
+    twice, as `base` and as `control`: by how much they differ, the measurement errs. Merged layers
+    beside a quantised base would be a plain model, which is larger and no form of this one. seed:
+    of the order of the forms.
     """
     net = model.net.eval()
     # any token but padding
@@ -65,7 +67,7 @@ def latency(method: AbstractMethod, model: AbstractModel, seed: int) -> Latency:
     if plain is not None:
         base = dict(plain)
         forms |= dict.fromkeys(("base", "control"), lambda: copy.deepcopy(base))
-    if method.merged(net) is not None:
+    if not layers(net, QuantizedLinear) and method.merged(net) is not None:
         forms["merged"] = lambda: method.merged(net) or {}
     rng = np.random.default_rng(seed)
     return Latency(**interleaved(net, forms, lambda: net(**inputs), model.device, rng))
