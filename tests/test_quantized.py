@@ -31,7 +31,13 @@ from peftbench.methods.linear import (
     replaced,
 )
 from peftbench.methods.low_rank import LowRank
-from peftbench.methods.quantized import Format, QuantizedLinear, library, parameter_count
+from peftbench.methods.quantized import (
+    Format,
+    QuantizedLinear,
+    library,
+    parameter_count,
+    values_of_codes,
+)
 from peftbench.training.fine_tuning import check_specs, set_up
 from peftbench.training.footprint import PeakBytes, footprint
 from peftbench.training.models import quantize
@@ -119,9 +125,8 @@ def test_the_weight_is_a_value_of_each_code_times_its_blocks_scale(base: Format)
         codes = torch.stack([codes >> 4, codes & 15], 1).flatten()
     else:
         values = layer.values.view(torch.float32)
-        steps = values.unique().diff()
-        assert steps.numel() == 254
-        torch.testing.assert_close(steps, torch.full_like(steps, 1 / 127))
+        torch.testing.assert_close(values * 127, (values * 127).round(), rtol=0, atol=1e-4)
+        assert (values * 127).round().unique().numel() == 255
     d, m = layer.scale_values.view(torch.float32), layer.scale_maxima.view(torch.float32)
     scales = layer.scale_offset.view(torch.float32) + m * d[layer.scale_codes.long()]
     expected = (values[codes] * scales.repeat_interleave(64)[:1500]).view(30, 50)
@@ -237,11 +242,28 @@ def test_no_weight_is_kept_for_the_backward_pass(base: Format) -> None:
     assert kept == []
     y.sum().backward()
     with PeakBytes() as tracker:
+        tracker.hold("weights", net.buffers())
         y = net(x)
         gc.collect()
         assert tracker.live["activations"] < 64 * 64 * 4  # one weight
         assert tracker.peak >= 64 * 64 * 4  # while it was used
     del y
+
+
+@formats
+@pytest.mark.parametrize("arm", ADAPTERS, ids=_name)
+def test_no_weight_is_kept_beside_an_adapter(arm: Any, base: Format) -> None:
+    net: Any = nn.Sequential(*(QuantizedLinear(linear(64, 64), base) for _ in range(3)))
+    method_of(arm).attach(net, torch.Generator())
+    kept: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        net(torch.randn(4, 64, requires_grad=True)).sum()
+    assert 0 < max(kept) < 64 * 64
 
 
 # -- a model
@@ -262,7 +284,7 @@ def test_training_is_that_of_the_plain_model_with_the_dequantised_weights(
         for model in (quantized, plain)
     )
     assert own == pytest.approx(other, abs=1e-5)
-    assert arm[0] == "frozen" or own[3] < own[0] - 0.01  # the same batch
+    assert arm[0] == "frozen" or own[3] < own[0] - 1e-3  # the same batch
     assert method_of(arm).updatable(quantized) == method_of(arm).updatable(plain)
     after = {key.replace(".base.", "."): value for key, value in state(quantized).items()}
     packed = {
@@ -323,6 +345,7 @@ def test_what_quantising_a_merged_layer_loses(base: Format) -> None:
     assert lost[1] == pytest.approx({"nf4": 0.092, "int8": 0.006}[base], rel=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("kind", ["lora", "vera"])
 def test_peft_opens_the_adapter_on_the_plain_model(kind: str, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft", reason="the peer that opens our files")
@@ -348,38 +371,44 @@ def quantized_spec(model: str, base: Format = "nf4", **changes: Any) -> Any:
     return spec(model, **changes).model_copy(update={"base": base})
 
 
+@pytest.mark.parametrize(
+    ("method", "base", "task"),
+    [
+        *((name, "nf4", "reviews") for name in METHODS if name != "full"),
+        ("lora", "int8", "reviews"),
+        ("lora", "nf4", "gsm_symbolic"),
+    ],
+)
+def test_a_run_from_end_to_end(
+    method: str, base: Format, task: str, small_encoder: str, small_decoder: str
+) -> None:
+    model = small_encoder if task == "reviews" else small_decoder
+    record, _ = done(run(quantized_spec(model, base, method=method, task=task)))
+    assert record.environment.bitsandbytes
+    assert record.dtypes
+    assert base in record.dtypes.weights
+    assert f" parameters are kept as {base}; " in record.notes[0]
+    assert ("requantized" in record.metrics) == (method != "frozen")
+    latency = record.timing and record.timing.latency_seconds
+    assert latency
+    assert latency.base
+    assert latency.merged is None
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "full"])
-def test_a_run_from_end_to_end(method: str, small_encoder: str, small_decoder: str) -> None:
-    results = [
-        done(run(quantized_spec(model, base, method=method, task=task)))[0]
-        for model, task, base in (
-            (small_encoder, "reviews", "nf4"),
-            (small_encoder, "reviews", "int8"),
-            (small_decoder, "gsm_symbolic", "nf4"),
-        )
-    ]
-    plain = done(run(spec(small_encoder, method)))[0]
-    for record in results:
-        assert record.spec.base in ("nf4", "int8")
-        assert record.environment.bitsandbytes
-        assert record.dtypes
-        assert record.spec.base in record.dtypes.weights
-        assert f" parameters are kept as {record.spec.base}; " in record.notes[0]
-        assert ("requantized" in record.metrics) == (method != "frozen")
-        latency = record.timing and record.timing.latency_seconds
-        assert latency
-        assert latency.base
-        assert latency.merged is None
-    first = results[0]
-    assert plain.environment.bitsandbytes is None
-    assert first.footprint
-    assert plain.footprint
+def test_only_the_bytes_of_weights_differ_from_a_plain_base(
+    method: str, small_encoder: str
+) -> None:
+    quantized, plain = (
+        footprint(set_up(wanted, CPU))
+        for wanted in (quantized_spec(small_encoder, method=method), spec(small_encoder, method))
+    )
     for name in ("total_params", "trained_params", "updatable_params", "adapter_file_bytes"):
-        assert getattr(first.footprint, name) == getattr(plain.footprint, name), name
-    # 12 layers' weights of 32 by 32 or 64, at 0.52 bytes for 4, with the 256 values of the scales
-    weights = 2 * (4 * 32 * 32 + 2 * 32 * 64)
-    saved = plain.footprint.peak_parts.weights - first.footprint.peak_parts.weights
-    assert weights * 3.4 < saved + 12 * 1024 < weights * 3.5
+        assert getattr(quantized, name) == getattr(plain, name), name
+    # two blocks of six weights and the pooler's; beside the codes 256 values for the scales of each
+    weights = 2 * (4 * 32 * 32 + 2 * 32 * 64) + 32 * 32
+    saved = plain.peak_parts.weights - quantized.peak_parts.weights
+    assert saved + 13 * 1024 == pytest.approx((4 - 0.516) * weights, rel=0.01)
 
 
 @pytest.mark.parametrize("method", ["lora", "vera", "delta-lora"])
@@ -391,6 +420,7 @@ def test_a_footprint_leaves_everything_as_it_was(method: str, small_encoder: str
 
 
 def test_no_memory_is_needed_for_the_footprint_of_a_quantised_layer() -> None:
+    values_of_codes("even"), values_of_codes("dynamic")
     with FakeTensorMode():
         layer = QuantizedLinear(nn.Linear(8192, 28672, bias=False, dtype=torch.bfloat16), "nf4")
         x = torch.ones(4, 8192, dtype=torch.bfloat16, requires_grad=True)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -214,5 +213,5 @@ def linear_plus(base: nn.Linear, x: Tensor, z: Tensor, B: Tensor, scale: float) 
     """base(x) + scale * z B^T without a tensor of its own for the second term: (..., in), (tokens,
     r), (out, r) -> (..., out)."""
     # (tokens, out); no view, so that it may be added to in place
-    y = F.linear(x.reshape(-1, x.shape[-1]), base.weight, base.bias)
+    y = base(x.reshape(-1, x.shape[-1]))
     return y.addmm_(z, B.t(), alpha=scale).view(*x.shape[:-1], -1)

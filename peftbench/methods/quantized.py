@@ -32,6 +32,15 @@ def library() -> ModuleType:
     return bitsandbytes.functional
 
 
+@functools.cache
+def values_of_codes(spacing: Literal["even", "dynamic"]) -> tuple[float, ...]:
+    """What the 256 codes of 8 bits stand for, from -1 to 1: evenly spaced values, or those of the
+    dynamic data type (arXiv:2110.02861, section 1.3). The first call needs real tensors."""
+    functional = library()
+    make = functional.create_linear_map if spacing == "even" else functional.create_dynamic_map
+    return tuple(make().tolist())
+
+
 class Product(torch.autograd.Function):
     """x W^T + bias, (..., in) -> (..., out). Keeps no tensor: x is needed for W's gradient only,
     which there is none of, and W is dequantised again for x's."""
@@ -47,7 +56,7 @@ class Product(torch.autograd.Function):
         wants_x, wants_bias, _ = ctx.needs_input_grad
         return (
             g @ ctx.layer.weight.to(g.dtype) if wants_x else None,
-            g.flatten(0, -2).sum(0) if wants_bias else None,
+            g.reshape(-1, g.shape[-1]).sum(0) if wants_bias else None,
             None,
         )
 
@@ -78,8 +87,8 @@ class QuantizedLinear(nn.Linear):
 
     def __init__(self, linear: nn.Linear, base: Format) -> None:
         nn.Module.__init__(self)  # nn.Linear's own would make a weight
-        functional, kernels = library(), torch.ops.bitsandbytes
-        weight = linear.weight.detach()
+        spread, dynamic = values_of_codes("even"), values_of_codes("dynamic")
+        kernels, weight = torch.ops.bitsandbytes, linear.weight.detach()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.layout = type(linear)  # of the plain layer
         self.format: Format = base
@@ -88,10 +97,10 @@ class QuantizedLinear(nn.Linear):
         if base == "nf4":
             codes, scales = kernels.quantize_4bit(weight, BLOCK, base, torch.uint8)
         else:
-            values = functional.create_linear_map().to(weight.device)
+            values = torch.tensor(spread, dtype=torch.float32, device=weight.device)
             codes, scales = kernels.quantize_blockwise(weight, values, BLOCK)
             self._register_bytes("values", values)
-        offset, scale_values = scales.mean(), functional.create_dynamic_map().to(weight.device)
+        offset, scale_values = scales.mean(), scales.new_tensor(dynamic)
         scale_codes, maxima = kernels.quantize_blockwise(scales - offset, scale_values, SCALE_BLOCK)
         self.register_buffer("codes", codes)
         self.register_buffer("scale_codes", scale_codes)

@@ -100,7 +100,7 @@ class VectorBased(AbstractAdapted):
         A, B = self.matrices()
         h = F.dropout(x, self.dropout, self.training) if self.dropout else x
         u = F.linear(h.reshape(-1, h.shape[-1]), A)  # (tokens, r)
-        y = F.linear(x.reshape(-1, x.shape[-1]), self.base.weight, self.base.bias)  # (tokens, out)
+        y = self.base(x.reshape(-1, x.shape[-1]))  # (tokens, out)
         z: Tensor = AddScaled.apply(y, u, self.b.to(x.dtype), self.d.to(x.dtype), B)  # type: ignore[assignment]
         return z.view(*x.shape[:-1], -1)
 
