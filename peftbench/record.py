@@ -57,7 +57,7 @@ class Latency(FrozenModel):
     """The model as the method leaves it."""
     merged: Spread | None = None
     """With the adapter merged into the weights; null: the method has nothing to merge, or cannot be
-    merged."""
+    merged, or the base is quantised, which merged layers are not."""
     control: Spread | None = None
     """The plain model once more: how far it is from `base` is the error of the measurement; null:
     as for `base`, or not measured in older records."""
@@ -187,6 +187,8 @@ class Environment(FrozenModel):
     """Load average over one minute; null: not known."""
     load_at_end: float | None = None
     """The same when the run had ended."""
+    bitsandbytes: str | None = None
+    """null: the base was plain."""
     sandbox: str | None = None
     """What confined generated code; `audit hook only`: nothing that could be called so; null: none
     was run."""

@@ -212,7 +212,8 @@ class RunSpec(FrozenModel):
     over all tokens, by one linear layer."""
     base: Base = Field(default="plain", exclude_if=_plain)
     """How the frozen linear layers' weights are kept. plain: as `train.precision` says; it is then
-    left out of the record and of the run's id. nf4: in 4 bits, as QLoRA does; int8: in 8 bits."""
+    left out of the record and of the run's id. nf4: in 4 bits, as QLoRA does; int8: in 8 bits, with
+    evenly spaced values in blocks of 64, which is not LLM.int8()."""
     task: str
     """The task's name."""
     task_version: int

@@ -63,7 +63,13 @@ DOORS = {"", "door", "cli"}  # these may know everything
 
 WITHOUT_TORCH = NOUNS | {"analysis", "tables", "article", "figures", "page"}
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "peft"}
-OWNERS = {"optuna": {"tuning"}, "matplotlib": {"figures"}, "typer": {"cli"}, "peft": set()}
+OWNERS = {
+    "optuna": {"tuning"},
+    "matplotlib": {"figures"},
+    "typer": {"cli"},
+    "bitsandbytes": {"methods"},
+    "peft": set(),
+}
 
 
 def room(name: str) -> str:
@@ -179,7 +185,13 @@ def test_the_harness_names_no_method_and_no_task(name: str) -> None:
         for module in imported(name)
         if module.startswith(("peftbench.methods.", "peftbench.tasks."))
     }
-    shared = {"methods.base", "methods.linear", "methods.files", "tasks.base"}
+    shared = {
+        "methods.base",
+        "methods.linear",
+        "methods.quantized",
+        "methods.files",
+        "tasks.base",
+    }
     assert single <= {f"peftbench.{each}" for each in shared}
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod
+from peftbench.methods.linear import linear_layers
+from peftbench.methods.quantized import library, parameter_count
 from peftbench.spec import Pooling, Precision, RunSpec, TrainSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import AbstractTask, Example, Split, TaskKind, sample
@@ -86,6 +88,9 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     """Load, attach and encode. Seeds torch's global generator, and demands repeatable kernels of
     this process. Raises InputError."""
     check_precision(spec.train.precision, device)
+    if spec.base != "plain":  # afterwards the layers have no weight that a method could ask for
+        with _quiet():
+            _check_models([spec])
     _make_repeatable(spec.seed)
     task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
     splits = _splits(spec)
@@ -99,6 +104,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         task.kind,
         len(task.labels) or 1,
         spec.pooling,
+        spec.base,
         device=device,
         dtype=torch.float32 if wide else torch.bfloat16,
         max_length=max_length,
@@ -110,7 +116,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     }
     items = data["train"].items
     lengths = [len(item.tokens) for item in items]
-    total_params = sum(p.numel() for p in model.net.parameters())
+    total_params = parameter_count(model.net)
     model.start([item.target for item in items])
     check_transformer_blocks(model.net, spec.train, device)
     optimizer = attach(method, model, spec)
@@ -157,7 +163,7 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
     nets: dict[tuple[str, TaskKind, int, Pooling], Any] = {}
     distinct = {
         (
-            *(spec.model, spec.pooling, spec.task, spec.data.max_new_tokens),
+            *(spec.model, spec.pooling, spec.base, spec.task, spec.data.max_new_tokens),
             *(spec.method, repr(spec.args), spec.train.checkpointing, spec.train.compile),
         ): spec
         for spec in specs
@@ -170,7 +176,23 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
             room_for_prompt(window(net), spec.data.max_new_tokens)
             cache_argument(net)
         check_transformer_blocks(net, spec.train, choose_device())
-        METHODS[spec.method].build(spec.args).attach(copy.deepcopy(net), torch.Generator())
+        _check_method(spec, copy.deepcopy(net))
+
+
+def _check_method(spec: RunSpec, net: Any) -> None:
+    """Attach the method to the plain structure. Raises InputError where it does not fit, or trains
+    weights that the base keeps quantised."""
+    linears = {}
+    if spec.base != "plain":
+        library()
+        linears = linear_layers(net, "all-linear")
+    weights = {name: linear.weight for name, linear in linears.items()}
+    METHODS[spec.method].build(spec.args).attach(net, torch.Generator())
+    if trained := [name for name, weight in weights.items() if weight.requires_grad]:
+        raise InputError(
+            f"method {spec.method!r} trains weights that base = {spec.base!r} keeps quantised, "
+            f'such as that of {trained[0]}: take base = "plain", or a method of adapters'
+        )
 
 
 def attach(

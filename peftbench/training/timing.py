@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from peftbench.methods.base import AbstractMethod
-from peftbench.methods.linear import replaced
+from peftbench.methods.linear import layers, replaced
+from peftbench.methods.quantized import QuantizedLinear
 from peftbench.record import CudaMemory, CudaPeaks, Footprint, Latency, Spread, Timing
 from peftbench.training.base import AbstractModel
 from peftbench.training.evaluation import Evaluation
@@ -68,8 +69,10 @@ def latency(method: AbstractMethod, model: AbstractModel, seed: int) -> Latency:
 
 def forms_of(method: AbstractMethod, net: nn.Module) -> dict[str, Form]:
     """The forms that there are of a network with the method attached. The merged weights are the
-    only tensors that are made."""
-    plain, merged = method.plain(net), method.merged(net)
+    only tensors that are made. Merged layers beside a quantised base would be a plain model, which
+    is larger and no form of this one."""
+    plain = method.plain(net)
+    merged = None if layers(net, QuantizedLinear) else method.merged(net)
     forms: dict[str, Form] = {"adapted": nullcontext}
     if plain is not None:
         forms |= dict.fromkeys(("base", "control"), lambda: replaced(net, plain))
@@ -94,10 +97,7 @@ def in_place_of(net: nn.Module, plain: Modules, merged: Modules) -> Iterator[Non
 
 def _alike(one: nn.Module | None, other: nn.Module) -> bool:
     """Whether two linear layers differ in the values of their weights only."""
-    # of one type: a quantised layer has no weight that could hold another's values
-    if not (isinstance(one, nn.Linear) and isinstance(other, nn.Linear)) or (
-        type(one) is not type(other)
-    ):
+    if not (isinstance(one, nn.Linear) and isinstance(other, nn.Linear)):
         return False
     a, b = one.weight, other.weight
     return one.bias is other.bias and (a.shape, a.dtype) == (b.shape, b.dtype)
