@@ -7,7 +7,7 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 LISTED := $(PIP) install --no-deps --require-hashes --only-binary :all: -r requirements
 LISTS := $(wildcard requirements/*.txt)
 
-.PHONY: setup lock bench search figures test test-slow check clean
+.PHONY: setup lock bench search figures compare test test-slow check clean
 
 setup: .venv/ready .venv/ready-dev
 
@@ -42,6 +42,9 @@ search: .venv/ready
 
 figures: .venv/ready
 	$(BIN)/python paper_figures/all.py
+
+compare: .venv/ready-dev
+	$(BIN)/python benchmarks/vs_peft.py --packaged --methods full lora vera --repeats 3
 
 test: .venv/ready-dev
 	$(BIN)/pytest -q

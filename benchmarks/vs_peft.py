@@ -25,7 +25,7 @@ from peftbench.output import write_whole
 from peftbench.training.environment import choose_device
 
 PARTS = ("compare", "scale", "profile", "overhead")
-PROFILED_TOKENS, PROFILED_STEPS = 1000, 20
+PROFILED_TOKENS, PROFILED_STEPS = 1000, 4
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -145,7 +145,11 @@ def lacks(kept: Measured, each: Work, against: str) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     given = options(arguments)
     try:
-        kept = measure(given, measurements.read(given.store, choose_device()))
+        machine = measurements.this_machine(choose_device())
+        kept = measurements.read(given.store, machine)
+        if given.parts:
+            measurements.check_machine(kept, machine)
+            kept = measure(given, kept)
         if given.write:
             write_whole(given.write, page(kept).encode())
     except InputError as error:

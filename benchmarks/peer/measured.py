@@ -32,7 +32,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Everything that the page is made of. machine: of the latest measurement."""
+    """Everything that the page is made of."""
 
     machine: Machine
     rows: tuple[Row, ...] = ()
@@ -65,16 +65,25 @@ def this_machine(device: torch.device) -> Machine:
     )
 
 
-def read(path: Path | None, device: torch.device) -> Measured:
-    """What a file keeps; nothing where there is none. Raises InputError that names the file."""
-    machine = this_machine(device)
+def read(path: Path | None, machine: Machine) -> Measured:
+    """What a file keeps; nothing, of this machine, where there is none. Raises InputError that
+    names the file."""
     if path is None or not path.exists():
         return Measured(machine=machine)
     try:
-        kept = JSON.validate_json(path.read_bytes())
+        return JSON.validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise InputError(f"{path}: no measurements of this script: {first_line(error)}") from error
-    return dataclasses.replace(kept, machine=machine)
+
+
+def check_machine(kept: Measured, machine: Machine) -> None:
+    """Raise InputError where what is kept comes from elsewhere: ratios of two machines do not
+    belong in one table."""
+    if kept.machine != machine:
+        raise InputError(
+            f"--store: holds measurements of another machine or other versions ({kept.machine}, "
+            f"not {machine}): name another file"
+        )
 
 
 def write(path: Path | None, measured: Measured) -> None:

@@ -82,7 +82,7 @@ def scale(say: Callable[[str], None], shape: dict[str, Any] = SHAPE) -> list[Sca
 def network(shape: dict[str, Any]) -> Any:
     """In bfloat16, with the attention that both sides have by default."""
     config = transformers.LlamaConfig(**shape)
-    net = transformers.LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
+    net: Any = transformers.LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
     net.task_head = ()  # as a loaded language model says
     return net
 

@@ -3,6 +3,7 @@ operations, the rest; and at which rate products are made, beside the machine's 
 
 import dataclasses
 import re
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,8 +63,8 @@ def batch_size_for(pair: Pair, tokens: int) -> int:
 
 def profiles(work: Work, tokens: int, device: torch.device) -> list[StepProfile]:
     """Of ours and of peft's network on the same batches of about `tokens` tokens."""
-    size = batch_size_for(Pair(dataclasses.replace(work, steps=1), device), tokens)
-    pair = Pair(dataclasses.replace(work, batch_size=size), device)
+    pair = Pair(work, device)
+    pair.work = dataclasses.replace(work, batch_size=batch_size_for(pair, tokens))
     best = max(gemm_peak(device, torch.float32, n) for n in GEMM_SIZES)
     return [profiled(pair, side, best) for side in ("ours", "identical")]
 
@@ -74,11 +75,12 @@ def profiled(pair: Pair, side: str, best: float) -> StepProfile:
     lap(0)
     seconds = lap(0).seconds / pair.work.steps
     with profile(activities=ACTIVITIES[pair.device.type]) as profiler:
+        start = time.perf_counter()
         lap(0)
+        total = time.perf_counter() - start
     spans: defaultdict[str, float] = defaultdict(float)
     for event in profiler.key_averages():
         spans[kind_of(event.key)] += own_seconds(event, pair.device)
-    total = whole_seconds(profiler)
     spans["outside operations"] = max(0.0, total - sum(spans.values()))
     with FlopCounterMode(display=False) as counter:
         lap(0)
@@ -105,13 +107,6 @@ def own_seconds(event: Any, device: torch.device) -> float:
     """Of an operation without those inside it."""
     name = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     return getattr(event, name) / 1e6
-
-
-def whole_seconds(profiler: Any) -> float:
-    """From the start of the first operation to the end of the last."""
-    events = profiler.events()
-    start = min(event.time_range.start for event in events)
-    return (max(event.time_range.end for event in events) - start) / 1e6
 
 
 def product_flops(counter: FlopCounterMode) -> int:
