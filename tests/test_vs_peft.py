@@ -80,10 +80,17 @@ def job(place: tuple[str, str], method: str = "lora", **values: int) -> Work:
 # -- both sides
 
 
-@pytest.mark.parametrize("method", ARGUMENTS)
+SLOW = {"lora-fa", "lora-fa corrected", "lora+"}  # what differs from lora in its optimizer alone
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=[pytest.mark.slow] if m in SLOW else []) for m in ARGUMENTS],
+)
 def test_losses_agree_from_equal_weights_on_the_same_batches(place: Any, method: str) -> None:
     pair = Pair(job(place, method), CPU)
-    assert largest_difference(pair) <= 1e-5
+    # peft corrects LoRA-FA's gradient in bfloat16
+    assert largest_difference(pair) <= (1e-3 if method == "lora-fa corrected" else 1e-5)
     losses = pair.ours(0).losses
     assert len(losses) == WARM_UP + 3
     assert len(set(losses)) > 1

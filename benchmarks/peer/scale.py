@@ -139,15 +139,18 @@ def tuning_at_scale(method: str, supervised: int, shape: dict[str, Any]) -> Fine
 
 def theirs_at_scale(method: str, supervised: int, shape: dict[str, Any], autocast: bool) -> Bytes:
     """peft with its defaults (float32 adapters), AdamW, and transformers' own loss."""
+    targets: dict[str, Any] = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    config = (
+        peft.VeraConfig(r=256, **targets)
+        if method == "vera"
+        else peft.LoraConfig(r=8, lora_alpha=16, **targets)
+    )
+    # on the meta device, since peft moves its layers, and fake tensors do not always let it
+    with torch.device("meta"):
+        net: Any = peft.get_peft_model(network(shape), config, low_cpu_mem_usage=True)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        config: Any = (
-            peft.VeraConfig(r=256, target_modules="all-linear", task_type="CAUSAL_LM")
-            if method == "vera"
-            else peft.LoraConfig(
-                r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"
-            )
-        )
-        net: Any = peft.get_peft_model(network(shape), config)
+        net = net.to_empty(device="cpu")
+        net.tie_weights()
         if method == "lora-fa":
             for name, parameter in net.named_parameters():
                 if ".lora_A." in name:
