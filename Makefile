@@ -7,7 +7,7 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 LISTED := $(PIP) install --no-deps --require-hashes --only-binary :all: -r requirements
 LISTS := $(wildcard requirements/*.txt)
 
-.PHONY: setup lock bench search figures test test-slow check clean
+.PHONY: setup lock bench search figures compare test test-slow check clean
 
 setup: .venv/ready .venv/ready-dev
 
@@ -50,6 +50,9 @@ figures/drawn: .venv/ready $(wildcard results/* results/*/*.json) $(shell find p
 
 # A worker for each core; the tests of a file, which share what is costly to make, stay together.
 PYTEST := $(BIN)/pytest -q --numprocesses logical --maxprocesses 8 --dist loadfile
+
+compare: .venv/ready-dev
+	$(BIN)/python benchmarks/vs_peft.py --packaged --methods full lora vera --repeats 3
 
 test: .venv/ready-dev
 	$(PYTEST)
