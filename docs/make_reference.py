@@ -39,8 +39,8 @@ key out means. A key or value that does not exist is refused, with the nearest o
 COMMANDS = """## Command line
 
 `peftbench COMMAND --help` prints the same. Exit status: 0; 1 where a run or a study ended without a
-result; 2 where something that was typed or read is wrong, with one line that says what; 130 after
-Ctrl-C."""
+result, or a check of the machine failed; 2 where something that was typed or read is wrong, with
+one line that says what; 130 after Ctrl-C."""
 METHOD = """## Methods
 
 The keys of `args`, by the method's name."""

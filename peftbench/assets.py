@@ -93,6 +93,15 @@ def package_folder(name: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
+def weights_file(name: str) -> Path:
+    """The file of a packaged model's weights, verified. Raises InputError if its package is missing
+    or it is another file."""
+    weights = MODELS[name]
+    file = package_folder(weights.package) / weights.file
+    _verify(file, weights.sha256)
+    return file
+
+
 def reviews_archive() -> Path:
     """The source distribution of vaderSentiment, verified. Raises InputError if it is missing or
     another file."""
@@ -179,7 +188,7 @@ def _verify(path: Path, sha256: str) -> None:
 def install_assets() -> Iterator[str]:
     """Verify and convert everything; yields a line per asset as soon as it is ready."""
     for name, weights in MODELS.items():
-        _verify(package_folder(weights.package) / weights.file, weights.sha256)
+        weights_file(name)
         yield f"{_line(weights.package)}; model {name} in {model_folder(name)}"
     for name in sorted(PACKAGES.keys() - {weights.package for weights in MODELS.values()}):
         yield f"{_line(name)}; {package_folder(name)}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 from rich.console import Console
@@ -22,6 +22,9 @@ from peftbench.markup import Format, as_text
 from peftbench.output import ensure_writable, write_whole
 from peftbench.store import Store
 from peftbench.wording import Lang, for_terminal, printable
+
+if TYPE_CHECKING:
+    from peftbench.doctor.finding import Finding
 
 LINE = 800  # characters of a line for a person
 MOST_WORKERS = 1024
@@ -312,6 +315,33 @@ def check_command(
     if compared:
         _say(f"{store}: {compared}")
     _say(f"{store}: {len({record.run_id for record in results.read_all()})} runs, no problem")
+
+
+@app.command("doctor", epilog="Example: peftbench doctor --store results")
+def doctor_command(
+    store: StoreOption = Path("results"),
+    hub: Annotated[
+        bool, typer.Option("--hub", help="Ask the model hub, over the network, whether it answers.")
+    ] = False,
+    format: Annotated[Literal["text", "json"], typer.Option(help="How to print it.")] = "text",
+) -> None:
+    """Say whether this machine can be trusted: a line for each check, with what to do where it is
+    not ok. It takes up to two minutes. Exit status 1 where a check failed."""
+    from peftbench import doctor
+    from peftbench.doctor import report
+
+    findings: dict[str, Finding] = {}
+    with _interruptible():
+        for name, finding in doctor.examine(store, ask_hub=hub):
+            findings[name] = finding
+            if format == "text":
+                _say(report.lines(name, finding))
+    if format == "json":
+        _print(report.as_json(findings))
+    else:
+        _say(report.summary(findings))
+    if any(finding.status == "failed" for finding in findings.values()):
+        raise typer.Exit(1)
 
 
 @app.command("list", epilog="Example: peftbench list tasks --check")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 # read when transformers is imported: no test reaches for a network
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is imported: each worker has a core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault(
     "GOMP_SPINCOUNT", "1000"
 )  # read when torch is imported: idle threads must not hold the cores for long
@@ -18,6 +20,7 @@ import torch
 import transformers
 
 from peftbench import assets
+from peftbench.training import rates
 
 GIVEN_HUB = os.environ.get("PEFTBENCH_HUB")
 
@@ -38,6 +41,13 @@ def small_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("HF_DATASETS_CACHE", cache)  # for processes that a test starts
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def bfloat16_at_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny models may train in bfloat16 wherever the tests run. Fresh processes measure for
+    themselves."""
+    monkeypatch.setattr(rates, "probe", lambda device: rates.Rates(1e11, 1e11))
 
 
 @pytest.fixture

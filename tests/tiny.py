@@ -211,6 +211,7 @@ class BiasShift(AbstractMethod):
     paper: ClassVar[str] = "made up"
     lr: ClassVar[float] = 1e-3
     space: ClassVar[Space] = {"train.lr": Range(1e-4, 1e-2, log=True)}
+    trains_weights: ClassVar[bool] = True
 
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
         model.requires_grad_(False)

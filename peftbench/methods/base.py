@@ -89,6 +89,8 @@ class AbstractMethod(Settings, abc.ABC):
     lr: ClassVar[float]  # a peak learning rate to start from, where an experiment names none
     space: ClassVar[Space]  # what a fair search may vary
     file: ClassVar[AbstractFile | None] = None  # of a trained model; None: it cannot be saved
+    # whether weights of the model itself are trained; in mixed precision they are loaded in float32
+    trains_weights: ClassVar[bool] = False
 
     @classmethod
     def build(cls, args: Mapping[str, Any]) -> Self:

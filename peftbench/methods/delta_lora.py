@@ -7,12 +7,12 @@ adapter of rank 2r (of rank r when K = 0).
 """
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
 from peftbench.methods.base import Range, Targets, rates
-from peftbench.methods.linear import AbstractAdapterMethod, adapt, layers, linear_plus
+from peftbench.methods.kernels import low_rank_linear
+from peftbench.methods.linear import AbstractAdapterMethod, adapt, layers
 from peftbench.methods.low_rank import LORA_FILE, AbstractLowRank, Alpha, Rank
 
 
@@ -57,25 +57,20 @@ class DeltaLowRank(AbstractLowRank):
         self.register_buffer("B_start", self.B.detach().clone())
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        A, B = self.A, (1 + self.ratio if self.moving else 1.0) * self.B
+        return self._joined(self.A, self.B)
+
+    def _joined(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the ordinary LoRA layer, made of A and B as they are now."""
+        B = (1 + self.ratio if self.moving else 1.0) * B
         if self.A_start is None:
             return A, B
         return torch.cat([A, self.A_start]), torch.cat([B, -self.ratio * self.B_start], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        A, B = self.A.to(x.dtype), self.B.to(x.dtype)
-        scale = self.scale
+        A, B = self.A, self.B
         if self.moving:
-            scale *= 1 + self.ratio
             A, B = (scale_gradient(matrix, 1 / (1 + self.ratio)) for matrix in (A, B))
-        tokens = x.reshape(-1, x.shape[-1])
-        y = linear_plus(self.base, x, F.linear(tokens, A), B, scale)
-        if self.A_start is None:
-            return y
-        z = F.linear(tokens, self.A_start.to(x.dtype))
-        return torch.addmm(
-            y.view(-1, y.shape[-1]), z, self.B_start.to(x.dtype).t(), alpha=-self.ratio * self.scale
-        ).view_as(y)
+        return low_rank_linear(self.base, x, *self._joined(A, B), self.scale)
 
 
 class DeltaLoRA(AbstractAdapterMethod):
@@ -120,4 +115,5 @@ class DeltaLoRA(AbstractAdapterMethod):
                 layer.start()
 
     def updatable(self, model: nn.Module) -> int:
-        return sum(layer.base.weight.numel() for layer in layers(model, DeltaLowRank).values())
+        bases = [layer.base for layer in layers(model, DeltaLowRank).values()]
+        return sum(base.in_features * base.out_features for base in bases)

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from peftbench.methods.adapter_file import AbstractSettings, AdapterFile
 from peftbench.methods.base import Targets
+from peftbench.methods.dropout import dropout
+from peftbench.methods.kernels import low_rank_linear
 from peftbench.methods.linear import (
     AbstractAdapted,
     AbstractAdapterMethod,
     adapt,
     kaiming_uniform,
-    linear_plus,
 )
 
 Rank = Annotated[int, Field(gt=0, le=65_536, description="r, the rank of B A.")]
@@ -70,9 +70,8 @@ class LowRank(AbstractLowRank):
     """y = W x + s B A drop(x)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        z = F.linear(h.reshape(-1, h.shape[-1]), self.A.to(x.dtype))  # (tokens, r)
-        return linear_plus(self.base, x, z, self.B.to(x.dtype), self.scale)
+        h = dropout(x, self.dropout) if self.dropout and self.training else None
+        return low_rank_linear(self.base, x, self.A, self.B, self.scale, h)
 
 
 def low_rank(

@@ -1,6 +1,7 @@
 """VeRA: y = W x + b * (B (d * (A x))), with one frozen random pair A, B shared by all layers; b and
 d are trained."""
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from peftbench.methods.adapter_file import AbstractSettings, AdapterFile
 from peftbench.methods.base import Range, Targets, rates
+from peftbench.methods.dropout import dropout
+from peftbench.methods.kernels import rows, scaled_projection
 from peftbench.methods.linear import AbstractAdapted, AbstractAdapterMethod, adapt, kaiming_uniform
 from peftbench.methods.low_rank import Dropout, Rank
 
@@ -34,25 +37,27 @@ class Projection(nn.Module):
         for name, shape in {"A": (rank, largest_in), "B": (largest_out, rank)}.items():
             values = kaiming_uniform(shape, 2**0.5, weight, rng)
             self.register_buffer(name, values.to(weight.dtype))
+        self._latest: tuple[Any, int, Any] | None = None
 
+    def down(self, x: Tensor) -> Tensor:
+        """x A^T by A's first columns: (..., in) -> (tokens, r). Layers that read the same tensor
+        one after another, such as those of query, key and value, share the product, which the
+        first of them keeps for the backward pass."""
+        # a compiler sees by itself that products are the same
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return self._down(x)
+        if self._latest is not None:
+            of, version, kept = self._latest
+            u = kept()
+            if of() is x and version == x._version and u is not None:
+                return u
+        u = self._down(x)
+        self._latest = weakref.ref(x), x._version, weakref.ref(u)
+        return u
 
-class AddScaled(torch.autograd.Function):
-    """y + (b * B) (d * u), where u = A x. Keeps u (tokens, r) for the backward pass and nothing of
-    size tokens x out or out x r: plain autograd would keep B (d * u) as well, the largest tensor of
-    all adapters."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, u: Tensor, b: Tensor, d: Tensor, B: Tensor) -> Tensor:
-        ctx.save_for_backward(u, b, d, B)
-        return torch.addmm(y, u * d, (b[:, None] * B).t())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        u, b, d, B = ctx.saved_tensors
-        g = gradients[0]  # (tokens, out)
-        grad_b = ((g.t() @ (u * d)) * B).sum(1)  # (out,)
-        grad_z = g @ (b[:, None] * B)  # (tokens, r)
-        return g, grad_z * d, grad_b, (grad_z * u).sum(0), None
+    def _down(self, x: Tensor) -> Tensor:
+        A = self.A[:, : x.shape[-1]]
+        return F.linear(rows(x, A.dtype), A)  # (tokens, r)
 
 
 class VectorBased(AbstractAdapted):
@@ -97,12 +102,9 @@ class VectorBased(AbstractAdapted):
         return {"vera_A": self.projection.A, "vera_B": self.projection.B}
 
     def forward(self, x: Tensor) -> Tensor:
-        A, B = self.matrices()
-        h = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        u = F.linear(h.reshape(-1, h.shape[-1]), A)  # (tokens, r)
-        y = F.linear(x.reshape(-1, x.shape[-1]), self.base.weight, self.base.bias)  # (tokens, out)
-        z: Tensor = AddScaled.apply(y, u, self.b.to(x.dtype), self.d.to(x.dtype), B)  # type: ignore[assignment]
-        return z.view(*x.shape[:-1], -1)
+        h = dropout(x, self.dropout) if self.dropout and self.training else x
+        _, B = self.matrices()
+        return scaled_projection(self.base, x, self.projection.down(h), self.b, self.d, B)
 
 
 def vector_based(

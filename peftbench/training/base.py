@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from peftbench.errors import InputError
+from peftbench.spec import Precision
 from peftbench.tasks.base import Example
 
 
@@ -27,12 +29,15 @@ class Item:
 @dataclass(frozen=True)
 class Batch:
     """Items as tensors. `inputs` are the network's, all (items, length); `target` is what the loss
-    compares with."""
+    compares with: of a classifier (items,), of a language model (supervised tokens,)."""
 
     inputs: dict[str, Tensor]
     target: Tensor
+    count: int  # of what is supervised: a language model's tokens, a classifier's items
     tokens: int  # real tokens
     padded: int  # tokens with padding: what is computed
+    # of a language model: where in (items x length) each supervised token is predicted
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,10 @@ class AbstractModel(abc.ABC):
         device: torch.device,
         max_length: int,
         new: frozenset[str] = frozenset(),
+        precision: Precision = "float32",
     ) -> None:
         self.net = net
+        self.precision = precision
         self.tokenizer = tokenizer
         self.device = device
         self.new = new  # names of the parameters with initial values of their own
@@ -74,6 +81,18 @@ class AbstractModel(abc.ABC):
         net.config.pad_token_id = self.pad
 
     @property
+    def product_dtype(self) -> torch.dtype:
+        """In which the network's products are made."""
+        return torch.float32 if self.precision == "float32" else torch.bfloat16
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Within it products are made in the precision of the model: in bfloat16 where the frozen
+        weights are and what is trained is float32."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"
+        )
+
+    @property
     def head(self) -> tuple[str, ...]:
         """Names of the network's modules that are new to the task, and so trained whatever the
         method."""
@@ -84,10 +103,14 @@ class AbstractModel(abc.ABC):
         on."""
         return
 
-    @abc.abstractmethod
     def encode(self, example: Example) -> Item:
         """Tokens of an example, cut to `max_length`. Raises InputError that names an example
         without a token."""
+        return self.encode_all([example])[0]
+
+    @abc.abstractmethod
+    def encode_all(self, examples: Sequence[Example]) -> list[Item]:
+        """`encode` of each: a call of the tokenizer for many texts takes a fifth of the time."""
 
     @abc.abstractmethod
     def collate(self, items: Sequence[Item]) -> Batch:

@@ -5,7 +5,7 @@ families are is not known from their names.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -33,8 +33,9 @@ def check_padding(model: AbstractModel, items: Sequence[Item]) -> None:
     model.net.eval()
     longest = max(items, key=lambda item: len(item.tokens))
     some = [_cut(longest, most) for most in PADDED_TOKENS]
-    together = _last_logits(model, some)
-    alone = torch.cat([_last_logits(model, [item]) for item in some])
+    with model.computing():
+        together = _last_logits(model, some)
+        alone = torch.cat([_last_logits(model, [item]) for item in some])
     if (error := _difference(model, together, alone)) is not None:
         lengths = f"{len(some[-1].tokens)} to {len(some[0].tokens)}"
         raise InputError(
@@ -53,7 +54,8 @@ def check_cache(model: LanguageModel, prompts: Sequence[str]) -> None:
     starts = [ids[-min(most, longest) :] for ids, most in zip(encoded, PROMPT_TOKENS, strict=False)]
     seen = _Seen([[] for _ in starts])
     work = Work(model, starts, NEW_TOKENS, _EndsOne(), seen)  # type: ignore[arg-type]
-    work.finish(2 * (max(map(len, starts)) + NEW_TOKENS))  # two rows, then another for the first
+    # two rows, then another for the first
+    work.finish(2 * (max(map(len, starts)) + NEW_TOKENS))
     cached = torch.stack(
         [
             logits
@@ -61,14 +63,15 @@ def check_cache(model: LanguageModel, prompts: Sequence[str]) -> None:
             for logits in answer[: len(new)]  # a finished row may go on beside others
         ]
     )
-    whole = torch.cat(
-        [
-            model.net(**model.inputs(*model.pad_rows([[*start, *new[:-1]]], left=True)))
-            .logits[0, len(start) - 1 :]
-            .cpu()
-            for start, new in zip(starts, work.new, strict=True)
-        ]
-    )
+    with model.computing():
+        whole = torch.cat(
+            [
+                model.net(**model.inputs(*model.pad_rows([[*start, *new[:-1]]], left=True)))
+                .logits[0, len(start) - 1 :]
+                .cpu()
+                for start, new in zip(starts, work.new, strict=True)
+            ]
+        )
     if (error := _difference(model, cached, whole)) is not None:
         raise InputError(
             f"{about(model.net)}: the first tokens of its answers have other logits with the cache "
@@ -80,26 +83,26 @@ def check_adapters(model: AbstractModel, method: AbstractMethod, items: Sequence
     """Raises InputError where the network uses the weight of an adapted layer past the layer's
     forward, so that what the adapter adds would be lost.
 
-    In the plain network each layer's forward computes with a constant copy of its weight. If the
-    output still has a gradient with respect to the weight, it went another way. An expert that no
-    token reaches has none. Tried in both modes: fused kernels may be for training only.
+    In the plain network each layer's forward computes with a constant weight, and whoever else asks
+    for its weight gets one that a probe is added to. If the output has a gradient with respect to
+    the probe, the weight went another way. An expert that no token reaches has none. Tried in both
+    modes: fused kernels may be for training only.
     """
     plain = method.plain(model.net) or {}
-    linears = {name: layer for name, layer in plain.items() if isinstance(layer, nn.Linear)}
-    if not linears:
+    probed = {name: Probed(layer) for name, layer in plain.items() if isinstance(layer, nn.Linear)}
+    if not probed:
         return
     short = _cut(items[0], FEW_TOKENS)
     lost: dict[str, None] = {}
-    with replaced(model.net, plain), ExitStack() as stack:
-        for layer in linears.values():
-            stack.enter_context(_constant(layer))
+    with replaced(model.net, plain | probed):
         for training in (True, False):
             model.net.train(training)
-            logits = _last_logits(model, [short]).float()
+            with model.computing():
+                logits = _last_logits(model, [short]).float()
             if logits.requires_grad:
-                weights = [layer.weight for layer in linears.values()]
-                gradients = torch.autograd.grad(logits.square().sum(), weights, allow_unused=True)
-                reached = zip(linears, gradients, strict=True)
+                probes = [layer.probe for layer in probed.values()]
+                gradients = torch.autograd.grad(logits.square().sum(), probes, allow_unused=True)
+                reached = zip(probed, gradients, strict=True)
                 lost |= dict.fromkeys(name for name, g in reached if g is not None)
     if lost:
         layers = shortened(", ".join(lost), most=200)
@@ -110,17 +113,26 @@ def check_adapters(model: AbstractModel, method: AbstractMethod, items: Sequence
         )
 
 
-@contextmanager
-def _constant(layer: nn.Linear) -> Iterator[None]:
-    """Within it the layer's weight wants a gradient, but not for what its forward does."""
-    weight, wanted = layer.weight, layer.weight.requires_grad
-    vars(layer)["forward"] = lambda x: F.linear(x, weight.detach(), layer.bias)
-    weight.requires_grad_(True)
-    try:
-        yield
-    finally:
-        weight.requires_grad_(wanted)
-        del vars(layer)["forward"]
+class Probed(nn.Linear):
+    """A linear layer that computes what `layer` does, and whose `weight`, for others, is that of
+    `layer` plus `probe`, a zero that wants a gradient."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        nn.Module.__init__(self)  # nn.Linear's own would make a weight
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.layer = layer
+        self.probe = layer.weight.new_zeros((), requires_grad=True)
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]  # no parameter
+        return self.layer.weight.detach() + self.probe
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        return self.layer.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.layer.weight.detach(), self.layer.bias)
 
 
 @contextmanager
@@ -133,9 +145,9 @@ def named_failures(model: AbstractModel) -> Iterator[None]:
     except Exception as error:  # a network's code may raise anything
         if lacks_memory(error):
             raise
+        dtype = str(model.product_dtype).removeprefix("torch.")
         raise InputError(
-            f"{about(model.net)} in {str(model.net.dtype).removeprefix('torch.')} cannot read its "
-            f"first examples: {one_line(error)}"
+            f"{about(model.net)} in {dtype} cannot read its first examples: {one_line(error)}"
         ) from error
 
 
@@ -183,4 +195,4 @@ def _difference(model: AbstractModel, logits: Tensor, expected: Tensor) -> float
     """How far apart they are relatively, where that is more than rounding makes in the network's
     dtype: of 44 families the most was 2e-6 in float32 (limit 3e-4) and 1e-2 in bfloat16 (9e-2)."""
     error = ((logits - expected).float().norm() / expected.float().norm()).item()
-    return None if error <= torch.finfo(model.net.dtype).eps ** 0.5 else error
+    return None if error <= torch.finfo(model.product_dtype).eps ** 0.5 else error

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from peftbench.record import Environment
-from peftbench.spec import Precision
+from peftbench.spec import Base, Precision
 
 
 def choose_device() -> torch.device:
@@ -21,9 +21,12 @@ def choose_device() -> torch.device:
 def auto_precision(device: torch.device) -> Precision:
     """What the precision "auto" comes to on a device. A CPU without bfloat16 instructions is
     hundreds of times slower in it, so that a CPU always gets float32."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return "bf16-mixed"
-    return "float32"
+    return "bf16-mixed" if cuda_bfloat16(device) else "float32"
+
+
+def cuda_bfloat16(device: torch.device) -> bool:
+    """Whether it is a CUDA device that computes in bfloat16; what CUDA emulates is of no use."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def synchronize(device: torch.device) -> None:
@@ -50,7 +53,9 @@ def load_average() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def describe_environment(device: torch.device, sandbox: str | None = None) -> Environment:
+def describe_environment(
+    device: torch.device, sandbox: str | None = None, base: Base = "plain"
+) -> Environment:
     """Where this process runs, at the start of a run."""
     commit, dirty = _git_state()
     return Environment(
@@ -59,11 +64,21 @@ def describe_environment(device: torch.device, sandbox: str | None = None) -> En
         python=platform.python_version(),
         torch=torch.__version__,
         transformers=importlib.metadata.version("transformers"),
+        bitsandbytes=None if base == "plain" else _version("bitsandbytes"),
         threads=torch.get_num_threads(),
+        spin_count=os.environ.get("GOMP_SPINCOUNT"),
         device_name=device_name(device),
         load_at_start=load_average(),
         sandbox=sandbox,
     )
+
+
+def _version(package: str) -> str | None:
+    """None: not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _git_state() -> tuple[str | None, bool | None]:

@@ -137,6 +137,10 @@ class Work:
     def finish(self, tokens: int) -> None:
         """Generate what is unfinished. About `tokens` tokens are in progress at a time, counting
         padding and the tokens that the answers may still get, but one row at least."""
+        with self.model.computing():
+            self._finish(tokens)
+
+    def _finish(self, tokens: int) -> None:
         # the longest is read first
         waiting = sorted(self.unfinished, key=lambda i: len(self.prompts[i]))
         for prompt in waiting:

@@ -3,25 +3,33 @@
 import functools
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from peftbench.errors import InputError
 from peftbench.tasks.base import Example
 from peftbench.training.base import AbstractModel, Batch, BatchResult, Item
+from peftbench.training.head import (
+    LOGITS,
+    nll_in_parts,
+    nll_of_trained_head,
+    states_and_head,
+)
 
 
 class LanguageModel(AbstractModel):
     """A transformers causal language model. Batches are padded on the left, so that the answers end
     at the same place."""
 
-    IGNORE = -100
+    def encode_all(self, examples: Sequence[Example]) -> list[Item]:
+        prompts = self.tokenizer([example.text for example in examples])["input_ids"]
+        answers = [str(example.target) for example in examples]
+        targets = self.tokenizer(answers, add_special_tokens=False)["input_ids"]
+        return [*map(self._item, examples, prompts, targets)]
 
-    def encode(self, example: Example) -> Item:
-        prompt = self.tokenizer(example.text)["input_ids"]
-        target = self.tokenizer(str(example.target), add_special_tokens=False)["input_ids"]
+    def _item(self, example: Example, prompt: list[int], target: list[int]) -> Item:
         if not prompt or not target:
             raise InputError(
                 f"example {example.id!r}: its {'answer' if prompt else 'prompt'} has no token"
@@ -35,24 +43,39 @@ class LanguageModel(AbstractModel):
 
     def collate(self, items: Sequence[Item]) -> Batch:
         ids, mask = self.pad_rows([item.tokens for item in items], left=True)
-        supervised = torch.tensor([[item.supervised] for item in items], device=self.device)
-        keep = max(item.supervised for item in items)
-        from_end = torch.arange(keep, 0, -1, device=self.device)  # 1 is the last token
-        target = ids[:, -keep:].where(from_end <= supervised, self.IGNORE)  # (items, keep)
-        tokens = sum(len(item.tokens) for item in items)
-        return Batch(self.inputs(ids, mask), target, tokens, ids.numel())
+        length = ids.shape[1]
+        target: list[int] = []
+        places: list[int] = []
+        for end, item in enumerate(items, 1):
+            target += item.tokens[len(item.tokens) - item.supervised :]
+            # a token is predicted by the state before it
+            places += range(end * length - item.supervised - 1, end * length - 1)
+        return Batch(
+            inputs=self.inputs(ids, mask),
+            target=torch.tensor(target, dtype=torch.long, device=self.device),
+            count=len(target),
+            tokens=sum(len(item.tokens) for item in items),
+            padded=ids.numel(),
+            places=torch.tensor(places, dtype=torch.long, device=self.device),
+        )
 
     def score(self, batch: Batch) -> BatchResult:
-        # Only where an answer may be: with a large vocabulary the others would be the largest
-        # tensor of a step.
-        last = batch.target.shape[1] + 1
-        keep = {"logits_to_keep": last} if "logits_to_keep" in self.accepted else {}
-        logits = self.net(**batch.inputs, **keep, use_cache=False).logits
-        logits = logits[:, -last:-1].float()  # (items, keep, vocabulary)
-        nll = F.cross_entropy(
-            logits.transpose(1, 2), batch.target, ignore_index=self.IGNORE, reduction="none"
-        )  # (items, keep)
-        return BatchResult(nll.sum(1), (batch.target != self.IGNORE).sum(1), None)
+        """The head reads the states of supervised tokens alone, a part at a time: with a large
+        vocabulary all logits would be the largest tensor of a step."""
+        assert batch.places is not None
+        items, length = batch.inputs["input_ids"].shape
+        with self.computing():
+            states, logits = states_and_head(self.net, batch.inputs)
+            states = states.flatten(0, 1).index_select(0, batch.places)  # (supervised, hidden)
+            output: Any = self.net.get_output_embeddings()
+            trained = torch.is_grad_enabled() and any(p.requires_grad for p in output.parameters())
+            nll_of = nll_of_trained_head if trained else nll_in_parts
+            rows = max(LOGITS[self.device.type] // self.net.config.get_text_config().vocab_size, 1)
+            nll = nll_of(logits, states, batch.target, rows)  # (supervised,)
+        of, zeros = batch.places // length, nll.new_zeros(items)
+        return BatchResult(
+            zeros.index_add(0, of, nll), zeros.index_add(0, of, torch.ones_like(nll)), None
+        )
 
     def inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """What the network takes for left-padded rows."""
