@@ -212,11 +212,11 @@ def test_kept_bytes_are_what_autograd_saves_once_each() -> None:
     net = nn.Sequential(nn.Linear(100, 200, bias=False), nn.ReLU(), nn.Linear(200, 50, bias=False))
     x = torch.randn(64, 100)
     # relu's result, which the second layer keeps too, and x; weights are there anyway
-    assert kept_bytes(net, lambda: net(x).sum()) == 4 * 64 * (200 + 100)
+    assert kept_bytes(net, lambda: [net(x).sum()]) == 4 * 64 * (200 + 100)
     net[0].requires_grad_(False)
-    assert kept_bytes(net, lambda: net(x).sum()) == 4 * 64 * 200
+    assert kept_bytes(net, lambda: [net(x).sum()]) == 4 * 64 * 200
     net.requires_grad_(False)
-    assert kept_bytes(net, lambda: net(x).sum()) == 0
+    assert kept_bytes(net, lambda: [net(x).sum()]) == 0
 
 
 def test_both_sides_bytes_are_of_the_same_batch(small_encoder: str) -> None:
