@@ -1,7 +1,7 @@
 """A comparison: tokens a second of all sides in turn, peak bytes, bytes kept, losses."""
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from peer.sides import Lap, Pair, repeatable
 from peer.work import Work
 from peftbench.training.footprint import step_peak
+from peftbench.training.loop import accumulate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,37 +137,37 @@ def step_bytes(pair: Pair) -> tuple[Bytes, Bytes]:
     with repeatable(True):
         ours = bytes_of(
             tuning.model.net,
-            lambda: pair.our_loss(items),
+            lambda: pair.our_losses(largest),
             optimizer,
             lambda: tuning.method.update(tuning.model.net, optimizer, step),
         )
     other = pair.plain_optimizer()
     with repeatable(False):
-        theirs = bytes_of(pair.theirs, lambda: pair.their_loss(items), other, other.step)
+        theirs = bytes_of(pair.theirs, lambda: [pair.their_loss(items)], other, other.step)
     return ours, theirs
 
 
 def bytes_of(
     net: nn.Module,
-    loss: Callable[[], Tensor],
+    losses: Callable[[], Iterable[Tensor]],
     optimizer: torch.optim.Optimizer,
     update: Callable[[], Any],
 ) -> Bytes:
     """Of one training step, by the project's own tracker; the step before makes the optimizer's
-    state."""
+    state. losses: as of footprint.step_peak."""
     net.train()
-    loss().backward()
+    accumulate(losses())
     update()
     optimizer.zero_grad(set_to_none=True)
-    kept = kept_bytes(net, loss)
-    peak, _, _ = step_peak(net, loss, optimizer, update)
+    kept = kept_bytes(net, losses)
+    peak, _, _ = step_peak(net, losses, optimizer, update)
     optimizer.zero_grad(set_to_none=True)
     return Bytes(peak, kept)
 
 
-def kept_bytes(net: nn.Module, loss: Callable[[], Tensor]) -> int:
-    """What autograd keeps of a forward pass for the backward pass: every storage once, but those of
-    parameters and buffers, which are there anyway."""
+def kept_bytes(net: nn.Module, losses: Callable[[], Iterable[Tensor]]) -> int:
+    """What autograd keeps of the first forward pass for the backward pass: every storage once, but
+    those of parameters and buffers, which are there anyway."""
     there = {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
     kept: dict[int, Any] = {}
 
@@ -177,7 +178,5 @@ def kept_bytes(net: nn.Module, loss: Callable[[], Tensor]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        value = loss()
-    total = sum(storage.nbytes() for storage in kept.values())
-    del value
-    return total
+        next(iter(losses()))
+    return sum(storage.nbytes() for storage in kept.values())

@@ -90,16 +90,19 @@ def wall(measured: Measured) -> Values:
 
 
 SHAPE_NAME = f"Llama-3.2-3B shape, {ITEMS} x {LENGTH}, bf16-mixed"
+ALIKE = "LoRA, LoRA-FA, LoRA+"
 TARGETS = [
-    Target("MiniLM, SST-2", "defaults", 4, True, ratios(MINILM, LOW_RANK, "defaults")),
-    Target("MiniLM, SST-2", "grouped", 1.25, True, ratios(MINILM, LOW_RANK, "grouped")),
-    Target("MiniLM, SST-2", "identical", 1.3, True, ratios(MINILM, LOW_RANK, "identical")),
-    Target("MiniLM, SST-2, r 256", "identical", 1.3, True, ratios(MINILM, ["vera"], "identical")),
-    Target("SmolLM2, GSM8K", "defaults", 2, True, ratios(SMOLLM2, ["lora"], "defaults")),
-    Target("SmolLM2, GSM8K", "grouped", 1.25, True, ratios(SMOLLM2, ["lora"], "grouped")),
-    Target("SmolLM2, GSM8K", "identical", 1.3, True, ratios(SMOLLM2, ["lora"], "identical")),
-    Target("MiniLM, SST-2", "grouped", 1.1, True, ratios(MINILM, ["full"], "grouped")),
-    Target("SmolLM2, GSM8K", "grouped", 1.1, True, ratios(SMOLLM2, ["full"], "grouped")),
+    Target(f"MiniLM, SST-2: {ALIKE}", "defaults", 4, True, ratios(MINILM, LOW_RANK, "defaults")),
+    Target(f"MiniLM, SST-2: {ALIKE}", "grouped", 1.25, True, ratios(MINILM, LOW_RANK, "grouped")),
+    Target(
+        f"MiniLM, SST-2: {ALIKE}", "identical", 1.3, True, ratios(MINILM, LOW_RANK, "identical")
+    ),
+    Target("MiniLM, SST-2: VeRA", "identical", 1.3, True, ratios(MINILM, ["vera"], "identical")),
+    Target("SmolLM2, GSM8K: LoRA", "defaults", 2, True, ratios(SMOLLM2, ["lora"], "defaults")),
+    Target("SmolLM2, GSM8K: LoRA", "grouped", 1.25, True, ratios(SMOLLM2, ["lora"], "grouped")),
+    Target("SmolLM2, GSM8K: LoRA", "identical", 1.3, True, ratios(SMOLLM2, ["lora"], "identical")),
+    Target("MiniLM, SST-2: full", "grouped", 1.1, True, ratios(MINILM, ["full"], "grouped")),
+    Target("SmolLM2, GSM8K: full", "grouped", 1.1, True, ratios(SMOLLM2, ["full"], "grouped")),
     Target(f"peak bytes, LoRA, {SHAPE_NAME}", "peft", 0.7, False, peaks("lora")),
     Target(f"peak bytes, VeRA, {SHAPE_NAME}", "peft", 0.6, False, peaks("vera")),
     Target(f"peak bytes, LoRA-FA, {SHAPE_NAME}", "our LoRA", 1, False, beside_lora),

@@ -96,7 +96,7 @@ def ours_at_scale(method: str, supervised: int, shape: dict[str, Any]) -> Bytes:
         batch = tuning.largest_batch()
         return bytes_of(
             net,
-            lambda: tuning.loss(batch),
+            lambda: tuning.losses(batch),
             optimizer,
             lambda: tuning.method.update(net, optimizer, 1),
         )
@@ -119,7 +119,9 @@ def tuning_at_scale(method: str, supervised: int, shape: dict[str, Any]) -> Fine
     )
     built = METHODS[method].build(spec.args)
     tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=0)
-    model = LanguageModel(network(shape), tokenizer, torch.device("cpu"), LENGTH)
+    model = LanguageModel(
+        network(shape), tokenizer, torch.device("cpu"), LENGTH, precision="bf16-mixed"
+    )
     items = [Item([1] * LENGTH, False, supervised=supervised)] * ITEMS
     total = sum(p.numel() for p in model.net.parameters())
     optimizer = fine_tuning.attach(built, model, spec)
@@ -132,6 +134,7 @@ def tuning_at_scale(method: str, supervised: int, shape: dict[str, Any]) -> Fine
         optimizer=optimizer,
         data={"train": EncodedSplit([], items)},
         batches=[list(range(ITEMS))],
+        micro_batch=ITEMS,
         shots=[],
         total_params=total,
     )
@@ -162,11 +165,11 @@ def theirs_at_scale(method: str, supervised: int, shape: dict[str, Any], autocas
         labels = ids.clone()
         labels[:, : LENGTH - supervised] = -100
 
-        def loss() -> torch.Tensor:
+        def losses() -> list[torch.Tensor]:
             context: AbstractContextManager[Any] = (
                 torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext()
             )
             with context:
-                return net(**inputs, labels=labels, use_cache=False).loss
+                return [net(**inputs, labels=labels, use_cache=False).loss]
 
-        return bytes_of(net, loss, optimizer, optimizer.step)
+        return bytes_of(net, losses, optimizer, optimizer.step)

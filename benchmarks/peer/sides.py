@@ -152,9 +152,15 @@ class Pair:
             labels = ids.where(from_end <= supervised, IGNORE)
         return self.theirs(**batch.inputs, labels=labels).loss
 
-    def our_loss(self, items: Sequence[Item]) -> Tensor:
-        """The same of ours."""
-        return self.tuning.loss(self.tuning.model.collate(items))
+    def our_losses(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """Ours on a batch of these examples, in the parts that it is made in."""
+        tuning = dataclasses.replace(self.tuning, batches=[list(indices)])
+        return tuning.losses(tuning.batch(1))
+
+    def resize(self, batch_size: int) -> None:
+        """Have batches of another size from now on."""
+        self.work = dataclasses.replace(self.work, batch_size=batch_size)
+        self.tuning = dataclasses.replace(self.tuning, micro_batch=batch_size)
 
     def plain_optimizer(self) -> torch.optim.Optimizer:
         """The AdamW that ours has, for theirs."""

@@ -1,7 +1,6 @@
 """Where the seconds of a training step go: products, attention, random numbers, copies, pointwise
 operations, the rest; and at which rate products are made, beside the machine's best."""
 
-import dataclasses
 import re
 import time
 from collections import defaultdict
@@ -15,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from peer.sides import Pair
 from peer.work import WARM_UP, Work
-from peftbench.training.timing import gemm_peak
+from peftbench.training.rates import gemm_peak
 
 # The first that a name of an operation matches says where its time belongs.
 KINDS: Mapping[str, str] = {
@@ -64,7 +63,7 @@ def batch_size_for(pair: Pair, tokens: int) -> int:
 def profiles(work: Work, tokens: int, device: torch.device) -> list[StepProfile]:
     """Of ours and of peft's network on the same batches of about `tokens` tokens."""
     pair = Pair(work, device)
-    pair.work = dataclasses.replace(work, batch_size=batch_size_for(pair, tokens))
+    pair.resize(batch_size_for(pair, tokens))
     best = max(gemm_peak(device, torch.float32, n) for n in GEMM_SIZES)
     return [profiled(pair, side, best) for side in ("ours", "identical")]
 
