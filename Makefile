@@ -7,7 +7,7 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 LISTED := $(PIP) install --no-deps --require-hashes --only-binary :all: -r requirements
 LISTS := $(wildcard requirements/*.txt)
 
-.PHONY: setup lock bench search figures test test-slow check clean
+.PHONY: setup lock bench search figures compare test test-slow check clean
 
 setup: .venv/ready .venv/ready-dev
 
@@ -33,7 +33,7 @@ lock:
 bench: .venv/ready
 	$(BIN)/peftbench run experiments/$(SUITE).toml --retry failed
 	$(BIN)/peftbench table
-	@$(MAKE) --no-print-directory figures
+	@$(MAKE) --no-print-directory figures/drawn
 
 search: SUITE = loraplus_ratio
 search: .venv/ready
@@ -42,12 +42,23 @@ search: .venv/ready
 
 figures: .venv/ready
 	$(BIN)/python paper_figures/all.py
+	@mkdir -p figures && touch figures/drawn
+
+# Drawn again after a record came or went (its folder is newer then) or the code changed.
+figures/drawn: .venv/ready $(wildcard results/* results/*/*.json) $(shell find peftbench paper_figures -name '*.py')
+	@$(MAKE) --no-print-directory figures
+
+# A worker for each core; the tests of a file, which share what is costly to make, stay together.
+PYTEST := $(BIN)/pytest -q --numprocesses logical --maxprocesses 8 --dist loadfile
+
+compare: .venv/ready-dev
+	$(BIN)/python benchmarks/vs_peft.py --packaged --methods full lora vera --repeats 3
 
 test: .venv/ready-dev
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 test-slow: .venv/ready-dev
-	$(BIN)/pytest -q -m slow
+	$(PYTEST) -m slow
 
 check: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -113,11 +113,6 @@ def run(
         records = peftbench.run("experiments/quick.toml", "results", only={"method": "lora"})
         print([(record.spec.task, record.metrics["nll"]) for record in records])
     """
-    from peftbench import suite
-    from peftbench.training.executor import LocalExecutor
-    from peftbench.training.fine_tuning import check_specs
-    from peftbench.training.run import check_confinement
-
     planned = plan(experiment, store, only=only, settings=settings, retry=retry)
     say(str(planned))
 
@@ -127,12 +122,31 @@ def run(
             end(progress)
 
     if planned.pending:
-        check_specs(planned.pending)
-        check_confinement(planned.pending, unconfined)
-        planned.store.ensure_writable()
-        executor = LocalExecutor(_writable_folder(adapters), unconfined=unconfined)
-        suite.run_all(planned.pending, planned.store, executor, begin or (lambda spec: None), ended)
+        _carry_out(planned, adapters, unconfined, begin or (lambda spec: None), ended)
     return [planned.store.read(f"{planned.folder}/{spec.run_id}") for spec in planned.specs]
+
+
+def _carry_out(
+    planned: Plan,
+    adapters: Path | str | None,
+    unconfined: bool,
+    begin: Callable[[RunSpec], object],
+    end: Callable[["Progress"], object],
+) -> None:
+    """Check and run what is pending. Its imports take seconds, and a plan needs none of them."""
+    from peftbench import suite
+    from peftbench.training import processes
+
+    processes.prepare()  # its imports and ours at the same time
+    from peftbench.training.executor import LocalExecutor
+    from peftbench.training.fine_tuning import check_specs
+    from peftbench.training.run import check_confinement
+
+    check_specs(planned.pending)
+    check_confinement(planned.pending, unconfined)
+    planned.store.ensure_writable()
+    executor = LocalExecutor(_writable_folder(adapters), unconfined=unconfined)
+    suite.run_all(planned.pending, planned.store, executor, begin, end)
 
 
 def _writable_folder(adapters: Path | str | None) -> Path | None:
@@ -181,6 +195,7 @@ def search(
         for result in peftbench.search("experiments/loraplus_ratio.toml", workers=2):
             print(result.study, result.best and result.best.params)
     """
+    from peftbench.training import processes
     from peftbench.training.executor import LocalExecutor
     from peftbench.tuning import tuned_file
     from peftbench.tuning.search import carry_out
@@ -194,6 +209,7 @@ def search(
         tuned_file.prepare(Path(out))
     stem = file.stem if file else "experiment"
     begun = _begin_search(part, name, stem, store, storage, unconfined, say)
+    processes.prepare(workers)
     found = carry_out(begun, [LocalExecutor(unconfined=unconfined) for _ in range(workers)])
     for result in found:
         say(tuned_file.summary(result))

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt
 
-from peftbench.spec import FrozenModel, RunSpec
+from peftbench.spec import Count, FrozenModel, RunSpec
 
 SCHEMA = 2
 Status = Literal["done", "pruned", "diverged", "out-of-memory", "timed-out", "failed"]
@@ -34,7 +34,7 @@ class Parts(FrozenModel):
     activations: NonNegativeInt
     """What the forward pass keeps."""
     other: NonNegativeInt
-    """What the backward pass and the update hold for a while."""
+    """What the backward pass, recomputed blocks included, and the update hold for a while."""
 
 
 class Spread(FrozenModel):
@@ -57,10 +57,10 @@ class Latency(FrozenModel):
     """The model as the method leaves it."""
     merged: Spread | None = None
     """With the adapter merged into the weights; null: the method has nothing to merge, or cannot be
-    merged."""
+    merged, or the base is quantised, which merged layers are not."""
     control: Spread | None = None
-    """The plain model once more, from copies of its own: how far it is from `base` is the error of
-    the measurement; null: as for `base`, or not measured in older records."""
+    """The plain model once more: how far it is from `base` is the error of the measurement; null:
+    as for `base`, or not measured in older records."""
 
 
 class Footprint(FrozenModel):
@@ -79,12 +79,17 @@ class Footprint(FrozenModel):
     adapter_file_bytes: NonNegativeInt | None
     """What must be stored or shipped beside the plain model; null: the method has no file."""
     peak_bytes: NonNegativeInt
-    """Live tensor bytes at the peak of one training step on the largest batch; of a forward pass
-    where nothing is trained."""
+    """Live tensor bytes at the peak of one training step on the largest batch, with its
+    micro-batches and checkpointing, but not compiled; of a forward pass where nothing is
+    trained."""
     peak_parts: Parts
     """What was alive at that peak."""
     flops_per_step: NonNegativeInt | None
-    """Counted on the largest batch; null: nothing is trained."""
+    """Counted on the whole of the largest batch; what `train.checkpointing` computes a second time
+    counts twice. null: nothing is trained."""
+    micro_batch: Count | None = None
+    """Examples of a step that were on the device at a time, at the most: of `train.micro_batch`
+    auto, the number found. null: the whole batch, where the spec names none."""
 
     @property
     def trained_share(self) -> float:
@@ -97,9 +102,12 @@ class Timing(FrozenModel):
     no step)."""
 
     step_seconds: Spread | None
-    """Of a training step; the first steps, which warm up, are left out."""
+    """Of a training step; the first steps, which warm up, and those in which something was compiled
+    are left out. null also where no step is left."""
     train_seconds: NonNegativeFloat | None
-    """Of all training steps, without evaluation and set-up."""
+    """Of all training steps, compilation included, without evaluation and set-up."""
+    compile_seconds: NonNegativeFloat | None = None
+    """Of the training steps, compilation; null: nothing was compiled."""
     tokens_per_second: NonNegativeFloat | None
     """Real tokens, no padding, over the timed steps."""
     utilization: NonNegativeFloat | None
@@ -169,12 +177,18 @@ class Environment(FrozenModel):
     transformers: str
     threads: NonNegativeInt
     """That torch used on the CPU."""
+    spin_count: str | None = None
+    """GOMP_SPINCOUNT, how often an idle thread looks for work before it sleeps: chosen at the start
+    by whether others use the machine, unless the user has set it; null: not set, or not recorded
+    in older records."""
     device_name: str
     """The GPU's name; a CPU's model and threads."""
     load_at_start: float | None
     """Load average over one minute; null: not known."""
     load_at_end: float | None = None
     """The same when the run had ended."""
+    bitsandbytes: str | None = None
+    """null: the base was plain."""
     sandbox: str | None = None
     """What confined generated code; `audit hook only`: nothing that could be called so; null: none
     was run."""

@@ -106,15 +106,20 @@ class TrainSpec(Settings):
     eval_every: Count | None = None
     """Steps between evaluations of valid nll; null: none before the end."""
     micro_batch: Count | Literal["auto"] | None = Field(default=None, exclude_if=_absent)
-    """Examples of a step that are on the device at a time; gradients accumulate, and the loss is
-    the mean over the whole batch all the same. auto: the largest number that fits, found by
-    halving. null: the whole batch. It changes bytes and seconds, and results by rounding."""
+    """Examples of a step that are on the device at a time, those of like length together; gradients
+    accumulate, and the loss is the mean over the supervised tokens of the whole batch all the same.
+    auto: the largest number that fits, found before training by halving from the whole batch; the
+    record's footprint says it. null: the whole batch. It changes bytes and seconds, and results by
+    rounding; where the model or the method has dropout, its masks are others."""
     checkpointing: bool = Field(default=False, exclude_if=_absent)
     """Whether each transformer block keeps its input only, and is computed again for the backward
-    pass: fewer bytes, more seconds, the same results."""
+    pass, with the same dropout: fewer bytes, more seconds, the same results."""
     compile: bool = Field(default=False, exclude_if=_absent)
-    """Whether the transformer blocks are compiled, which needs a C++ compiler: fewer seconds after
-    a warm-up, and results that differ by rounding."""
+    """Whether the transformer blocks are compiled for training, which needs a C++ compiler: fewer
+    seconds a step after some that compile, and results that differ by rounding. What was compiled
+    stays in the folder that the variable TORCHINDUCTOR_CACHE_DIR names, by default torchinductor_
+    and the user's name in the system's folder for temporary files, so that a second run of the same
+    model starts faster."""
 
     @field_validator("micro_batch", mode="before")
     @classmethod
@@ -207,7 +212,8 @@ class RunSpec(FrozenModel):
     over all tokens, by one linear layer."""
     base: Base = Field(default="plain", exclude_if=_plain)
     """How the frozen linear layers' weights are kept. plain: as `train.precision` says; it is then
-    left out of the record and of the run's id. nf4: in 4 bits, as QLoRA does; int8: in 8 bits."""
+    left out of the record and of the run's id. nf4: in 4 bits, as QLoRA does; int8: in 8 bits, with
+    evenly spaced values in blocks of 64, which is not LLM.int8()."""
     task: str
     """The task's name."""
     task_version: int

@@ -4,11 +4,14 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.store import Store
-from peftbench.training.executor import Executor
+
+if TYPE_CHECKING:
+    from peftbench.training.executor import Executor
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def pending(
 def run_all(
     specs: Sequence[RunSpec],
     store: Store,
-    executor: Executor,
+    executor: "Executor",
     begin: Callable[[RunSpec], object],
     end: Callable[[Progress], object],
 ) -> list[Record]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 # read when transformers is imported: no test reaches for a network
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is imported: each worker has a core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault(
     "GOMP_SPINCOUNT", "1000"
 )  # read when torch is imported: idle threads must not hold the cores for long

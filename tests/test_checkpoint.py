@@ -316,7 +316,7 @@ def test_a_new_pooler_is_trained_counted_and_saved(
     torch.manual_seed(7)  # another pooler, were it not saved
     other = load(folder, "classification", 2, device=CPU, dtype=torch.float32, max_length=64)
     files.load(tuning.method, other.net, tmp_path)
-    batch = tuning.batch(1).inputs
+    batch = tuning.batch(1)[0].inputs
     with torch.no_grad():
         expected = tuning.model.net.eval()(**batch).logits
         torch.testing.assert_close(other.net.eval()(**batch).logits, expected)

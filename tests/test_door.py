@@ -24,7 +24,7 @@ from peftbench.record import Status
 from peftbench.spec import RunSpec
 from peftbench.store import Store
 from peftbench.suite import Progress
-from peftbench.training import executor
+from peftbench.training import executor, processes
 from peftbench.training.environment import choose_device, device_name
 from peftbench.training.executor import Watch
 from peftbench.training.run import RunResult
@@ -66,6 +66,7 @@ class FakeExecutor:
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeExecutor]:
     """In place of processes that train."""
     monkeypatch.setattr(executor, "LocalExecutor", FakeExecutor)
+    monkeypatch.setattr(processes, "prepare", lambda workers=1: None)
     monkeypatch.setattr(FakeExecutor, "status", "done")
     return FakeExecutor
 
@@ -117,6 +118,16 @@ def test_comparing_needs_neither_torch_nor_optuna(store: Store) -> None:
     code = "import sys, peftbench as p; p.compare(sys.argv[1]), p.claims(sys.argv[1])"
     modules = python("-c", f"{code}; print(*sys.modules)", str(store.root)).split()
     assert not {"torch", "transformers", "optuna", "matplotlib"} & set(modules)
+
+
+def test_where_nothing_is_to_run_nothing_is_loaded_to_run_it(
+    fake: type[FakeExecutor], file: Path, tmp_path: Path
+) -> None:
+    door.run(file, tmp_path / "results", say=lambda line: None)
+    code = "import sys, peftbench as p; p.run(*sys.argv[1:]); print(*sys.modules)"
+    said, modules = python("-c", code, str(file), str(tmp_path / "results")).splitlines()
+    assert "2 runs, 2 of them" in said
+    assert not {"transformers", "datasets", "evaluate", "scipy"} & set(modules.split())
 
 
 def test_what_is_not_there_is_an_attribute_error() -> None:

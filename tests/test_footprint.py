@@ -1,7 +1,7 @@
 """Bytes and FLOPs against what can be counted by hand; a footprint changes nothing and needs no
 memory behind its tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from peftbench.methods.base import AbstractMethod
 from peftbench.methods.files import file_bytes
 from peftbench.record import Footprint
+from peftbench.spec import TrainSpec
 from peftbench.training.footprint import PeakBytes, footprint, state_tensors, step_peak
 
+SETTINGS = TrainSpec(lr=1e-2, precision="float32")
 methods = pytest.mark.parametrize(
     "method", [*map(method_of, ARMS), tiny.BiasShift()], ids=[*map(_name, ARMS), "made up"]
 )
@@ -34,13 +36,16 @@ class TwoLayers(nn.Module):
         return self.b(torch.relu(self.a(x)))
 
 
-def step(rows: int = 64) -> tuple[TwoLayers, Callable[[], Tensor], torch.optim.Optimizer]:
-    """A network, its loss and an optimizer that has its state."""
+def step(
+    rows: int = 64, micro_batch: int = 1000
+) -> tuple[TwoLayers, Callable[[], Iterator[Tensor]], torch.optim.Optimizer]:
+    """A network, its losses and an optimizer that has its state."""
     net, x = TwoLayers(), torch.randn(rows, 100)
+    parts = x.split(micro_batch)
     optimizer = torch.optim.AdamW(net.parameters(), fused=True)
     net(x).sum().backward()
     optimizer.step()
-    return net, lambda: net(x).sum(), optimizer
+    return net, lambda: (net(part).sum() for part in parts), optimizer
 
 
 def test_tracker_counts_a_storage_once_and_until_it_is_freed() -> None:
@@ -89,6 +94,14 @@ def test_a_step_is_what_the_closed_form_says() -> None:
     assert (
         flops == 3 * forward - 2 * 64 * 100 * 200
     )  # backward: two products per layer, but none for the input's gradient
+
+
+def test_micro_batches_share_a_step_of_the_same_flops() -> None:
+    whole, parts = (step_peak(*s[:2], s[2], s[2].step) for s in (step(1024), step(1024, 16)))
+    assert parts[2] == whole[2]
+    assert parts[0] < whole[0]
+    assert parts[1].gradients == parts[1].weights  # those of the first are there in the last
+    assert parts[1].activations <= 4 * 16 * 200 + 4
 
 
 def test_activations_grow_with_the_batch_and_nothing_else_does() -> None:
@@ -149,7 +162,7 @@ def measured(
     """The footprint of a run that ends with the step before `step`."""
     batch = tiny.batch(model)
     tuning: Any = SimpleNamespace(
-        spec=SimpleNamespace(train=SimpleNamespace(steps=step - 1)),
+        spec=SimpleNamespace(train=SETTINGS.model_copy(update={"steps": step - 1})),
         method=method,
         model=SimpleNamespace(
             net=model,
@@ -159,8 +172,8 @@ def measured(
             ],
         ),
         optimizer=optimizer,
-        largest_batch=lambda: batch,
-        loss=lambda inputs: model(**inputs).loss,
+        largest_batch=lambda: [batch],
+        losses=lambda batches: (model(**inputs).loss for inputs in batches),
         total_params=1000,
     )
     return footprint(tuning)

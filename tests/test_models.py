@@ -79,6 +79,30 @@ def test_nll_is_that_of_the_plain_formula(small_decoder: str) -> None:
     torch.testing.assert_close(model.score(model.collate([item])).nll[0], expected)
 
 
+@pytest.mark.parametrize(
+    ("fixture", "kind"),
+    [
+        ("small_encoder", "classification"),
+        ("small_decoder", "classification"),
+        ("small_decoder", "generation"),
+    ],
+)
+def test_examples_are_encoded_together_as_alone(
+    fixture: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Long and short, single texts and pairs, in any order."""
+    model, long = subject(request.getfixturevalue(fixture), kind), " ".join(["word"] * 200)
+    several = examples(kind)
+    target = several[0].target
+    several.insert(1, Example(id="long", text=long, target=target))
+    if kind == "classification":
+        several.insert(2, Example(id="pair", text="one", pair="two three", target=target))
+        several.insert(3, Example(id="long pair", text=long, pair="two three", target=target))
+    items = model.encode_all(several)
+    assert items == [*map(model.encode, several)]
+    assert [item.truncated for item in items] == ["long" in example.id for example in several]
+
+
 def test_what_is_too_long_is_cut_and_counted(small_decoder: str, small_encoder: str) -> None:
     long = " ".join(["word"] * 200)
     model = subject(small_decoder, "generation")

@@ -40,17 +40,6 @@ arm = [{{ method = "lora", args = {{ rank = 2 }} }}, {{ method = "frozen" }}]
 """
 
 
-@pytest.mark.parametrize(("given", "used"), [(None, "1000"), ("7", "7")])
-def test_idle_threads_spin_for_a_while_unless_told_otherwise(
-    given: str | None, used: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    if given:
-        monkeypatch.setenv("GOMP_SPINCOUNT", given)
-    LocalExecutor().close()
-    assert os.environ["GOMP_SPINCOUNT"] == used
-
-
 def command(*args: str | Path, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "peftbench.cli", *map(str, args)],

@@ -626,3 +626,61 @@ def test_many_records_take_little_time(n: int) -> None:
     for format in FORMATS:
         assert text(*members, format=format)
     assert time.perf_counter() - start < 10 * 4 * n / 20_000 + 2
+
+
+def at_floor(accuracy: float, nll: dict[str, float]) -> tuple[Record, ...]:
+    """Arms of three seeds that all score the same, and differ in nll by more than chance."""
+    return tuple(
+        records.record(
+            method=method,
+            seed=seed,
+            metrics={"accuracy": accuracy, "nll": value + 0.001 * place * seed},
+        )
+        for place, (method, value) in enumerate(nll.items())
+        for seed in range(3)
+    )
+
+
+ORDERED = {"frozen": 1.5, "full": 0.75, "lora": 0.5}
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.5])
+def test_nll_leads_where_the_metric_tells_no_arm_from_another(accuracy: float) -> None:
+    """0 for all, or what the frozen model reaches."""
+    members = at_floor(accuracy, ORDERED)
+    (section,) = comparison(Results(members)).sheet("en").sections
+    assert section.header[1:3] == ["nll ↓", "accuracy ↑"]
+    assert section.about.startswith("accuracy is at its floor for every arm")
+    assert "lora (0.5020), full (0.7510), frozen (1.5000)." in section.about
+    for row in section.rows:
+        assert float(row[1][:6]) == pytest.approx(ORDERED[row[0]], abs=0.003)
+        assert row[2].startswith(f"{accuracy:.4f}")
+    best = [row[0] for row in section.rows].index("lora")
+    assert section.marked == {(best, 1)}
+    (chinese,) = comparison(Results(members)).sheet("zh").sections
+    assert "lora (0.5020), full (0.7510), frozen (1.5000)。" in chinese.about
+    assert [row[1:3] for row in chinese.rows] == [row[1:3] for row in section.rows]
+    for format in ("md", "latex"):
+        assert "at its floor for every arm" in text(*members, format=format)
+    assert {row["leads"] for row in json.loads(text(*members, format="json"))} == {"nll"}
+    assert {row["leads"] for row in csv.DictReader(io.StringIO(text(*members, format="csv")))} == {
+        "nll"
+    }
+
+
+def test_the_metric_leads_where_an_arm_is_above_the_floor() -> None:
+    members = at_floor(0.0, ORDERED)
+    raised = [
+        m.model_copy(update={"metrics": {"accuracy": 0.75, "nll": 0.5}}) for m in members[-3:]
+    ]
+    (section,) = comparison(Results((*members[:-3], *raised))).sheet("en").sections
+    assert section.header[1:3] == ["accuracy ↑", "nll ↓"]
+    assert "floor" not in section.about
+
+
+def test_nothing_leads_where_nothing_is_learned_by_either_reading() -> None:
+    """One seed tells nothing of how sure a difference is; two that are worse than frozen do."""
+    members = at_floor(0.5, {"frozen": 0.5, "full": 0.75, "lora": 0.625})
+    (section,) = comparison(Results(members)).sheet("en").sections
+    assert section.header[1:3] == ["accuracy ↑", "nll ↓"]
+    assert section.about.startswith("No arm has learned anything here")

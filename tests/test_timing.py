@@ -1,11 +1,10 @@
 """Seconds and rates: what is in the time and what is not; whose peaks CUDA's are."""
 
 import time
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from itertools import chain
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +12,10 @@ import tiny
 import torch
 from test_methods import ARMS, _name, method_of
 from test_run import spec
-from torch import Tensor, nn
+from torch import nn
 
 from peftbench.methods import METHODS
-from peftbench.methods.base import AbstractMethod
-from peftbench.methods.linear import layers
+from peftbench.methods.linear import layers, replaced
 from peftbench.record import CudaPeaks, Latency, Spread
 from peftbench.training import run, timing
 from peftbench.training.scoring import score
@@ -32,51 +30,38 @@ def test_spread_is_median_and_interquartile_range() -> None:
 
 
 class Putting:
-    """In place of `replaced`: keeps which forms were put into the network, and takes its time."""
+    """Forms that say which of them was entered, and take their time for it."""
 
-    entered: ClassVar[list[str]] = []
-    seconds = 0.0
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.entered: list[str] = []
+        self.seconds = seconds
 
-    def __init__(self, net: nn.Module, modules: dict[str, nn.Module]) -> None:
-        (self.name,) = modules
-
-    def __enter__(self) -> None:
-        self.entered.append(self.name)
+    @contextmanager
+    def form(self, name: str) -> Iterator[None]:
+        self.entered.append(name)
+        time.sleep(self.seconds)
+        yield
         time.sleep(self.seconds)
 
-    def __exit__(self, *error: object) -> None:
-        time.sleep(self.seconds)
+
+def interleave(
+    names: str, seed: int, putting: Putting, call: Callable[[], Any] = int
+) -> dict[str, Spread]:
+    forms = {name: partial(putting.form, name) for name in names}
+    return interleaved(forms, call, CPU, np.random.default_rng(seed))
 
 
-@pytest.fixture
-def putting(monkeypatch: pytest.MonkeyPatch) -> type[Putting]:
-    monkeypatch.setattr(Putting, "entered", [])
-    monkeypatch.setattr(timing, "replaced", Putting)
-    return Putting
-
-
-def interleave(names: str, seed: int, call: Callable[[], Any] = int) -> dict[str, Spread]:
-    net = nn.Identity()
-    forms = {name: lambda name=name: {name: net} for name in names}
-    return interleaved(net, forms, call, CPU, np.random.default_rng(seed))
-
-
-def test_interleaving_times_the_call_and_not_the_entry(
-    monkeypatch: pytest.MonkeyPatch, putting: type[Putting]
-) -> None:
-    monkeypatch.setattr(putting, "seconds", 0.02)
+def test_interleaving_times_the_call_and_not_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "LATENCY_REPEATS", 4)
-    spreads = interleave("ab", 0, lambda: time.sleep(0.001))
+    spreads = interleave("ab", 0, Putting(0.02), lambda: time.sleep(0.001))
     assert all(0.001 <= value.median < 0.015 and value.n == 4 for value in spreads.values())
 
 
-def test_forms_are_timed_in_an_order_of_each_round_that_the_seed_decides(
-    putting: type[Putting],
-) -> None:
+def test_forms_are_timed_in_an_order_of_each_round_that_the_seed_decides() -> None:
     orders: list[list[str]] = []
     for seed in (1, 1, 2):
-        putting.entered.clear()
-        interleave("abcd", seed)
+        putting = Putting()
+        interleave("abcd", seed, putting)
         orders.append(["".join(putting.entered[i : i + 4]) for i in range(0, 4 * 7, 4)])
     assert all(sorted(order) == [*"abcd"] for rounds in orders for order in rounds)
     assert len(set(orders[0])) > 1
@@ -88,6 +73,9 @@ class Toy:
 
     def __init__(self, net: Any, pad: int) -> None:
         self.net, self.pad, self.device = net, pad, CPU
+
+    def computing(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 @pytest.mark.parametrize("pad", [0, tiny.VOCABULARY - 1])
@@ -110,6 +98,45 @@ def test_latency_of_a_method_without_other_forms() -> None:
     assert seconds.adapted.n == 7
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("arm", ARMS, ids=_name)
+def test_each_form_computes_what_it_says_and_leaves_no_trace(arm: Any) -> None:
+    method, net = method_of(arm), tiny.make(tiny.llama)
+    trained = tiny.attach(method, net)
+    rng = torch.Generator().manual_seed(0)
+    for parameter in trained:  # away from a change of zero
+        parameter.add_(0.05 * torch.randn(parameter.shape, generator=rng, dtype=parameter.dtype))
+    ids = torch.arange(3, 9)[None]
+    plain, merged = method.plain(net), method.merged(net)
+    expected = {"adapted": net(ids).logits}
+    if plain is not None:
+        with replaced(net, plain):
+            expected |= dict.fromkeys(("base", "control"), net(ids).logits)
+    if merged is not None:
+        with replaced(net, merged):
+            expected["merged"] = net(ids).logits
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    forms = timing.forms_of(method, net)
+    assert forms.keys() == expected.keys()
+    for name, form in [*forms.items(), *forms.items()]:
+        with form():
+            assert torch.equal(net(ids).logits, expected[name]), name
+    after = net.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+@torch.no_grad()
+def test_weights_come_back_after_an_error() -> None:
+    method, net = METHODS["lora"].build({}), tiny.make(tiny.llama)
+    for parameter in tiny.attach(method, net):
+        parameter.fill_(0.1)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(KeyError), timing.forms_of(method, net)["merged"]():
+        raise KeyError
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
 class Clock:
     """Time that passes in forward passes of `net` alone: a second each, and NEW of it more where a
     linear layer's weights lie elsewhere than at first."""
@@ -129,52 +156,40 @@ def _weights(net: nn.Module) -> set[int]:
     return {layer.weight.data_ptr() for layer in layers(net, nn.Linear).values()}
 
 
-@pytest.fixture
-def lora_net() -> tuple[AbstractMethod, nn.Module]:
+def test_where_weights_lie_is_no_latency_of_merging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New weights are slower than the loaded ones: no form has any."""
     method, net = METHODS["lora"].build({}), tiny.make(tiny.llama)
     tiny.attach(method, net)
-    return method, net
-
-
-def test_where_weights_lie_is_no_latency_of_merging(
-    monkeypatch: pytest.MonkeyPatch, lora_net: tuple[AbstractMethod, nn.Module]
-) -> None:
-    """New weights are slower than the loaded ones: every form has new ones."""
-    method, net = lora_net
     Clock(net, monkeypatch)
     merged = method.merged(net)
     assert merged
-    mixed: dict[str, Any] = {"base": lambda: method.plain(net), "merged": lambda: merged}
     ids = torch.ones(1, 4, dtype=torch.long)
+    elsewhere: dict[str, timing.Form] = {"merged": lambda: replaced(net, merged)}
     rng = np.random.default_rng(0)
-    seconds = interleaved(net, mixed, lambda: net(input_ids=ids), CPU, rng)
-    assert seconds["merged"].median / seconds["base"].median == pytest.approx(1.017)
+    seconds = interleaved(elsewhere, lambda: net(input_ids=ids), CPU, rng)
+    assert seconds["merged"].median == pytest.approx(1.017)
     fair = latency(method, Toy(net, 0), 0)  # type: ignore[arg-type]
-    medians = [getattr(fair, form).median for form in Latency.model_fields]
-    assert medians == pytest.approx([1.017] * 4)
+    assert [getattr(fair, form).median for form in Latency.model_fields] == pytest.approx([1.0] * 4)
 
 
-def test_copies_of_one_form_exist_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, lora_net: tuple[AbstractMethod, nn.Module]
-) -> None:
-    method, net = lora_net
-    made: list[weakref.ref[Tensor]] = []
-    alive: list[int] = []
+def test_layers_that_share_a_weight_get_it_back() -> None:
+    net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    net[1].weight = net[0].weight
+    weight = net[0].weight.detach().clone()
+    merged = {name: nn.Linear(3, 3, bias=False) for name in ("0", "1")}
+    with timing.in_place_of(net, dict(net.named_children()), merged):
+        assert not torch.equal(net[0].weight, weight)
+    assert torch.equal(net[0].weight, weight)
 
-    def watched(make: Callable[[], timing.Modules]) -> timing.Modules:
-        alive.append(sum(weight() is not None for weight in made))
-        modules = make()
-        linears = [layers(module, nn.Linear).values() for module in modules.values()]
-        made.extend(weakref.ref(layer.weight) for layer in chain(*linears))
-        return modules
 
-    def interleaving(net: nn.Module, forms: Any, *rest: Any) -> dict[str, Spread]:
-        return interleaved(net, {name: partial(watched, forms[name]) for name in forms}, *rest)
-
-    monkeypatch.setattr(timing, "interleaved", interleaving)
-    latency(method, Toy(net, 0), 0)  # type: ignore[arg-type]
-    assert made
-    assert set(alive) == {0}
+def test_merged_layers_of_another_dtype_stand_by_themselves() -> None:
+    """As those of a base that is kept in fewer bits."""
+    net = nn.Sequential(nn.Linear(3, 2))
+    merged = nn.Linear(3, 2, dtype=torch.float64)
+    weight = net[0].weight.detach().clone()
+    with timing.in_place_of(net, {"0": net[0]}, {"0": merged}):
+        assert net[0] is merged
+    assert torch.equal(net[0].weight, weight)
 
 
 class Meter:

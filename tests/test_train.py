@@ -95,8 +95,8 @@ def loop(
         method=SimpleNamespace(update=lambda net, optimizer, step: optimizer.step()),
         optimizer=optimizer,
         data={"valid": SimpleNamespace(items=[])},
-        batch=lambda step: SimpleNamespace(tokens=10, padded=12),
-        loss=lambda batch: net(x).square().mean() * loss_scale,
+        batch=lambda step: [SimpleNamespace(tokens=10, padded=12)],
+        losses=lambda batch: (net(x).square().mean() * loss_scale for _ in batch),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop_module, "likelihood", lambda *_: SimpleNamespace(mean=0.5))

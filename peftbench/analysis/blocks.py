@@ -162,6 +162,8 @@ class Place:
     def of(cls, record: Record) -> "Place":
         environment = record.environment
         stack = f"torch {environment.torch}, transformers {environment.transformers}"
+        if environment.bitsandbytes:
+            stack += f", bitsandbytes {environment.bitsandbytes}"
         return cls(record.device, environment.device_name, stack)
 
     def __str__(self) -> str:

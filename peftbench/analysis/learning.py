@@ -54,3 +54,14 @@ def none_learned(results: Results, block: Block) -> bool:
     return bool(arms) and all(
         learned(results, block, arm, name) is False for arm in arms for name in ("metric", "nll")
     )
+
+
+def metric_at_floor(results: Results, block: Block) -> bool:
+    """Whether the metric tells no arm from another: it is 0 for all, or every arm that trains is
+    known to be no better than a floor."""
+    arms = [arm for arm in block.arms if arm.method != "frozen" and arm.done]
+    if not arms:
+        return False
+    if all(learned(results, block, arm) is False for arm in arms):
+        return True
+    return {one.mean for one in results.estimates(block, "metric").values()} == {0.0}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from peftbench.errors import InputError
 from peftbench.methods.base import AbstractFile, head_tensors
 from peftbench.methods.linear import AbstractAdapted, TransposedLinear, layers, replace
+from peftbench.methods.quantized import layout
 from peftbench.spec import is_commit, split_revision, validated
 
 CONFIG = "adapter_config.json"
@@ -72,7 +73,7 @@ class AdapterFile(AbstractFile):
             "modules_to_save": list(head) or None,
             # Of a model that has both layouts peft sets this anew for each layer, with a warning.
             "fan_in_fan_out": any(
-                isinstance(layer.base, TransposedLinear) for layer in adapted.values()
+                issubclass(layout(layer.base), TransposedLinear) for layer in adapted.values()
             ),
         }
         return {CONFIG: json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"}

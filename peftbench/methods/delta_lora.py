@@ -115,4 +115,5 @@ class DeltaLoRA(AbstractAdapterMethod):
                 layer.start()
 
     def updatable(self, model: nn.Module) -> int:
-        return sum(layer.base.weight.numel() for layer in layers(model, DeltaLowRank).values())
+        bases = [layer.base for layer in layers(model, DeltaLowRank).values()]
+        return sum(base.in_features * base.out_features for base in bases)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from peftbench.methods.base import AbstractFile, AbstractMethod, rates
 from peftbench.methods.linear import TransposedLinear, layers
@@ -28,6 +27,8 @@ class ModelFile(AbstractFile):
         }
 
     def texts(self, model: nn.Module, head: Sequence[str], base_model: str) -> dict[str, str]:
+        from transformers import PreTrainedModel  # takes seconds
+
         assert isinstance(model, PreTrainedModel)
         texts = {"config.json": model.config.to_json_string()}
         if model.can_generate():  # the tokens that end an answer

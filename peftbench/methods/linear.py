@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from peftbench.errors import InputError
 from peftbench.methods.base import AbstractMethod, Targets
+from peftbench.methods.quantized import QuantizedLinear, layout
 
 
 class TransposedLinear(nn.Linear):
@@ -25,6 +25,8 @@ def linearize(model: nn.Module) -> None:
 
     To be called right after loading, on weights that are not tied.
     """
+    from transformers.pytorch_utils import Conv1D  # takes seconds
+
     for name, module in layers(model, Conv1D).items():
         weight = module.weight.detach().t().contiguous()
         linear = TransposedLinear(module.nx, module.nf, bias=False, device="meta")
@@ -66,8 +68,9 @@ class AbstractAdapted(nn.Module, abc.ABC):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """A plain linear layer that computes the same; shares the bias, not the weight."""
-        linear = type(self.base)(
+        """A plain linear layer that computes the same, also where the base is quantised; shares the
+        bias, not the weight."""
+        linear = layout(self.base)(
             self.base.in_features, self.base.out_features, bias=False, device="meta"
         )
         weight = self.base.weight
@@ -135,22 +138,30 @@ def left_out(model: nn.Module) -> str | None:
     """What adapted layers do not reach: which part of the trunk's parameters in linear maps they
     adapt, and the names of the others, with `*` for numbers. None: they reach 99 % or more.
 
-    A linear map is a parameter of two or more dimensions that is no embedding; experts of a mixture
-    are often one such parameter of three.
+    A linear map is a quantised layer, or a parameter of two or more dimensions that is no
+    embedding; experts of a mixture are often one such parameter of three.
     """
     trunk: nn.Module = getattr(model, "base_model", model)
     prefix = next((f"{name}." for name, module in model.named_modules() if module is trunk), "")
-    adapted = {id(layer.base.weight) for layer in layers(trunk, AbstractAdapted).values()}
-    own = {id(p) for layer in layers(trunk, AbstractAdapted).values() for p in layer.parameters()}
-    embeddings = {id(e.weight) for e in layers(trunk, nn.Embedding).values()}
+    adapted = list(layers(trunk, AbstractAdapted).values())
+    own = {id(p) for layer in adapted for p in layer.parameters()}
+    own -= {id(p) for layer in adapted for p in layer.base.parameters()}
+    ignored = own | {id(e.weight) for e in layers(trunk, nn.Embedding).values()}
     maps = {
-        name: p
+        id(p): (name, p.numel())
         for name, p in trunk.named_parameters()
-        if p.dim() >= 2 and id(p) not in embeddings and (id(p) not in own or id(p) in adapted)
+        if p.dim() >= 2 and id(p) not in ignored
+    } | {
+        id(layer): (f"{name}.weight", layer.in_features * layer.out_features)
+        for name, layer in layers(trunk, QuantizedLinear).items()
     }
-    others = {name: p for name, p in maps.items() if id(p) not in adapted}
-    total = sum(p.numel() for p in maps.values())
-    reached = total - sum(p.numel() for p in others.values())
+    bases = {
+        id(base if isinstance(base, QuantizedLinear) else base.weight)
+        for base in (layer.base for layer in adapted)
+    }
+    others = dict(each for key, each in maps.items() if key not in bases)
+    total = sum(size for _, size in maps.values())
+    reached = total - sum(others.values())
     if not adapted or reached >= 0.99 * total:
         return None
     names = dict.fromkeys(re.sub(r"\b\d+\b", "*", prefix + name) for name in others)

@@ -6,7 +6,7 @@ from typing import Any
 
 from peftbench.analysis.blocks import Arm, Block, Value
 from peftbench.analysis.estimates import BETTER, Estimate
-from peftbench.analysis.learning import learned, none_learned
+from peftbench.analysis.learning import learned, metric_at_floor, none_learned
 from peftbench.analysis.measures import MEASURES, PARAMETERS, complete_mean, mean
 from peftbench.analysis.results import Results
 from peftbench.markup import AbstractTable, Section, Sheet
@@ -29,6 +29,7 @@ from peftbench.tables.cells import (
 from peftbench.tables.comparison_notes import (
     NOTHING_LEARNED,
     Estimates,
+    at_floor,
     notes_of,
     other_training,
 )
@@ -93,7 +94,14 @@ class ComparedBlock:
 
     block: Block
     rows: tuple[ComparedArm, ...]
+    leads: Value  # what the arms are to be told apart by
+    before: Words | None  # what a reader has to know before the numbers
     notes: tuple[Words, ...]
+
+    @property
+    def scores(self) -> tuple[Value, ...]:
+        """In the order of their columns."""
+        return (self.leads, *(name for name in BETTER if name != self.leads))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +118,7 @@ class Comparison(AbstractTable):
         return sheet_of(sections, LEGEND, self.trials, self.studies, lang)
 
     def rows(self) -> list[dict[str, Any]]:
-        return [_row(compared.block, row) for compared in self.blocks for row in compared.rows]
+        return [_row(compared, row) for compared in self.blocks for row in compared.rows]
 
 
 def comparison(results: Results) -> Comparison:
@@ -133,12 +141,12 @@ def _compared(results: Results, block: Block) -> ComparedBlock:
         )
         for arm in block.arms
     ]
-    notes = [
-        *([NOTHING_LEARNED] if none_learned(results, block) else []),
-        *notes_of(block, estimates),
-        *other_training(block, results.final),
-    ]
-    return ComparedBlock(block, tuple(rows), tuple(notes))
+    leads: Value = "metric"
+    before = NOTHING_LEARNED if none_learned(results, block) else None
+    if not before and metric_at_floor(results, block):
+        leads, before = "nll", at_floor(block, nll)
+    notes = (*notes_of(block, estimates), *other_training(block, results.final))
+    return ComparedBlock(block, tuple(rows), leads, before, notes)
 
 
 def _learned(results: Results, block: Block, arm: Arm, name: Value) -> bool | None:
@@ -148,12 +156,13 @@ def _learned(results: Results, block: Block, arm: Arm, name: Value) -> bool | No
 
 def _section(compared: ComparedBlock, lang: Lang) -> Section:
     costs = (TRAINED, PER_CENT, PEAK, SPEED, TRIALS, SEEDS)
-    scores = (f"{compared.block.primary} ↑", "nll ↓")
+    titles_of_scores = {"metric": f"{compared.block.primary} ↑", "nll": "nll ↓"}
+    scores = [titles_of_scores[name] for name in compared.scores]
     header = [METHOD[lang], *scores, *(words[lang] for words in costs)]
     rows = [
         [
             row.arm.label,
-            *(_score(row.estimate(name), row.learned[name]) for name in BETTER),
+            *(_score(row.estimate(name), row.learned[name]) for name in compared.scores),
             count(row.mean("trained_params")),
             per_cent(row.mean("trained_share")),
             mebibytes(row.mean("peak_bytes")),
@@ -166,13 +175,13 @@ def _section(compared: ComparedBlock, lang: Lang) -> Section:
     marked = frozenset(
         (i, j)
         for i, row in enumerate(compared.rows)
-        for j, name in enumerate(BETTER, 1)
+        for j, name in enumerate(compared.scores, 1)
         if row.best(name)
     )
     title, circumstances = titles(compared.block, lang)
-    if NOTHING_LEARNED in compared.notes:  # before anything else
-        circumstances = f"{sentence(NOTHING_LEARNED)[lang]} {circumstances}"
-    notes = [note[lang] for note in compared.notes if note is not NOTHING_LEARNED]
+    if compared.before:
+        circumstances = f"{sentence(compared.before)[lang]} {circumstances}"
+    notes = [note[lang] for note in compared.notes]
     notes += busy_notes([row.costs for row in compared.rows if row.costs], lang)
     return Section(
         title,
@@ -200,8 +209,9 @@ def _seeds(arm: Arm, lang: Lang) -> str:
     return str(done) if done == len(arm.runs) else OF.format(done, len(arm.runs))[lang]
 
 
-def _row(block: Block, row: ComparedArm) -> dict[str, Any]:
+def _row(compared: ComparedBlock, row: ComparedArm) -> dict[str, Any]:
     """An arm with unrounded numbers."""
+    block = compared.block
     arm, places = row.arm, [vars(place) for place in block.places]
     alone = places[0] if len(places) == 1 else dict.fromkeys(places[0])
     return {
@@ -217,6 +227,7 @@ def _row(block: Block, row: ComparedArm) -> dict[str, Any]:
         "seeds": len(arm.done),
         "trials": arm.trials,
         "primary": block.primary,
+        "leads": compared.leads,
         **_score_cells("metric", row),
         **_score_cells("nll", row),
         **{name: whole(name, row.mean(name)) for name in MEASURES},

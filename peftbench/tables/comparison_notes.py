@@ -6,7 +6,7 @@ from dataclasses import replace
 from peftbench.analysis.blocks import Arm, Block, Value, grouped
 from peftbench.analysis.estimates import Estimate, Over
 from peftbench.analysis.labels import STEPS
-from peftbench.wording import Words, shortened
+from peftbench.wording import Words, decimal, shortened
 
 Estimates = Mapping[Value, Mapping[Arm, Estimate]]  # of the arms that have a run that is done
 FAILED = Words("{0}, seed {1}: {2}: {3}", "{0}, 种子 {1}: {2}: {3}")
@@ -51,10 +51,25 @@ NOTHING_LEARNED = Words(
     " by more than chance, so that nothing is ranked",
     "此处没有方法学到东西:均未显著胜过冻结模型与最优的恒定回答,故不作排名",
 )
+AT_FLOOR = Words(
+    "{0} is at its floor for every arm, 0 or not above the frozen model and the best constant "
+    "answer by more than chance: nll comes first, and the order of its means is {1}",
+    "所有方法的 {0} 均处于下限,即为 0 或未显著胜过冻结模型与最优的恒定回答:故以 nll 为先,"
+    "其均值由低到高为 {1}",
+)
 OTHER_TRAINING = Words(
     "arms trained for {0} stand in tables of their own: their scores do not compare with these",
     "训练 {0} 的设置另列表格:其分数与此处不可比较",
 )
+
+
+def at_floor(block: Block, nll: Mapping[Arm, Estimate]) -> Words:
+    """That the metric tells no arm from another, and their order by nll."""
+    means = {arm.label: one.mean for arm, one in nll.items() if one.mean is not None}
+    order = sorted(means, key=lambda label: means[label])
+    return AT_FLOOR.format(
+        block.primary, _listed(f"{label} ({decimal(means[label], '.4f')})" for label in order)
+    )
 
 
 def notes_of(block: Block, estimates: Estimates) -> list[Words]:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
 Split = Literal["train", "valid", "test"]
@@ -77,7 +77,7 @@ def storable(text: str) -> str:
 def bare(text: str) -> str:
     """A text without case, spaces and punctuation: texts that differ in nothing else are
     duplicates."""
-    return "".join(character for character in text.casefold() if character.isalnum())
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def held_out(text: str, part: float) -> bool:
@@ -107,6 +107,6 @@ def fingerprint(splits: Mapping[Split, list[Example]]) -> str:
     for split in sorted(splits):
         for example in splits[split]:
             digest.update(
-                json.dumps([split, asdict(example)], sort_keys=True, ensure_ascii=False).encode()
+                json.dumps([split, vars(example)], sort_keys=True, ensure_ascii=False).encode()
             )
     return digest.hexdigest()

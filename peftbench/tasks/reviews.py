@@ -1,5 +1,6 @@
 """reviews: whether a snippet of a movie review is positive, from packaged data."""
 
+import functools
 import io
 import tarfile
 from collections.abc import Sequence
@@ -40,24 +41,28 @@ class Reviews(AbstractTask):
     labels = ("negative", "positive")
 
     def examples(self, split: Split) -> list[Example]:
-        examples: list[Example] = []
-        seen: set[str] = set()
-        for line in _table().splitlines():
-            name, rating, text = line.split("\t")
-            key = bare(text)
-            if abs(float(rating)) < AMBIGUOUS or key in seen:
-                continue
-            seen.add(key)
-            part = "test" if held_out(key, 0.15) else "valid" if held_out(key, 0.25) else "train"
-            if part == split:
-                examples.append(Example(id=name, text=text.strip(), target=int(float(rating) > 0)))
-        return examples
+        return [*_splits()[split]]
 
     def score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> Scores:
         if not examples:
             return Scores({"accuracy": None, "macro_f1": None}, [])
         metrics = computed("classification", answers, [example.target for example in examples])
         return Scores(metrics, right_labels(examples, answers))
+
+
+@functools.cache  # a run asks for two or three splits
+def _splits() -> dict[Split, list[Example]]:
+    splits: dict[Split, list[Example]] = {"train": [], "valid": [], "test": []}
+    seen: set[str] = set()
+    for line in _table().splitlines():
+        name, rating, text = line.split("\t")
+        key = bare(text)
+        if abs(float(rating)) < AMBIGUOUS or key in seen:
+            continue
+        seen.add(key)
+        part = "test" if held_out(key, 0.15) else "valid" if held_out(key, 0.25) else "train"
+        splits[part].append(Example(id=name, text=text.strip(), target=int(float(rating) > 0)))
+    return splits
 
 
 def _table() -> str:

@@ -5,7 +5,7 @@ families are is not known from their names.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -83,27 +83,26 @@ def check_adapters(model: AbstractModel, method: AbstractMethod, items: Sequence
     """Raises InputError where the network uses the weight of an adapted layer past the layer's
     forward, so that what the adapter adds would be lost.
 
-    In the plain network each layer's forward computes with a constant copy of its weight. If the
-    output still has a gradient with respect to the weight, it went another way. An expert that no
-    token reaches has none. Tried in both modes: fused kernels may be for training only.
+    In the plain network each layer's forward computes with a constant weight, and whoever else asks
+    for its weight gets one that a probe is added to. If the output has a gradient with respect to
+    the probe, the weight went another way. An expert that no token reaches has none. Tried in both
+    modes: fused kernels may be for training only.
     """
     plain = method.plain(model.net) or {}
-    linears = {name: layer for name, layer in plain.items() if isinstance(layer, nn.Linear)}
-    if not linears:
+    probed = {name: Probed(layer) for name, layer in plain.items() if isinstance(layer, nn.Linear)}
+    if not probed:
         return
     short = _cut(items[0], FEW_TOKENS)
     lost: dict[str, None] = {}
-    with replaced(model.net, plain), ExitStack() as stack:
-        for layer in linears.values():
-            stack.enter_context(_constant(layer))
+    with replaced(model.net, plain | probed):
         for training in (True, False):
             model.net.train(training)
             with model.computing():
                 logits = _last_logits(model, [short]).float()
             if logits.requires_grad:
-                weights = [layer.weight for layer in linears.values()]
-                gradients = torch.autograd.grad(logits.square().sum(), weights, allow_unused=True)
-                reached = zip(linears, gradients, strict=True)
+                probes = [layer.probe for layer in probed.values()]
+                gradients = torch.autograd.grad(logits.square().sum(), probes, allow_unused=True)
+                reached = zip(probed, gradients, strict=True)
                 lost |= dict.fromkeys(name for name, g in reached if g is not None)
     if lost:
         layers = shortened(", ".join(lost), most=200)
@@ -114,17 +113,26 @@ def check_adapters(model: AbstractModel, method: AbstractMethod, items: Sequence
         )
 
 
-@contextmanager
-def _constant(layer: nn.Linear) -> Iterator[None]:
-    """Within it the layer's weight wants a gradient, but not for what its forward does."""
-    weight, wanted = layer.weight, layer.weight.requires_grad
-    vars(layer)["forward"] = lambda x: F.linear(x, weight.detach(), layer.bias)
-    weight.requires_grad_(True)
-    try:
-        yield
-    finally:
-        weight.requires_grad_(wanted)
-        del vars(layer)["forward"]
+class Probed(nn.Linear):
+    """A linear layer that computes what `layer` does, and whose `weight`, for others, is that of
+    `layer` plus `probe`, a zero that wants a gradient."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        nn.Module.__init__(self)  # nn.Linear's own would make a weight
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.layer = layer
+        self.probe = layer.weight.new_zeros((), requires_grad=True)
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]  # no parameter
+        return self.layer.weight.detach() + self.probe
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        return self.layer.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.layer.weight.detach(), self.layer.bias)
 
 
 @contextmanager

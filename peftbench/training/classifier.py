@@ -14,6 +14,9 @@ from peftbench.methods.files import OFFSET
 from peftbench.tasks.base import Example
 from peftbench.training.base import AbstractModel, Batch, BatchResult, Item
 
+Encoded = tuple[list[int], list[int] | None]  # tokens, and of which text each is
+Frame = tuple[list[int], list[int], list[int]]  # tokens before, between and after the texts
+
 
 class Classifier(AbstractModel):
     """A transformers sequence classifier; with one label it is a regression, whose nll is that of a
@@ -47,44 +50,72 @@ class Classifier(AbstractModel):
         ]
         return linears[-1]
 
-    def encode(self, example: Example) -> Item:
-        tokens, types = self._tokens(example, None)
-        pair = example.pair is not None
-        empty = self.tokenizer.num_special_tokens_to_add(pair=pair)
-        if pair and self._frame is not None:
-            empty = sum(map(len, self._frame))
-        if len(tokens) <= empty:
-            raise InputError(f"example {example.id!r}: its text has no token")
-        truncated = len(tokens) > self.max_length
-        if truncated:
-            tokens, types = self._tokens(example, self.max_length)
-        target = float(example.target) if self.regression else int(example.target)
-        return Item(tokens, truncated, target, types=types)
+    def encode_all(self, examples: Sequence[Example]) -> list[Item]:
+        encoded = self._tokens(examples, None)
+        for example, (tokens, _) in zip(examples, encoded, strict=True):
+            if len(tokens) <= self._around(example):
+                raise InputError(f"example {example.id!r}: its text has no token")
+        long = [i for i, (tokens, _) in enumerate(encoded) if len(tokens) > self.max_length]
+        cut = zip(long, self._tokens([examples[i] for i in long], self.max_length), strict=True)
+        kept = dict(enumerate(encoded)) | dict(cut)
+        truncated = set(long)
+        return [
+            Item(
+                kept[i][0],
+                i in truncated,
+                float(example.target) if self.regression else int(example.target),
+                types=kept[i][1],
+            )
+            for i, example in enumerate(examples)
+        ]
 
-    def _tokens(self, example: Example, limit: int | None) -> tuple[list[int], list[int] | None]:
-        """Tokens, and of which text each is if the network asks; of a pair that is too long, the
-        longer text loses its end first."""
+    def _around(self, example: Example) -> int:
+        """How many tokens stand around the texts of an example, and between them."""
         if example.pair is not None and self._frame is not None:
-            first, second = self._bare(example.text), self._bare(example.pair)
-            before, between, after = self._frame
-            if limit is not None:
-                room = max(limit - sum(map(len, self._frame)), 0)
-                second = second[: max(room // 2, room - len(first))]
-                first = first[: room - len(second)]
-            return [*before, *first, *between, *second, *after], None
-        cut = {} if limit is None else {"truncation": "longest_first", "max_length": limit}
-        encoded = self.tokenizer(example.text, example.pair, **cut)
-        return encoded["input_ids"], encoded["token_type_ids"] if self._takes_types else None
+            return sum(map(len, self._frame))
+        return self.tokenizer.num_special_tokens_to_add(pair=example.pair is not None)
 
-    def _bare(self, text: str) -> list[int]:
-        """The tokens of a text on its own."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def _tokens(self, examples: Sequence[Example], limit: int | None) -> list[Encoded]:
+        """Of each example its tokens, and of which text each is if the network asks; of a pair that
+        is too long, the longer text loses its end first."""
+        tokens: dict[int, Encoded] = {}
+        for paired in (False, True):
+            some = [i for i, example in enumerate(examples) if (example.pair is not None) == paired]
+            if some:
+                tokens |= zip(some, self._alike([examples[i] for i in some], limit), strict=True)
+        return [tokens[i] for i in range(len(examples))]
+
+    def _alike(self, examples: Sequence[Example], limit: int | None) -> list[Encoded]:
+        """The tokens of examples that are all pairs, or all single texts."""
+        texts = [example.text for example in examples]
+        pairs = [example.pair for example in examples if example.pair is not None]
+        if pairs and self._frame is not None:
+            both = zip(self._bare(texts), self._bare(pairs), strict=True)
+            return [(self._framed(*bare, self._frame, limit), None) for bare in both]
+        cut = {} if limit is None else {"truncation": "longest_first", "max_length": limit}
+        encoded = self.tokenizer(texts, pairs or None, **cut)
+        types = encoded["token_type_ids"] if self._takes_types else [None] * len(texts)
+        return [*zip(encoded["input_ids"], types, strict=True)]
+
+    @staticmethod
+    def _framed(first: list[int], second: list[int], frame: Frame, limit: int | None) -> list[int]:
+        """The tokens of a pair, with what stands before, between and after its texts."""
+        before, between, after = frame
+        if limit is not None:
+            room = max(limit - sum(map(len, frame)), 0)
+            second = second[: max(room // 2, room - len(first))]
+            first = first[: room - len(second)]
+        return [*before, *first, *between, *second, *after]
+
+    def _bare(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text on its own."""
+        return self.tokenizer([*texts], add_special_tokens=False)["input_ids"]
 
     @functools.cached_property
-    def _frame(self) -> tuple[list[int], list[int], list[int]] | None:
+    def _frame(self) -> Frame | None:
         """Tokens before, between and after the texts of a pair; None where the tokenizer itself
         keeps them apart."""
-        first, second = self._bare("a"), self._bare("b")
+        first, second = self._bare(["a", "b"])
         both = self.tokenizer("a", "b")["input_ids"]
         touching = [*first, *second]
         for start in range(len(both) - len(touching) + 1):
@@ -95,7 +126,7 @@ class Classifier(AbstractModel):
 
     def _separator(self) -> list[int]:
         """A new line, or where the tokenizer drops or does not know it, a special token."""
-        tokens = self._bare("\n")
+        (tokens,) = self._bare(["\n"])
         if tokens and self.tokenizer.unk_token_id not in tokens:
             return tokens
         special = (self.tokenizer.sep_token_id, self.tokenizer.eos_token_id)
@@ -124,7 +155,7 @@ class Classifier(AbstractModel):
             inputs["token_type_ids"] = pad_sequence(types, True, 0).to(self.device)
         target = torch.tensor([item.target for item in items], device=self.device)  # (items,)
         tokens = sum(len(item.tokens) for item in items)
-        return Batch(inputs, target, tokens, ids.numel())
+        return Batch(inputs, target, len(items), tokens, ids.numel())
 
     def score(self, batch: Batch) -> BatchResult:
         with self.computing():

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from peftbench.record import Environment
-from peftbench.spec import Precision
+from peftbench.spec import Base, Precision
 
 
 def choose_device() -> torch.device:
@@ -53,7 +53,9 @@ def load_average() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def describe_environment(device: torch.device, sandbox: str | None = None) -> Environment:
+def describe_environment(
+    device: torch.device, sandbox: str | None = None, base: Base = "plain"
+) -> Environment:
     """Where this process runs, at the start of a run."""
     commit, dirty = _git_state()
     return Environment(
@@ -62,11 +64,21 @@ def describe_environment(device: torch.device, sandbox: str | None = None) -> En
         python=platform.python_version(),
         torch=torch.__version__,
         transformers=importlib.metadata.version("transformers"),
+        bitsandbytes=None if base == "plain" else _version("bitsandbytes"),
         threads=torch.get_num_threads(),
+        spin_count=os.environ.get("GOMP_SPINCOUNT"),
         device_name=device_name(device),
         load_at_start=load_average(),
         sandbox=sandbox,
     )
+
+
+def _version(package: str) -> str | None:
+    """None: not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _git_state() -> tuple[str | None, bool | None]:

@@ -1,6 +1,5 @@
 """Where runs take place: a process of its own for each."""
 
-import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -18,10 +17,6 @@ from peftbench.training.scoring import Scored, Scoring, score_apart
 
 SCORING = 0.8  # of the time that a run has left, its scores may take; what follows is short
 LONGEST_WAIT = 86_400.0  # seconds at a time: the system counts milliseconds in 32 bits
-# How long an idle thread of torch's spins before it sleeps. By default it is so long that two
-# processes on the same cores stop each other; without any, small batches train no faster on two
-# cores than on one.
-SPINS = "1000"
 
 
 class Executor(Protocol):
@@ -42,8 +37,6 @@ class LocalExecutor:
 
     def __init__(self, adapter_folder: Path | None = None, *, unconfined: bool = False) -> None:
         """adapter_folder, unconfined: as in `run`."""
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         self._adapter_folder = adapter_folder
         self._unconfined = unconfined
         self._pool = ThreadPoolExecutor(1)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod
+from peftbench.methods.linear import linear_layers
+from peftbench.methods.quantized import library, parameter_count
 from peftbench.spec import Pooling, Precision, RunSpec, TrainSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import AbstractTask, Example, Split, TaskKind, sample
@@ -24,6 +26,7 @@ from peftbench.training.generation import cache_argument
 from peftbench.training.language_model import LanguageModel
 from peftbench.training.models import load, skeleton
 from peftbench.training.rates import check_precision
+from peftbench.training.transformer_blocks import check_transformer_blocks
 
 POOL = 32  # batches that are sorted by length together
 
@@ -47,37 +50,47 @@ class FineTuning:
     optimizer: torch.optim.Optimizer | None  # None: nothing is trained
     data: dict[Split, EncodedSplit]
     batches: list[list[int]]  # of each step, indices of training examples
+    micro_batch: int  # examples of a step that are on the device at a time, at the most
     shots: list[Example]  # before the prompt of every generated answer
     total_params: int  # of the plain model, head included
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 1."""
-        return self._collated(self.batches[step - 1])
+    def batch(self, step: int) -> list[Batch]:
+        """The batch of a step, counted from 1, in micro-batches."""
+        return self._micro_batches(self.batches[step - 1])
 
-    def largest_batch(self) -> Batch:
-        """The batch with the most tokens, padding included."""
+    def largest_batch(self) -> list[Batch]:
+        """The batch with the most tokens, padding included, in micro-batches."""
         items = self.data["train"].items
-        return self._collated(
+        return self._micro_batches(
             max(
                 self.batches,
                 key=lambda batch: len(batch) * max(len(items[i].tokens) for i in batch),
             )
         )
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Mean nll of the batch's supervised tokens."""
-        result = self.model.score(batch)
-        return result.nll.sum() / result.count.sum()
+    def losses(self, micro_batches: Sequence[Batch]) -> Iterator[Tensor]:
+        """The mean nll of a batch's supervised tokens, in parts that add up to it: one for each of
+        its micro-batches, made when it is asked for."""
+        count = sum(batch.count for batch in micro_batches)
+        for batch in micro_batches:
+            yield self.model.score(batch).nll.sum() / count
 
-    def _collated(self, indices: Sequence[int]) -> Batch:
-        items = self.data["train"].items
-        return self.model.collate([items[i] for i in indices])
+    def _micro_batches(self, indices: Sequence[int]) -> list[Batch]:
+        """Examples of like length share one, the longest first: what does not fit fails at once."""
+        items = [self.data["train"].items[i] for i in indices]
+        if self.micro_batch < len(items):
+            items.sort(key=lambda item: -len(item.tokens))
+        cuts = range(0, len(items), self.micro_batch)
+        return [self.model.collate(items[i : i + self.micro_batch]) for i in cuts]
 
 
 def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     """Load, attach and encode. Seeds torch's global generator, and demands repeatable kernels of
     this process. Raises InputError."""
     check_precision(spec.train.precision, device)
+    if spec.base != "plain":  # afterwards the layers have no weight that a method could ask for
+        with _quiet():
+            _check_models([spec])
     make_repeatable(spec.seed)
     task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
     splits = _splits(spec)
@@ -91,19 +104,21 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         task.kind,
         len(task.labels) or 1,
         spec.pooling,
+        spec.base,
         device=device,
         dtype=torch.float32 if wide else torch.bfloat16,
         max_length=max_length,
         precision=precision,
     )
     data: dict[Split, EncodedSplit] = {
-        split: EncodedSplit(part, [model.encode(example) for example in part])
+        split: EncodedSplit(part, model.encode_all(part))
         for split, part in zip(splits, examples, strict=True)
     }
     items = data["train"].items
     lengths = [len(item.tokens) for item in items]
-    total_params = sum(p.numel() for p in model.net.parameters())
+    total_params = parameter_count(model.net)
     model.start([item.target for item in items])
+    check_transformer_blocks(model.net, spec.train, device)
     optimizer = attach(method, model, spec)
     # what the checks draw, such as dropout, must not change what the run draws
     with (
@@ -122,6 +137,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         optimizer=optimizer,
         data=data,
         batches=plan_batches(lengths, spec.train.batch_size, spec.train.steps, spec.seed),
+        micro_batch=micro_batch(spec.train, len(items)),
         shots=shots,
         total_params=total_params,
     )
@@ -147,8 +163,8 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
     nets: dict[tuple[str, TaskKind, int, Pooling], Any] = {}
     distinct = {
         (
-            *(spec.model, spec.pooling, spec.task, spec.data.max_new_tokens),
-            *(spec.method, repr(spec.args)),
+            *(spec.model, spec.pooling, spec.base, spec.task, spec.data.max_new_tokens),
+            *(spec.method, repr(spec.args), spec.train.checkpointing, spec.train.compile),
         ): spec
         for spec in specs
     }
@@ -159,7 +175,24 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
         if task.kind == "generation":
             room_for_prompt(window(net), spec.data.max_new_tokens)
             cache_argument(net)
-        METHODS[spec.method].build(spec.args).attach(copy.deepcopy(net), torch.Generator())
+        check_transformer_blocks(net, spec.train, choose_device())
+        _check_method(spec, copy.deepcopy(net))
+
+
+def _check_method(spec: RunSpec, net: Any) -> None:
+    """Attach the method to the plain structure. Raises InputError where it does not fit, or trains
+    weights that the base keeps quantised."""
+    linears = {}
+    if spec.base != "plain":
+        library()
+        linears = linear_layers(net, "all-linear")
+    weights = {name: linear.weight for name, linear in linears.items()}
+    METHODS[spec.method].build(spec.args).attach(net, torch.Generator())
+    if trained := [name for name, weight in weights.items() if weight.requires_grad]:
+        raise InputError(
+            f"method {spec.method!r} trains weights that base = {spec.base!r} keeps quantised, "
+            f'such as that of {trained[0]}: take base = "plain", or a method of adapters'
+        )
 
 
 def attach(
@@ -205,6 +238,13 @@ def make_optimizer(groups: list[dict[str, Any]], spec: TrainSpec) -> torch.optim
         weight_decay=spec.weight_decay,
         fused=True,
     )
+
+
+def micro_batch(spec: TrainSpec, examples: int) -> int:
+    """How many examples of a step are on the device at a time, of so many training examples; of
+    "auto", how many are tried first."""
+    size = min(spec.batch_size, examples)
+    return min(spec.micro_batch, size) if isinstance(spec.micro_batch, int) else size
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:

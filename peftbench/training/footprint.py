@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from peftbench.methods import files
 from peftbench.record import Footprint, Parts
 from peftbench.training.fine_tuning import FineTuning
+from peftbench.training.loop import accumulate
+from peftbench.training.transformer_blocks import as_trained
 
 Part = Literal["weights", "gradients", "optimizer", "activations", "other"]
 
@@ -77,24 +79,26 @@ class PeakBytes(TorchDispatchMode):
 
 
 def footprint(tuning: FineTuning) -> Footprint:
-    """What a step takes, the one after the last, on the largest batch. Works under FakeTensorMode,
-    where all tensors must have been made. Leaves the network, the optimizer and torch's random
-    generators exactly as they were."""
+    """What a step takes, the one after the last, on the largest batch: in its micro-batches, with
+    its checkpointing, but never compiled, since no operation inside compiled code is seen. Works
+    under FakeTensorMode, where all tensors must have been made. Leaves the network, the optimizer
+    and torch's random generators exactly as they were."""
     method, net, optimizer = tuning.method, tuning.model.net, tuning.optimizer
+    spec = tuning.spec.train
     head_params = sum(p.numel() for p in tuning.model.head_parameters())
     trained_params = sum(p.numel() for p in net.parameters() if p.requires_grad) - head_params
     largest = tuning.largest_batch()
 
     def update() -> None:
         if optimizer is not None:
-            method.update(net, optimizer, tuning.spec.train.steps + 1)
+            method.update(net, optimizer, spec.steps + 1)
 
-    with unchanged(net, optimizer):
+    with unchanged(net, optimizer), as_trained(net, checkpointing=spec.checkpointing):
         net.train(optimizer is not None)
         if optimizer is not None and not optimizer.state:  # made by the first step
-            tuning.loss(largest).backward()
+            accumulate(tuning.losses(largest))
             update()
-        peak, parts, flops = step_peak(net, lambda: tuning.loss(largest), optimizer, update)
+        peak, parts, flops = step_peak(net, lambda: tuning.losses(largest), optimizer, update)
         optimizer_bytes = sum(tensor.nbytes for tensor in state_tensors(optimizer))
     return Footprint(
         trained_params=trained_params,
@@ -106,17 +110,18 @@ def footprint(tuning: FineTuning) -> Footprint:
         peak_bytes=peak,
         peak_parts=parts,
         flops_per_step=flops if optimizer is not None else None,
+        micro_batch=tuning.micro_batch if spec.micro_batch is not None else None,
     )
 
 
 def step_peak(
     net: nn.Module,
-    loss: Callable[[], Tensor],
+    losses: Callable[[], Iterable[Tensor]],
     optimizer: torch.optim.Optimizer | None,
     update: Callable[[], None],
 ) -> tuple[int, Parts, int]:
-    """Peak bytes, their parts, and FLOPs of one training step: forward, backward, update. Without
-    an optimizer: of a forward pass.
+    """Peak bytes, their parts, and FLOPs of one training step: forward and backward pass of each of
+    the losses in turn, update. Without an optimizer: of the forward passes.
 
     Weights change, as in any step. The optimizer's state should exist already, as it does from the
     second step on.
@@ -137,12 +142,16 @@ def step_peak(
             tracker.hold("weights", [*net.parameters(), *net.buffers()])
             if optimizer is None:
                 with torch.inference_mode():
-                    loss()
+                    for _ in losses():
+                        pass
             else:
                 tracker.hold("optimizer", state_tensors(optimizer))
-                value = loss()
+                for loss in losses():
+                    tracker.phase = "other"
+                    loss.backward()
+                    del loss
+                    tracker.phase = "activations"
                 tracker.phase = "other"
-                value.backward()
                 update()
     finally:
         for hook in hooks:
@@ -162,9 +171,9 @@ def state_tensors(optimizer: torch.optim.Optimizer | None) -> list[Tensor]:
 
 @contextmanager
 def unchanged(net: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
-    """Whatever steps are taken within, afterwards the network and the optimizer are as before, to
-    the bit, and so are torch's random generators. What a step may write to (AbstractMethod.update
-    says what) is copied to the CPU."""
+    """Whatever steps are taken within, and even if one fails, afterwards the network and the
+    optimizer are as before, to the bit, and so are torch's random generators. What a step may write
+    to (AbstractMethod.update says what) is copied to the CPU."""
     optimizer_state = optimizer.state if optimizer is not None else {}
     tables: list[dict[Any, Any]] = [optimizer_state, *optimizer_state.values()]
     for module in net.modules():  # a module's attributes, parameters, buffers and children
@@ -175,13 +184,15 @@ def unchanged(net: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterat
     tensors = [*trained, *net.buffers(), *state_tensors(optimizer)]
     copies = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
     devices = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
-    with torch.random.fork_rng(list(devices)):
-        yield
-    for table, entries in zip(tables, before, strict=True):
-        table.clear()
-        table.update(entries)
-    with torch.no_grad():
-        for tensor, copy in zip(tensors, copies, strict=True):
-            tensor.copy_(copy)
-    for parameter, gradient in zip(trained, gradients, strict=True):
-        parameter.grad = gradient
+    try:
+        with torch.random.fork_rng(list(devices)):
+            yield
+    finally:
+        for table, entries in zip(tables, before, strict=True):
+            table.clear()
+            table.update(entries)
+        with torch.no_grad():
+            for tensor, copy in zip(tensors, copies, strict=True):
+                tensor.copy_(copy)
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.grad = gradient

@@ -23,9 +23,13 @@ class LanguageModel(AbstractModel):
     """A transformers causal language model. Batches are padded on the left, so that the answers end
     at the same place."""
 
-    def encode(self, example: Example) -> Item:
-        prompt = self.tokenizer(example.text)["input_ids"]
-        target = self.tokenizer(str(example.target), add_special_tokens=False)["input_ids"]
+    def encode_all(self, examples: Sequence[Example]) -> list[Item]:
+        prompts = self.tokenizer([example.text for example in examples])["input_ids"]
+        answers = [str(example.target) for example in examples]
+        targets = self.tokenizer(answers, add_special_tokens=False)["input_ids"]
+        return [*map(self._item, examples, prompts, targets)]
+
+    def _item(self, example: Example, prompt: list[int], target: list[int]) -> Item:
         if not prompt or not target:
             raise InputError(
                 f"example {example.id!r}: its {'answer' if prompt else 'prompt'} has no token"
@@ -49,6 +53,7 @@ class LanguageModel(AbstractModel):
         return Batch(
             inputs=self.inputs(ids, mask),
             target=torch.tensor(target, dtype=torch.long, device=self.device),
+            count=len(target),
             tokens=sum(len(item.tokens) for item in items),
             padded=ids.numel(),
             places=torch.tensor(places, dtype=torch.long, device=self.device),

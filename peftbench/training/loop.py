@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 
 from peftbench.record import Point
 from peftbench.spec import TrainSpec
+from peftbench.training.compilation import Clock
 from peftbench.training.environment import synchronize
 from peftbench.training.evaluation import likelihood
 from peftbench.training.fine_tuning import FineTuning
+from peftbench.training.transformer_blocks import as_trained
 
 # steps at the start whose time does not count: allocations, kernels chosen, optimizer state made
 WARM_UP = 2
@@ -48,11 +51,13 @@ def factor(spec: TrainSpec, step: int) -> float:
 
 @dataclass
 class TrainingLog:
-    """What training leaves: the curve, and of each timed step its seconds and tokens."""
+    """What training leaves: the curve, and of each timed step its seconds and tokens. Timed are
+    the steps after the warm-up in which nothing was compiled."""
 
     curve: list[Point] = field(default_factory=list)
-    train_seconds: float = 0.0  # all steps, warm-up included
-    step_seconds: list[float] = field(default_factory=list)  # warm-up dropped, as in the two below
+    train_seconds: float = 0.0  # all steps, warm-up and compilation included
+    compile_seconds: float | None = None  # of those, compilation; None: nothing is compiled
+    step_seconds: list[float] = field(default_factory=list)
     tokens: int = 0
     padded: int = 0
 
@@ -64,11 +69,27 @@ def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
     Raises EndedError where they end early, and InvariantError where what requires a gradient is not
     what the optimizer was given.
     """
-    log, spec, optimizer = TrainingLog(), tuning.spec.train, tuning.optimizer
-    if optimizer is None:
+    log, spec, clock = TrainingLog(), tuning.spec.train, Clock()
+    if tuning.optimizer is None:
         return log
-    net, device = tuning.model.net, tuning.model.device
     torch.manual_seed(tuning.spec.seed)  # equal dropout masks, whatever was drawn before
+    with (
+        as_trained(tuning.model.net, checkpointing=spec.checkpointing, compiled=spec.compile),
+        clock.running() if spec.compile else nullcontext(),
+    ):
+        _steps(tuning, tuning.optimizer, log, watch, clock)
+    log.compile_seconds = clock.seconds if spec.compile else None
+    return log
+
+
+def _steps(
+    tuning: FineTuning,
+    optimizer: torch.optim.Optimizer,
+    log: TrainingLog,
+    watch: Watch,
+    clock: Clock,
+) -> None:
+    net, device, spec = tuning.model.net, tuning.model.device, tuning.spec.train
     declared = {id(p) for group in optimizer.param_groups for p in group["params"]}
     parameters = list(net.parameters())
     # in the network's order, so that the clipped norm is the same for any grouping
@@ -81,13 +102,13 @@ def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
             group["lr"] = group["peak"] * scale
         if any(p.requires_grad != (id(p) in declared) for p in parameters):
             raise InvariantError(f"{place}: what requires a gradient is not what is trained")
+        compiled = clock.times
         synchronize(device)
         start = time.perf_counter()
         batch = tuning.batch(step)
-        mean = tuning.loss(batch)
-        norm = backward(mean, trained, spec.clip)
+        loss = accumulate(tuning.losses(batch))
+        norm = clipped(trained, spec.clip)
         reached |= {id(p) for p in trained if p.grad is not None}
-        loss = mean.item()
         if not math.isfinite(loss) or not math.isfinite(norm):
             message = f"{place}: loss {loss:.4g}, gradient norm {norm:.4g}"
             raise EndedError("diverged", message, log.curve)
@@ -96,10 +117,10 @@ def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
         synchronize(device)
         seconds = time.perf_counter() - start
         log.train_seconds += seconds
-        if step > min(WARM_UP, spec.steps - 1):
+        if step > min(WARM_UP, spec.steps - 1) and clock.times == compiled:
             log.step_seconds.append(seconds)
-            log.tokens += batch.tokens
-            log.padded += batch.padded
+            log.tokens += sum(part.tokens for part in batch)
+            log.padded += sum(part.padded for part in batch)
         valid = None
         if spec.eval_every and step % spec.eval_every == 0 and step < spec.steps:
             valid = likelihood(tuning.model, tuning.data["valid"].items).mean
@@ -113,13 +134,22 @@ def train(tuning: FineTuning, watch: Watch) -> TrainingLog:
     # an expert that no token was sent to, or a pooler that the head does not read, has none
     if {id(p) for p in optimizer.state} != reached:
         raise InvariantError("the optimizer's state is not that of the parameters with a gradient")
-    return log
 
 
-def backward(loss: Tensor, trained: list[nn.Parameter], clip: float | None) -> float:
-    """Make the gradients of the trained parameters, and clip them; returns their norm before."""
-    loss.backward()
+def accumulate(losses: Iterable[Tensor]) -> float:
+    """Add the gradients of each loss to those there are, before the next loss is made, so that one
+    loss's activations are alive at a time; returns the sum of the losses."""
+    values: list[Tensor] = []
+    for loss in losses:
+        loss.backward()
+        values.append(loss.detach())
+        del loss  # and with it what its backward pass went through
+    return sum(value.item() for value in values)  # on CUDA: waits for the device once
+
+
+def clipped(trained: list[nn.Parameter], most: float | None) -> float:
+    """The norm of all gradients together, which are then scaled down to `most`."""
     norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-    if clip is not None:
-        nn.utils.clip_grads_with_norm_(trained, clip, norm)
+    if most is not None:
+        nn.utils.clip_grads_with_norm_(trained, most, norm)
     return norm.item()

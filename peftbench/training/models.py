@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,8 +19,9 @@ from transformers.models.auto.modeling_auto import (
 from peftbench import assets
 from peftbench.errors import InputError, first_line
 from peftbench.methods.dropout import hasten
-from peftbench.methods.linear import linearize
-from peftbench.spec import Pooling, Precision, split_revision
+from peftbench.methods.linear import linear_layers, linearize
+from peftbench.methods.quantized import Format, QuantizedLinear
+from peftbench.spec import Base, Pooling, Precision, split_revision
 from peftbench.tasks.base import TaskKind
 from peftbench.training.base import AbstractModel
 from peftbench.training.checkpoint import (
@@ -103,6 +105,7 @@ def load(
     kind: TaskKind,
     labels: int,
     pooling: Pooling = "model",
+    base: Base = "plain",
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -112,12 +115,24 @@ def load(
     """The model on its device, whole, tensor by tensor: torch's global generator gives the initial
     values of what is new to the task, and everything else is stored. dtype: of all weights.
     precision: in which it is to compute. Raises InputError that names what is not stored."""
-    straight = {"device_map": {"": device}} if device.type == "cuda" else {}
-    net, new = _network(name, kind, labels, pooling, dtype=dtype, **straight)
+    # layers that are to be quantised come to the device one after the other
+    straight = device.type == "cuda" and base == "plain"
+    options = {"device_map": {"": device}} if straight else {}
+    net, new = _network(name, kind, labels, pooling, dtype=dtype, **options)
+    if base != "plain":
+        quantize(net, base, device)
     tokenizer = read_tokenizer(name, *source(name))
     check_tokenizer(tokenizer, net, name)
     model_type = LanguageModel if kind == "generation" else Classifier
     return model_type(net.to(device), tokenizer, device, max_length, new, precision)
+
+
+def quantize(net: nn.Module, base: Format, device: torch.device) -> None:
+    """Put quantised layers on the device in the places of the trunk's linear layers, one after the
+    other, so that one plain weight at a time is there beside them. The head and the embeddings stay
+    as they are."""
+    for name in list(linear_layers(net, "all-linear")):
+        net.set_submodule(name, QuantizedLinear(net.get_submodule(name).to(device), base))
 
 
 def _network(

@@ -8,10 +8,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
+
+from peftbench.training import spinning
 
 GRACE_SECONDS = 10  # what a process has to end after it was asked to
 MAIN = threading.Lock()  # held by who has put another module in place of __main__
@@ -19,12 +22,21 @@ MAIN = threading.Lock()  # held by who has put another module in place of __main
 PRELOADED = ["peftbench.training.run", "evaluate", "sklearn.metrics", "scipy.stats"]
 
 
+def prepare(workers: int = 1) -> None:
+    """Start the fork server, unless it runs: its imports take seconds, so ask before it is needed.
+    What it has in its environment then, all processes have. workers: as in `spinning.settle`."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    spinning.settle(workers)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()
+
+
 def start(work: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection]:
     """Start `work(connection, *arguments)`, and return the process with our end of the connection.
     The process ends with this one, however that ends, but not on Ctrl-C, which reaches the whole
     group: its parent decides."""
+    prepare()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe()
     process = context.Process(target=_follow, args=(work, theirs, *arguments), daemon=False)
     with _without_main():

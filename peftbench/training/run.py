@@ -14,7 +14,8 @@ from torch import Tensor
 
 from peftbench.errors import InputError
 from peftbench.methods import files
-from peftbench.methods.linear import left_out, replaced
+from peftbench.methods.linear import layers, left_out, replaced
+from peftbench.methods.quantized import QuantizedLinear
 from peftbench.record import Data, Dtypes, Environment, Point, Record
 from peftbench.sandbox import execute
 from peftbench.spec import RunSpec
@@ -26,6 +27,8 @@ from peftbench.training.fine_tuning import FineTuning, set_up
 from peftbench.training.footprint import footprint
 from peftbench.training.generation import lacks_memory
 from peftbench.training.loop import EndedError, Watch, train
+from peftbench.training.micro_batches import fitted
+from peftbench.training.requantization import requantized
 from peftbench.training.scoring import Scorer, one_line, score_apart
 from peftbench.training.singular_values import (
     TRUNCATED_RANK,
@@ -34,6 +37,8 @@ from peftbench.training.singular_values import (
     truncated,
 )
 from peftbench.training.timing import cuda_memory, timing, with_cuda_peaks
+
+FEW_TOKENS = 8  # of the example that shows the logits' dtype
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ def run(
     """
     started, start, device = datetime.now(UTC), time.perf_counter(), choose_device()
     runs_code = TASKS[spec.task].runs_code
-    environment = describe_environment(device, execute.confinement() if runs_code else None)
+    confinement = execute.confinement() if runs_code else None
+    environment = describe_environment(device, confinement, spec.base)
     predictions: pd.DataFrame | None = None
     try:
         check_confinement([spec], unconfined)
@@ -124,12 +130,12 @@ def _stages(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The stages of a run that ends well, but for its scores: fields of its record, and its
     predictions."""
-    tuning = set_up(spec, device)
+    tuning = fitted(set_up(spec, device))
     net, head = tuning.model.net, tuning.model.head
     before = trained_weights(net) if spec.split == "test" else {}
     log, train_peaks = with_cuda_peaks(device, lambda: train(tuning, watch))
     evaluation, eval_peaks = with_cuda_peaks(device, lambda: evaluate(tuning, scorer))
-    changes = spectra(before, net) | truncated_scores(before, tuning)
+    changes = spectra(before, net) | truncated_scores(before, tuning) | requantized(net)
     if adapter_folder is not None:
         folder = adapter_folder / spec.run_id
         tokenizer = tuning.model.tokenizer
@@ -179,13 +185,15 @@ def dtypes(tuning: FineTuning) -> Dtypes:
     """Those of the tensors there are: the optimizer has moments from its first step on."""
     net, optimizer = tuning.model.net.eval(), tuning.optimizer
     parameters = list(net.parameters())
+    quantized = {layer.format for layer in layers(net, QuantizedLinear).values()}
     # a buffer of integers, such as the numbers of positions, says nothing about precision
     buffers = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
     states = optimizer.state.values() if optimizer is not None else ()
+    inputs = tuning.model.collate(tuning.data["train"].items[:1]).inputs
     with torch.inference_mode(), tuning.model.computing():
-        output = net(**tuning.model.collate(tuning.data["train"].items[:1]).inputs)
+        output = net(**{name: tensor[:, :FEW_TOKENS] for name, tensor in inputs.items()})
     return Dtypes(
-        weights=_names([*(p for p in parameters if not p.requires_grad), *buffers]),
+        weights=_names([*(p for p in parameters if not p.requires_grad), *buffers], quantized),
         trained=_names(p for p in parameters if p.requires_grad),
         optimizer=_names(m for state in states for name, m in state.items() if name != "step"),
         logits=_names([output.logits]),
@@ -193,9 +201,16 @@ def dtypes(tuning: FineTuning) -> Dtypes:
 
 
 def notes(tuning: FineTuning) -> tuple[str, ...]:
-    """What a reader of the numbers should know: that "all-linear" does not reach all, or that no
-    step reached all that is trained."""
+    """What a reader of the numbers should know: how much of the base is quantised, that
+    "all-linear" does not reach all, or that no step reached all that is trained."""
     found: list[str] = []
+    if quantized := list(layers(tuning.model.net, QuantizedLinear).values()):
+        kept = sum(layer.in_features * layer.out_features for layer in quantized)
+        found.append(
+            f"{kept:,} of {tuning.total_params:,} parameters are kept as {tuning.spec.base}; what "
+            "is merged is dequantised and stays plain (metrics.requantized: what quantising it "
+            "again would lose)"
+        )
     if getattr(tuning.method, "targets", None) == "all-linear" and (
         missed := left_out(tuning.model.net)
     ):
@@ -212,8 +227,9 @@ def notes(tuning: FineTuning) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _names(tensors: Iterable[Tensor]) -> tuple[str, ...]:
-    return tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
+def _names(tensors: Iterable[Tensor], others: Iterable[str] = ()) -> tuple[str, ...]:
+    names = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors}
+    return tuple(sorted(names.union(others)))
 
 
 def _data(tuning: FineTuning, evaluation: Evaluation) -> Data:
