@@ -46,7 +46,7 @@ def trained(wanted: RunSpec, device: torch.device, dtype: torch.dtype | None = N
     log = train(tuning, never)
     net.eval()
     with torch.inference_mode():
-        last = tuning.loss(tuning.batch(1)).item()
+        last = sum(loss.item() for loss in tuning.losses(tuning.batch(1)))
     weights = _weights(tuning)
     groups = tuning.optimizer.param_groups if tuning.optimizer is not None else []
     own = {id(p): p.numel() for group in groups for p in group["params"]}
