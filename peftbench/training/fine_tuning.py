@@ -91,7 +91,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     if spec.base != "plain":  # afterwards the layers have no weight that a method could ask for
         with _quiet():
             _check_models([spec])
-    _make_repeatable(spec.seed)
+    make_repeatable(spec.seed)
     task, method = TASKS[spec.task](), METHODS[spec.method].build(spec.args)
     splits = _splits(spec)
     examples = [_examples(task, spec, split) for split in splits]
@@ -282,7 +282,7 @@ def shots_of(task: AbstractTask, spec: RunSpec) -> list[Example]:
     return sample(examples, spec.data.shots)
 
 
-def _make_repeatable(seed: int) -> None:
+def make_repeatable(seed: int) -> None:
     """Seed what draws from global generators (a new head's initial values, dropout masks) and
     demand repeatable kernels."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed by deterministic cuBLAS
