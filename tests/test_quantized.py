@@ -459,6 +459,7 @@ class Weights(AbstractMethod):
     paper: ClassVar[str] = "made up"
     lr: ClassVar[float] = 1e-3
     space: ClassVar[Space] = {}
+    trains_weights: ClassVar[bool] = True
 
     part: str
 

@@ -145,7 +145,7 @@ class ScaledProjection(torch.autograd.Function):
             grad_b = (g.t() @ (u * d)).mul_(B).sum(1).to(b_dtype)
         if wants_u or wants_d:
             k = g @ (b[:, None] * B)  # (tokens, r)
-            grad_d = torch.einsum("tr,tr->r", k, u).to(d_dtype) if wants_d else None
+            grad_d = (k * u).sum(0).to(d_dtype) if wants_d else None
             grad_u = k.mul_(d) if wants_u else None
         if wants_bias:
             grad_bias = g.sum(0)
