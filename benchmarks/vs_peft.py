@@ -3,6 +3,7 @@ beside peft in a plain loop on the same batches."""
 
 import argparse
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import sys
@@ -16,7 +17,7 @@ from peer.measure import Row, compare
 from peer.measured import Measured
 from peer.overhead import overhead
 from peer.page import AGAINST, comparison, page
-from peer.scale import ScaleRow, scale
+from peer.scale import ARMS, LENGTH, SUPERVISED, ScaleRow, scale
 from peer.step_profile import StepProfile, profiles
 from peer.work import ARGUMENTS, SETTINGS, Work, work
 
@@ -91,8 +92,8 @@ def compared(each: Work, against: Sequence[str]) -> list[Row]:
     return compare(each, against, choose_device())
 
 
-def scaled() -> list[ScaleRow]:
-    return scale(say)
+def scaled(method: str, supervised: int) -> list[ScaleRow]:
+    return scale(method, supervised)
 
 
 def profiled(packaged: bool) -> list[StepProfile]:
@@ -111,9 +112,13 @@ def measure(given: argparse.Namespace, kept: Measured) -> Measured:
                     say(f"{each.model}, {each.task}, {each.method} against {', '.join(against)}")
                     kept = kept.with_rows(processes.submit(compared, each, against).result())
                     measurements.write(given.store, kept)
-        if "scale" in given.parts and (given.again or not kept.scale):
-            kept = dataclasses.replace(kept, scale=tuple(processes.submit(scaled).result()))
-            measurements.write(given.store, kept)
+        if "scale" in given.parts:
+            there = set() if given.again else {(row.method, row.supervised) for row in kept.scale}
+            for each in itertools.product(ARMS, SUPERVISED):
+                if each not in there:
+                    say(f"bytes at scale: {each[0]}, {each[1]} of {LENGTH} tokens supervised")
+                    kept = kept.with_scale(processes.submit(scaled, *each).result())
+                    measurements.write(given.store, kept)
         if "profile" in given.parts and (given.again or given.profile not in kept.profiles):
             say("profile of a step")
             made = {given.profile: tuple(processes.submit(profiled, given.packaged).result())}

@@ -46,6 +46,12 @@ class Measured:
         kept = [row for row in self.rows if key(row) not in new]
         return dataclasses.replace(self, rows=(*kept, *rows))
 
+    def with_scale(self, rows: Sequence[ScaleRow]) -> "Measured":
+        """Likewise of the bytes at scale."""
+        new = {(row.method, row.supervised) for row in rows}
+        kept = [row for row in self.scale if (row.method, row.supervised) not in new]
+        return dataclasses.replace(self, scale=(*kept, *rows))
+
 
 JSON = TypeAdapter(Measured)
 
