@@ -116,10 +116,10 @@ class TrainSpec(Settings):
     pass, with the same dropout: fewer bytes, more seconds, the same results."""
     compile: bool = Field(default=False, exclude_if=_absent)
     """Whether the transformer blocks are compiled for training, which needs a C++ compiler: fewer
-    seconds a step after some that compile, and results that differ by rounding. What was compiled
-    stays in the folder that the variable TORCHINDUCTOR_CACHE_DIR names, by default torchinductor_
-    and the user's name in the system's folder for temporary files, so that a second run of the same
-    model starts faster."""
+    seconds a step after some that compile, and results that differ by rounding; where the model or
+    the method has dropout, its masks are others. What was compiled stays in the folder that the
+    variable TORCHINDUCTOR_CACHE_DIR names, by default torchinductor_ and the user's name in the
+    system's folder for temporary files, so that a second run of the same model starts faster."""
 
     @field_validator("micro_batch", mode="before")
     @classmethod

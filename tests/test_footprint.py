@@ -11,12 +11,13 @@ import torch
 from test_methods import ARMS, _name, method_of
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from peftbench.methods.base import AbstractMethod
 from peftbench.methods.files import file_bytes
 from peftbench.record import Footprint
 from peftbench.spec import TrainSpec
-from peftbench.training.footprint import PeakBytes, footprint, state_tensors, step_peak
+from peftbench.training.footprint import Flops, PeakBytes, footprint, state_tensors, step_peak
 
 SETTINGS = TrainSpec(lr=1e-2, precision="float32")
 methods = pytest.mark.parametrize(
@@ -281,6 +282,20 @@ def test_optimizer_bytes() -> None:
     net, _, optimizer = step()
     held = sum(tensor.nbytes for tensor in state_tensors(optimizer))
     assert held == 2 * sum(4 * p.numel() for p in net.parameters()) + 2 * 4
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("build", [tiny.llama, tiny.roberta], ids=_name)
+def test_flops_are_those_of_torchs_counter(build: Any, trained: bool) -> None:
+    model = tiny.make(build, torch.float32)
+    totals: list[int] = []
+    for counter in (Flops(), FlopCounterMode(display=False)):
+        with counter, torch.inference_mode(not trained):
+            loss = model(**tiny.batch(model)).loss
+            if trained:
+                loss.backward()
+        totals.append(counter.total if isinstance(counter, Flops) else counter.get_total_flops())
+    assert totals[0] == totals[1] > 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

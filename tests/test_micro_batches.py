@@ -22,7 +22,18 @@ from peftbench.training.loop import EndedError, InvariantError, train
 from peftbench.training.micro_batches import fitted
 from peftbench.training.run import never, run
 
-arms = pytest.mark.parametrize("arm", ARMS, ids=_name)
+
+def _case(task: str, arm: Arm) -> Any:
+    """Of the decoder, whose vocabulary is large, one method when not slow."""
+    slow = task == "gsm_symbolic" and arm[0] != "lora"
+    return pytest.param(
+        *(task, arm), id=f"{task}-{_name(arm)}", marks=[pytest.mark.slow] if slow else []
+    )
+
+
+cases = pytest.mark.parametrize(
+    ("task", "arm"), [_case(task, arm) for task in ("reviews", "gsm_symbolic") for arm in ARMS]
+)
 kinds = pytest.mark.parametrize("task", ["reviews", "gsm_symbolic"])
 
 
@@ -31,8 +42,7 @@ def models(small_encoder: str, small_decoder: str) -> dict[str, str]:
     return {"reviews": small_encoder, "gsm_symbolic": small_decoder}
 
 
-@arms
-@kinds
+@cases
 def test_losses_and_weights_are_those_of_the_whole_batch(
     task: str, arm: Arm, models: dict[str, str]
 ) -> None:
@@ -42,7 +52,9 @@ def test_losses_and_weights_are_those_of_the_whole_batch(
     log, weights = steps(tuning, 20)
     ours, learned = steps(tuning, 20, micro_batch=3)
     torch.testing.assert_close(losses(ours), losses(log), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(learned, weights, rtol=1e-6, atol=1e-6)
+    # AdamW's step is the learning rate however small the gradient, its rounding included
+    near = max(1e-6, 1e-3 * tuning.spec.train.lr)
+    torch.testing.assert_close(learned, weights, rtol=1e-6, atol=near)
 
 
 @kinds

@@ -10,16 +10,15 @@ import torch
 import transformers
 import zoo
 from stepping import Arm, changed, losses, steps, tuning_of, wanted
-from test_methods import ARMS, method_of
-from test_micro_batches import arms, kinds
+from test_methods import ARMS, Build, _name, method_of
+from test_micro_batches import cases
 from test_run import CPU, done
-from torch.utils.flop_counter import FlopCounterMode
 
 from peftbench.errors import InputError
 from peftbench.training import compilation
 from peftbench.training.evaluation import evaluate
 from peftbench.training.fine_tuning import check_specs, set_up
-from peftbench.training.footprint import footprint
+from peftbench.training.footprint import Flops, footprint, step_peak
 from peftbench.training.run import run
 from peftbench.training.transformer_blocks import as_trained, transformer_blocks
 
@@ -51,42 +50,61 @@ def test_no_block_is_within_another() -> None:
 # -- checkpointing
 
 
-@arms
-@kinds
+@cases
 def test_what_is_computed_again_is_the_same_to_the_bit(
     task: str, arm: Arm, models: dict[str, str]
 ) -> None:
-    """Dropout included."""
+    """Dropout included. But for VeRA, whose layers share a product with A where it is kept for the
+    backward pass, and so add up gradients in another order."""
     tuning = tuning_of(models[task], task, arm)
     plain, weights = steps(tuning, 3, dropout=0.3)
     again, same = steps(tuning, 3, dropout=0.3, checkpointing=True)
-    assert again.curve == plain.curve
-    torch.testing.assert_close(same, weights, rtol=0, atol=0)
+    near = 1e-6 if arm[0] == "vera" else 0
+    torch.testing.assert_close(losses(again), losses(plain), rtol=near, atol=near)
+    torch.testing.assert_close(same, weights, rtol=near, atol=near)
 
 
-@arms
-@kinds
-def test_checkpointing_takes_fewer_bytes_and_a_second_forward_pass(
-    task: str, arm: Arm, models: dict[str, str]
-) -> None:
-    """Fewer of them for activations: with this vocabulary the peak of full fine-tuning is made of
-    its embedding's gradient."""
-    tuning = tuning_of(models[task], task, arm)
-    if tuning.optimizer is None or arm[0] == "frozen":  # nothing in a block is trained
+def deep(build: Build) -> Any:
+    """A network of six blocks."""
+    net = tiny.make(build)
+    net.config.num_hidden_layers = 6
+    return type(net)(net.config)
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=_name)
+@pytest.mark.parametrize("build", [tiny.llama, tiny.bert], ids=_name)
+def test_checkpointing_takes_fewer_bytes_and_another_forward_pass(arm: Arm, build: Build) -> None:
+    net = deep(build)
+    method = method_of(arm)
+    groups = method.param_groups(tiny.attach(method, net), net, 1e-2)
+    if not groups[0]["params"]:
         return
-    plain, fewer = (footprint(changed(tuning, checkpointing=value)) for value in (False, True))
-    assert fewer.peak_parts.activations <= plain.peak_parts.activations
-    assert fewer.peak_bytes <= plain.peak_bytes
-    if arm[0] != "full":
-        assert fewer.peak_bytes < plain.peak_bytes
-    assert fewer.peak_parts.weights == plain.peak_parts.weights
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    ids = torch.randint(3, tiny.VOCABULARY, (8, 48))
+    labels = ids if net.can_generate() else torch.zeros(8, dtype=torch.long)
+
+    def losses() -> Iterator[torch.Tensor]:
+        yield net(input_ids=ids, labels=labels).loss
+
+    measured = []
+    for checkpointing in (False, False, True):  # the first makes the optimizer's state
+        with as_trained(net.train(), checkpointing=checkpointing):
+            measured.append(step_peak(net, losses, optimizer, optimizer.step))
+    _, (plain, parts, flops), (fewer, fewer_parts, more_flops) = measured
+    assert fewer < 0.7 * plain
+    assert fewer_parts.weights == parts.weights
+    with Flops() as forward:
+        [*losses()]
+    assert 0.5 * forward.total < more_flops - flops <= forward.total
+
+
+def test_a_footprint_is_that_of_steps_with_checkpointing(small_decoder: str) -> None:
+    tuning = tuning_of(small_decoder, "gsm_symbolic")
+    plain, again = (footprint(changed(tuning, checkpointing=value)) for value in (False, True))
     assert plain.flops_per_step
-    assert fewer.flops_per_step
-    with FlopCounterMode(display=False) as forward, torch.no_grad():
-        for batch in tuning.largest_batch():
-            tuning.model.score(batch)
-    again = fewer.flops_per_step - plain.flops_per_step
-    assert 0 < again <= forward.get_total_flops()
+    assert again.flops_per_step
+    assert again.flops_per_step > plain.flops_per_step
+    assert again.peak_parts.activations < plain.peak_parts.activations
 
 
 def test_a_block_keeps_its_input_alone() -> None:
@@ -170,18 +188,15 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("traced")
-@arms
-@kinds
-def test_compiled_blocks_train_alike(task: str, arm: Arm, models: dict[str, str]) -> None:
-    """Dropout included."""
-    tuning = tuning_of(models[task], task, arm)
-    plain, _ = steps(tuning, 4, dropout=0.3)
-    log, _ = steps(tuning, 4, dropout=0.3, compile=True)
+@pytest.mark.parametrize("arm", ARMS, ids=_name)
+def test_compiled_blocks_train_alike(arm: Arm, small_encoder: str) -> None:
+    tuning = tuning_of(small_encoder, "reviews", arm)
+    plain, _ = steps(tuning, 3)
+    log, _ = steps(tuning, 3, compile=True)
     torch.testing.assert_close(losses(log), losses(plain), rtol=1e-5, atol=0)
     assert plain.compile_seconds is None
-    if tuning.optimizer is not None:
-        assert log.compile_seconds
-        assert log.compile_seconds < log.train_seconds
+    assert log.compile_seconds
+    assert log.compile_seconds < log.train_seconds
 
 
 @pytest.mark.usefixtures("traced")
@@ -217,7 +232,7 @@ def test_a_block_with_too_many_forms_is_an_error(
     small_encoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not one that is slow in silence."""
-    monkeypatch.setitem(compilation.DYNAMO, "recompile_limit", 1)
+    monkeypatch.setitem(compilation.SETTINGS, "recompile_limit", 1)
     record = run(wanted(small_encoder, "reviews", steps=6, compile=True, micro_batch=7)).record
     assert record.status == "failed"
     assert "RecompileLimit" in (record.error or "")
@@ -245,8 +260,8 @@ def test_compiled_code_computes_the_same_and_equal_runs_equal_bits(
     (arm,) = (arm for arm in ARMS if arm[0] == name)
     tuning = tuning_of(small_decoder, "gsm_symbolic", arm)
     every = {"micro_batch": 3, "checkpointing": True}
-    plain, _ = steps(tuning, 6, 0.3, **every)
-    (log, weights), (again, same) = (steps(tuning, 6, 0.3, compile=True, **every) for _ in "ab")
+    (plain, _), (log, _) = (steps(tuning, 4, compile=value, **every) for value in (False, True))
     torch.testing.assert_close(losses(log), losses(plain), rtol=1e-5, atol=0)
+    (log, weights), (again, same) = (steps(tuning, 4, 0.3, compile=True, **every) for _ in "ab")
     assert again.curve == log.curve
     torch.testing.assert_close(same, weights, rtol=0, atol=0)

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,14 +15,18 @@ import torch
 # Forms of one block's code: with a mask and without, and one for each layer whose code reads a
 # constant of its own, such as its number.
 FORMS = 256
-# Another form is an error rather than a block that is slow in silence; dropout draws what it draws
-# in the plain code.
-DYNAMO = {
+# One more is an error rather than a block that is slow in silence.
+SETTINGS = {
     "recompile_limit": FORMS,
     "accumulated_recompile_limit": FORMS,
     "fail_on_recompile_limit_hit": True,
 }
-INDUCTOR = {"fallback_random": True}
+# What torch's compiler warns of that it does itself, while it looks at tensors and at autograd
+# functions.
+OWN_WARNINGS = (
+    r"The \.grad attribute of a Tensor that is not a leaf Tensor is being accessed",
+    r"<class 'torch\.autograd\.function\.Function'> should not be instantiated",
+)
 
 
 def missing(device: torch.device) -> str | None:
@@ -46,9 +51,12 @@ def compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def compiling() -> Iterator[None]:
     """Within it, compiled functions may be called."""
-    # torch imports both when they are first asked for, which takes a second
-    with torch._dynamo.config.patch(DYNAMO), torch._inductor.config.patch(INDUCTOR):
-        yield
+    with warnings.catch_warnings():
+        for message in OWN_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        # torch imports the compiler when it is first asked for, which takes a second
+        with torch._dynamo.config.patch(SETTINGS):
+            yield
 
 
 class Clock:
