@@ -441,6 +441,7 @@ def untrained(model: LanguageModel, wanted: RunSpec) -> FineTuning:
         optimizer=None,
         data={"test": EncodedSplit(examples, [model.encode(example) for example in examples])},
         batches=[],
+        micro_batch=1,
         shots=shots_of(task, wanted),
         total_params=0,
     )

@@ -20,7 +20,8 @@ SPREADS = {"step_seconds": "timing.step_seconds"} | {
     f"latency.{form}": f"timing.latency_seconds.{form}" for form in Latency.model_fields
 }
 # Seconds and what follows from them count of runs alone only. `.median` is left out of names.
-TIMED = {name: f"timing.{name}" for name in (*RATES, "train_seconds", "eval_seconds")} | {
+WHOLE = ("train_seconds", "compile_seconds", "eval_seconds")
+TIMED = {name: f"timing.{name}" for name in (*RATES, *WHOLE)} | {
     name + end: f"{place}.{part}"
     for name, place in SPREADS.items()
     for end, part in (("", "median"), (".iqr", "iqr"), (".n", "n"))
