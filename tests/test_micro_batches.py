@@ -73,7 +73,8 @@ def test_like_lengths_share_a_micro_batch_and_the_longest_come_first(
         assert widths == sorted(widths, reverse=True)
         assert widths[0] == batch.inputs["input_ids"].shape[1]
         padded.append((sum(part.padded for part in cut), batch.padded))
-    assert any(ours < theirs for ours, theirs in padded)
+    if task == "reviews":  # every prompt of the other fills the length that it is cut to
+        assert any(ours < theirs for ours, theirs in padded)
 
 
 @kinds

@@ -93,6 +93,7 @@ class Flops(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
+        # the one exception, as in torch's: a tensor without memory asks for its device in this way
         if formula is None and func is not torch.ops.prim.device.default:
             with self:  # in inference mode a linear layer comes here whole
                 parts = func.decompose(*args, **kwargs)
