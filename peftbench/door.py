@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from peftbench.analysis.results import Results
     from peftbench.article.claim import Verdict
     from peftbench.suite import Progress
+    from peftbench.training.executor import LocalExecutor
     from peftbench.tuning.search import StudyResult
     from peftbench.tuning.storage import Search
 
@@ -195,8 +196,6 @@ def search(
         for result in peftbench.search("experiments/loraplus_ratio.toml", workers=2):
             print(result.study, result.best and result.best.params)
     """
-    from peftbench.training import processes
-    from peftbench.training.executor import LocalExecutor
     from peftbench.tuning import tuned_file
     from peftbench.tuning.search import carry_out
 
@@ -209,8 +208,7 @@ def search(
         tuned_file.prepare(Path(out))
     stem = file.stem if file else "experiment"
     begun = _begin_search(part, name, stem, store, storage, unconfined, say)
-    processes.prepare(workers)
-    found = carry_out(begun, [LocalExecutor(unconfined=unconfined) for _ in range(workers)])
+    found = carry_out(begun, _executors(workers, unconfined))
     for result in found:
         say(tuned_file.summary(result))
     if shortage := tuned_file.shortage(found):
@@ -219,6 +217,15 @@ def search(
         tuned_file.write(Path(out), tuned_file.experiment_file(part, name, found))
         say(f"wrote {out}")
     return found
+
+
+def _executors(workers: int, unconfined: bool) -> list["LocalExecutor"]:
+    """Where the trials of a search take place, so many at a time."""
+    from peftbench.training import processes
+    from peftbench.training.executor import LocalExecutor
+
+    processes.prepare(workers)
+    return [LocalExecutor(unconfined=unconfined) for _ in range(workers)]
 
 
 def _begin_search(

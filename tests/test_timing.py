@@ -173,23 +173,23 @@ def test_where_weights_lie_is_no_latency_of_merging(monkeypatch: pytest.MonkeyPa
 
 
 def test_layers_that_share_a_weight_get_it_back() -> None:
-    net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
-    net[1].weight = net[0].weight
-    weight = net[0].weight.detach().clone()
+    first, second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+    second.weight = first.weight
+    net = nn.Sequential(first, second)
+    weight = first.weight.detach().clone()
     merged = {name: nn.Linear(3, 3, bias=False) for name in ("0", "1")}
-    with timing.in_place_of(net, dict(net.named_children()), merged):
-        assert not torch.equal(net[0].weight, weight)
-    assert torch.equal(net[0].weight, weight)
+    with timing.in_place_of(net, {"0": first, "1": second}, merged):
+        assert not torch.equal(first.weight, weight)
+    assert torch.equal(first.weight, weight)
 
 
 def test_merged_layers_of_another_dtype_stand_by_themselves() -> None:
     """As those of a base that is kept in fewer bits."""
-    net = nn.Sequential(nn.Linear(3, 2))
-    merged = nn.Linear(3, 2, dtype=torch.float64)
-    weight = net[0].weight.detach().clone()
-    with timing.in_place_of(net, {"0": net[0]}, {"0": merged}):
-        assert net[0] is merged
-    assert torch.equal(net[0].weight, weight)
+    plain, merged = nn.Linear(3, 2), nn.Linear(3, 2, dtype=torch.float64)
+    net, weight = nn.Sequential(plain), plain.weight.detach().clone()
+    with timing.in_place_of(net, {"0": plain}, {"0": merged}):
+        assert net.get_submodule("0") is merged
+    assert torch.equal(plain.weight, weight)
 
 
 class Meter:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,24 @@ def test_losses_agree_from_equal_weights_on_the_same_batches(place: Any, method:
     assert len(set(losses)) > 1
 
 
-def seen(net: nn.Module, tokens: list[int]) -> Iterator[Any]:
-    """Notes the real tokens of each forward pass."""
-    hook = net.register_forward_pre_hook(
-        lambda _, args, inputs: tokens.append(int(inputs["attention_mask"].sum())),
-        with_kwargs=True,
-    )
-    yield
-    hook.remove()
+@contextmanager
+def seen(net: Any) -> Iterator[list[int]]:
+    """The real tokens of each forward pass: the trunk gets the mask, and embeds the tokens."""
+    trunk = getattr(net, "get_base_model", lambda: net)().base_model
+    mask: list[int] = []
+    tokens: list[int] = []
+    hooks = [
+        trunk.register_forward_pre_hook(
+            lambda _, args, inputs: mask.append(int(inputs["attention_mask"].sum())),
+            with_kwargs=True,
+        ),
+        trunk.get_input_embeddings().register_forward_pre_hook(
+            lambda *_: tokens.append(mask[-1]),
+        ),
+    ]
+    yield tokens
+    for hook in hooks:
+        hook.remove()
 
 
 def test_every_side_is_credited_with_the_tokens_that_its_network_saw(place: Any) -> None:
@@ -111,11 +122,8 @@ def test_every_side_is_credited_with_the_tokens_that_its_network_saw(place: Any)
     laps: dict[str, Lap] = {}
     counted: dict[str, int] = {}
     for name, side in pair.sides().items():
-        tokens: list[int] = []
-        watched = seen(pair.tuning.model.net if name == "ours" else pair.theirs, tokens)
-        next(watched)
-        laps[name] = side(1)
-        next(watched, None)
+        with seen(pair.tuning.model.net if name == "ours" else pair.theirs) as tokens:
+            laps[name] = side(1)
         assert len(tokens) == WARM_UP + 3
         counted[name] = sum(tokens[WARM_UP:])
     assert {name: lap.tokens for name, lap in laps.items()} == counted
@@ -221,7 +229,9 @@ def test_kept_bytes_are_what_autograd_saves_once_each() -> None:
 
 def test_both_sides_bytes_are_of_the_same_batch(small_encoder: str) -> None:
     """Full fine-tuning of the same network with the same optimizer takes the same bytes."""
-    ours, theirs = step_bytes(Pair(job((small_encoder, "reviews"), "full"), CPU))
+    pair = Pair(job((small_encoder, "reviews"), "full"), CPU)
+    with without_dropout(pair.tuning.model.net), without_dropout(pair.theirs):
+        ours, theirs = step_bytes(pair)
     assert ours.peak == pytest.approx(theirs.peak, rel=0.02)
     assert ours.kept == pytest.approx(theirs.kept, rel=0.02)
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from peer.sides import Lap, Pair, repeatable
 from peer.work import Work
 from peftbench.training.footprint import step_peak
-from peftbench.training.loop import accumulate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +155,8 @@ def bytes_of(
     """Of one training step, by the project's own tracker; the step before makes the optimizer's
     state. losses: as of footprint.step_peak."""
     net.train()
-    accumulate(losses())
+    for loss in losses():
+        loss.backward()
     update()
     optimizer.zero_grad(set_to_none=True)
     kept = kept_bytes(net, losses)

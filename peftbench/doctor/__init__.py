@@ -12,7 +12,7 @@ from peftbench.doctor import (
     data,
     device,
     memory,
-    quantised,
+    quantized,
     surroundings,
     training,
 )
@@ -53,8 +53,8 @@ def checks(store: Path, ask_hub: bool, place: torch.device, scratch: Path) -> di
         **_on_gpu(place, scratch),
         "peak bytes": partial(memory.peaks, scratch, place),
         "sandbox": confinement.confinement,
-        "bitsandbytes": partial(quantised.nf4, place),
-        "compiler": surroundings.compiler,
+        "bitsandbytes": partial(quantized.base, place),
+        "compiler": partial(surroundings.compiler, place),
     }
 
 

@@ -45,7 +45,7 @@ def measured(tuning: FineTuning, place: torch.device) -> tuple[int, int]:
         synchronize(place)
         before = torch.cuda.memory_allocated(place)
         torch.cuda.reset_peak_memory_stats(place)
-        peak, parts, _ = step_peak(net, lambda: tuning.loss(batch), optimizer, update)
+        peak, parts, _ = step_peak(net, lambda: tuning.losses(batch), optimizer, update)
         synchronize(place)
         allocated = torch.cuda.max_memory_allocated(place)
     return peak - parts.weights - parts.optimizer, allocated - before

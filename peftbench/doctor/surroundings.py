@@ -1,21 +1,21 @@
 """Checks of what lies on this machine: packaged models and data, disks, the store's folder, a
 compiler."""
 
-import os
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from huggingface_hub import constants
 
 from peftbench import assets
 from peftbench.doctor.finding import Finding
 from peftbench.output import ensure_writable
 from peftbench.store import Store
+from peftbench.training.compilation import cpp_compiler, missing
 from peftbench.wording import shortened, size
 
 LITTLE, NOTHING = 10 * 2**30, 2**29  # bytes
@@ -76,22 +76,24 @@ def writable(store: Path) -> Finding:
     return Finding("ok", f"{store} is not there yet, and can be made")
 
 
-def compiler() -> Finding:
-    """Whether `train.compile` finds what it needs on a CPU: a C++ compiler, with OpenMP and
+def compiler(place: torch.device) -> Finding:
+    """Whether `train.compile` finds what it needs: on every device a C++ compiler, with OpenMP and
     Python's headers."""
-    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    optional = (
-        "only train.compile = true needs it: install g++ and the headers of Python, or set CXX"
-    )
-    if shutil.which(name) is None:
-        return Finding("skipped", f"no C++ compiler {name}", optional)
+    if (lacking := missing(place)) is not None:
+        return Finding("skipped", f"no {lacking}", "only train.compile = true needs it: install it")
+    name = cpp_compiler()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "program.cpp")
         source.write_text(PROGRAM)
         command = [name, "-shared", "-fPIC", "-fopenmp", f"-I{sysconfig.get_path('include')}"]
         problem = _run([*command, str(source), "-o", str(source.with_suffix(".so"))])
     if problem is not None:
-        return Finding("warning", f"{name} cannot compile: {problem}", optional)
+        return Finding(
+            "warning",
+            f"{name} cannot compile: {problem}",
+            "only train.compile = true needs it: install Python's headers and OpenMP, or another "
+            "compiler, which CXX names",
+        )
     return Finding("ok", f"{name} compiles, with OpenMP and Python's headers")
 
 

@@ -19,8 +19,9 @@ from peftbench.training.run import never
 
 CPU = torch.device("cpu")
 CLASSIFICATION, GENERATION = "reviews", "gsm_symbolic"  # packaged data
-# Relative difference of a loss from that of the same run in float64 on a CPU, at the most.
-MOST_DIFFERENCE = {"float32": 1e-5, "bf16-mixed": 3e-2}
+# Relative difference of a loss from that of the same run in float64 on a CPU, at the most. Measured
+# on a CPU: 2e-6 in float32, 4e-5 with inputs rounded to TF32, 7e-4 in mixed precision.
+MOST_DIFFERENCE = {"float32": 1e-5, "bf16-mixed": 1e-2}
 UNREPEATABLE = "does not have a deterministic implementation"  # what torch warns of
 
 
@@ -45,7 +46,7 @@ def trained(wanted: RunSpec, device: torch.device, dtype: torch.dtype | None = N
     log = train(tuning, never)
     net.eval()
     with torch.inference_mode():
-        last = tuning.loss(tuning.batch(1)).item()
+        last = sum(loss.item() for loss in tuning.losses(tuning.batch(1)))
     weights = _weights(tuning)
     groups = tuning.optimizer.param_groups if tuning.optimizer is not None else []
     own = {id(p): p.numel() for group in groups for p in group["params"]}

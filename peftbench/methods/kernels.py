@@ -87,7 +87,8 @@ class LowRankLinear(torch.autograd.Function):
         if wants_A:
             grad_A = (k.t() @ rows(branch, A.dtype)).to(A_dtype)
         if wants_B:
-            grad_B = (g.t() @ z).mul_(ctx.scale).to(B_dtype)
+            # as z^T g, since a product with few columns takes three times as long on a CPU
+            grad_B = (z.t() @ g).mul_(ctx.scale).t().to(B_dtype)
         if wants_bias:
             grad_bias = g.sum(0)
         return grad_x, grad_h, grad_A, grad_B, grad_bias, None, None, None

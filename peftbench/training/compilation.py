@@ -26,12 +26,16 @@ INDUCTOR = {"fallback_random": True}
 
 def missing(device: torch.device) -> str | None:
     """What compilation for a device needs and this machine does not have; None: nothing."""
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if shutil.which(compiler) is None:
-        return f"C++ compiler ({compiler}; the variable CXX names another)"
+    if shutil.which(cpp_compiler()) is None:
+        return f"C++ compiler ({cpp_compiler()}; the variable CXX names another)"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "package triton"
     return None
+
+
+def cpp_compiler() -> str:
+    """The C++ compiler that torch calls."""
+    return os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
 
 
 def compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
