@@ -541,7 +541,7 @@ def test_the_tuned_file_keeps_the_bases_of_the_search(tmp_path: Path) -> None:
 def test_a_task_with_two_models_is_refused_in_one_line(tmp_path: Path) -> None:
     two = '["reviews", { name = "rte" }, { name = "reviews", model = "smollm2-135m" }]'
     text = FILE.replace('["reviews"]', two)
-    with pytest.raises(InputError, match="'reviews' .* one search file for each model") as error:
+    with pytest.raises(InputError, match=r"'reviews' .* one search file for each model") as error:
         studies_of(experiment(tmp_path, text))
     assert "\n" not in str(error.value)
 

@@ -106,7 +106,8 @@ def _steps(
         synchronize(device)
         start = time.perf_counter()
         batch = tuning.batch(step)
-        loss = accumulate(tuning.losses(batch))
+        # on CUDA: waits for the device once
+        loss = sum(part.item() for part in accumulate(tuning.losses(batch)))
         norm = clipped(trained, spec.clip)
         reached |= {id(p) for p in trained if p.grad is not None}
         if not math.isfinite(loss) or not math.isfinite(norm):
@@ -136,15 +137,15 @@ def _steps(
         raise InvariantError("the optimizer's state is not that of the parameters with a gradient")
 
 
-def accumulate(losses: Iterable[Tensor]) -> float:
+def accumulate(losses: Iterable[Tensor]) -> list[Tensor]:
     """Add the gradients of each loss to those there are, before the next loss is made, so that one
-    loss's activations are alive at a time; returns the sum of the losses."""
+    loss's activations are alive at a time; returns the losses."""
     values: list[Tensor] = []
     for loss in losses:
         loss.backward()
         values.append(loss.detach())
         del loss  # and with it what its backward pass went through
-    return sum(value.item() for value in values)  # on CUDA: waits for the device once
+    return values
 
 
 def clipped(trained: list[nn.Parameter], most: float | None) -> float:
