@@ -521,6 +521,31 @@ def test_the_tuned_file_runs_what_was_found_on_test_with_fresh_seeds(tmp_path: P
         assert f"trial {best.number + 1};" in file.read_text()
 
 
+def test_the_tuned_file_keeps_the_bases_of_the_search(tmp_path: Path) -> None:
+    two = FILE.replace('task = ["reviews"]', 'task = ["reviews", { name = "rte", base = "int8" }]')
+    two = two.replace('method = "lora+"', 'method = "lora+"\nbase = "plain"')
+    what = experiment(tmp_path, f'base = "nf4"\n{two}')
+    file = tmp_path / "tuned.toml"
+    file.write_text(tuned_file.experiment_file(what, "e.toml", []))
+    specs = expand(read_experiment(file), METHODS, TASKS, auto_precision="float32")
+    assert {(spec.task, spec.method, spec.base) for spec in specs} == {
+        ("reviews", "lora", "nf4"),
+        ("reviews", "lora+", "plain"),
+        ("reviews", "frozen", "nf4"),
+        ("rte", "lora", "int8"),
+        ("rte", "lora+", "plain"),
+        ("rte", "frozen", "int8"),
+    }
+
+
+def test_a_task_with_two_models_is_refused_in_one_line(tmp_path: Path) -> None:
+    two = '["reviews", { name = "rte" }, { name = "reviews", model = "smollm2-135m" }]'
+    text = FILE.replace('["reviews"]', two)
+    with pytest.raises(InputError, match=r"'reviews' .* one search file for each model") as error:
+        studies_of(experiment(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
 def test_fresh_seeds_are_not_those_tuned_on() -> None:
     assert tuned_file.fresh_seeds([0, 2], 3) == [1, 3, 4]
 

@@ -3,7 +3,6 @@ memory behind them."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import peft
@@ -12,12 +11,10 @@ import transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from peer.measure import Bytes, bytes_of
+from peer.without_weights import tuning_without_weights
 from peftbench.methods import METHODS
 from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
-from peftbench.training import fine_tuning
-from peftbench.training.base import Item
-from peftbench.training.fine_tuning import EncodedSplit, FineTuning
-from peftbench.training.language_model import LanguageModel
+from peftbench.training.fine_tuning import FineTuning
 
 # config.json of meta-llama/Llama-3.2-3B, as far as it says anything of shapes.
 SHAPE = {
@@ -80,7 +77,6 @@ def network(shape: dict[str, Any]) -> Any:
     """In bfloat16, with the attention that both sides have by default."""
     config = transformers.LlamaConfig(**shape)
     net: Any = transformers.LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
-    net.task_head = ()  # as a loaded language model says
     return net
 
 
@@ -114,28 +110,8 @@ def tuning_at_scale(method: str, supervised: int, shape: dict[str, Any]) -> Fine
         split="test",
         limits=LimitSpec(),
     )
-    built = METHODS[method].build(spec.args)
-    tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=0)
-    model = LanguageModel(
-        network(shape), tokenizer, torch.device("cpu"), LENGTH, precision="bf16-mixed"
-    )
     lengths = [LENGTH - 1, *[LENGTH] * (ITEMS - 1)]
-    items = [Item([1] * length, False, supervised=supervised) for length in lengths]
-    total = sum(p.numel() for p in model.net.parameters())
-    optimizer = fine_tuning.attach(built, model, spec)
-    task: Any = None  # of which a step asks nothing
-    return FineTuning(
-        spec=spec,
-        task=task,
-        method=built,
-        model=model,
-        optimizer=optimizer,
-        data={"train": EncodedSplit([], items)},
-        batches=[list(range(ITEMS))],
-        micro_batch=ITEMS,
-        shots=[],
-        total_params=total,
-    )
+    return tuning_without_weights(spec, network(shape), lengths, supervised)
 
 
 def theirs_at_scale(method: str, supervised: int, shape: dict[str, Any], autocast: bool) -> Bytes:

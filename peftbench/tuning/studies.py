@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -181,13 +182,19 @@ def studies(experiment: Experiment, stem: str, auto_precision: Precision) -> lis
 
     stem: with which the studies' names begin, as a rule the experiment file's stem.
     auto_precision: what the precision "auto" comes to on the device that the trials run on.
-    Raises InputError that names the arm and the key where something cannot be searched.
+    Raises InputError that names the arm and the key, or the task, that cannot be searched.
     """
     search = search_table(experiment)
     for key, most in MOST.items():
         if getattr(search, key) > most:
             raise InputError(f"search.{key}: at most {most} (given: more)")
     check_names(experiment, METHODS, TASKS)
+    for name, times in Counter(task.name for task in experiment.task).items():
+        if times > 1:
+            raise InputError(
+                f"task {name!r} is in the search {times} times, and the tuned file has one place "
+                "for the values found on a task: write one search file for each model"
+            )
     result: list[Study] = []
     for task, arm in itertools.product(experiment.task, experiment.arm):
         study = Study(stem, experiment, arm, task, auto_precision)

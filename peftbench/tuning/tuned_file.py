@@ -78,6 +78,8 @@ def experiment_file(experiment: Experiment, file: str, results: Sequence[StudyRe
         document["model"] = experiment.model
     if experiment.pooling:
         document["pooling"] = experiment.pooling
+    if experiment.base:
+        document["base"] = experiment.base
     document["seeds"] = fresh_seeds(experiment.seeds, search.test_seeds)
     document["split"] = "test"
     for key in ("train", "data", "limits"):
@@ -110,7 +112,7 @@ def _arms(experiment: Experiment, results: Sequence[StudyResult]) -> Any:
             study, best = result.study, result.best
             if best is not None:
                 on[study.task.name] = study.override(best.params, study.reference())
-        settings = arm.model_dump(include={"method", "args", "train"})
+        settings = arm.model_dump(include={"method", "args", "train", "base"})
         values = {task: (override.train, override.args) for task, override in on.items()}
         if (settings, values) in written:
             continue  # two searches of one arm that found the same
