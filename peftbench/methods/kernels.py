@@ -31,6 +31,11 @@ def rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.reshape(-1, x.shape[-1]).to(dtype)
 
 
+def shaped(y: Tensor, shape: torch.Size) -> Tensor:
+    """(tokens, out) -> (..., out), as no view, which networks could not write to in place."""
+    return torch.ops.aten._unsafe_view(y, [*shape[:-1], y.shape[-1]])
+
+
 class LowRankLinear(torch.autograd.Function):
     """y = x W^T + bias + s z B^T with z = h A^T, where h is x, or x after dropout.
 
@@ -65,7 +70,7 @@ class LowRankLinear(torch.autograd.Function):
         )
         ctx.scale, ctx.read, ctx.separate, ctx.shape = scale, read, h is not None, x.shape
         ctx.dtypes = (x.dtype, None if h is None else h.dtype, A.dtype, B.dtype)
-        return y.view(*x.shape[:-1], y.shape[-1])
+        return shaped(y, x.shape)
 
     @staticmethod
     @once_differentiable
@@ -129,7 +134,7 @@ class ScaledProjection(torch.autograd.Function):
         y.addmm_(u * d_used, (b_used[:, None] * B).t())
         ctx.save_for_backward(u, b_used, d_used, B, weight)
         ctx.read, ctx.shape, ctx.dtypes = read, x.shape, (x.dtype, b.dtype, d.dtype)
-        return y.view(*x.shape[:-1], y.shape[-1])
+        return shaped(y, x.shape)
 
     @staticmethod
     @once_differentiable

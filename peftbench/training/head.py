@@ -1,7 +1,7 @@
 """A language model's head on some of its trunk's states, and the loss of the logits in parts."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -18,11 +18,15 @@ Logits = Callable[[Tensor], Tensor]  # (rows, hidden) -> (rows, vocabulary)
 def states_and_head(net: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Logits]:
     """The trunk's last states, (items, length, hidden), and what the network's own code makes of
     such states: scaling and caps of logits included."""
-    trunk = net.base_model
-    output = trunk(**inputs, use_cache=False)
+    output = net.base_model(**inputs, use_cache=False)
+    # some networks call the decoder in their trunk themselves
+    trunks = [each for each in (net.base_model, net.get_decoder()) if each is not net]
 
     def logits(rows: Tensor) -> Tensor:
-        with _answering(trunk, type(output)(last_hidden_state=rows[None])):
+        answer = type(output)(last_hidden_state=rows[None])
+        with ExitStack() as stack:
+            for trunk in trunks:
+                stack.enter_context(_answering(trunk, answer))
             return net(**inputs, use_cache=False).logits[0]
 
     return output.last_hidden_state, logits
