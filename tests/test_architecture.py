@@ -187,9 +187,10 @@ def test_the_harness_names_no_method_and_no_task(name: str) -> None:
     }
     shared = {
         "methods.base",
+        "methods.dropout",
+        "methods.files",
         "methods.linear",
         "methods.quantized",
-        "methods.files",
         "tasks.base",
     }
     assert single <= {f"peftbench.{each}" for each in shared}

@@ -283,7 +283,7 @@ def test_ids_of_earlier_runs_stay() -> None:
         stored = json.loads(path.read_text())
         read = RunSpec.model_validate(stored["spec"])
         assert read.run_id == stored["run_id"] == path.stem
-        assert read.model_dump(mode="json") == stored["spec"]
+        assert read.identity() == {k: v for k, v in stored["spec"].items() if k != "study"}
 
 
 def test_the_mean_is_part_of_a_run_s_id(small_encoder: str) -> None:
