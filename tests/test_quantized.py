@@ -162,7 +162,7 @@ def test_the_weight_is_read_only(base: Format) -> None:
     layer = QuantizedLinear(linear(24, 40), base)
     assert not layer.weight.requires_grad
     with pytest.raises((AttributeError, KeyError)):
-        layer.weight = nn.Parameter(torch.zeros(24, 40))
+        layer.weight = nn.Parameter(torch.zeros(24, 40))  # type: ignore[misc]
     layer.requires_grad_(True)
     assert [name for name, _ in layer.named_parameters()] == ["bias"]
 

@@ -153,7 +153,8 @@ def test_outside_of_steps_blocks_are_plain(small_decoder: str) -> None:
 @pytest.mark.parametrize("key", ["checkpointing", "compile"])
 def test_a_network_without_blocks_is_refused_in_one_line(key: str, tmp_path: Path) -> None:
     (kind,) = (kind for kind in zoo.ENCODERS if kind.name == "albert")
-    spec = wanted(zoo.save(kind, True, tmp_path), "reviews", **{key: True})
+    settings: Any = {key: True}
+    spec = wanted(zoo.save(kind, True, tmp_path), "reviews", **settings)
     for refuse in (lambda: check_specs([spec]), lambda: set_up(spec, CPU)):
         with pytest.raises(InputError, match=rf"train\.{key}: model .*albert.* no transformer"):
             refuse()

@@ -1,5 +1,8 @@
 """Dropout whose masks are drawn four elements at a time on the CPU, where torch draws one."""
 
+# once_differentiable's type has no name for ctx
+# pyright: reportIncompatibleMethodOverride=false
+
 from typing import Any
 
 import torch

@@ -4,6 +4,9 @@ A function reads the frozen weight W when it needs it, forward and backward, and
 a quantised base is made anew each time (`frozen_weight`).
 """
 
+# once_differentiable's type has no name for ctx
+# pyright: reportIncompatibleMethodOverride=false
+
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +83,7 @@ class LowRankLinear(torch.autograd.Function):
         wants_x, wants_h, wants_A, wants_B, wants_bias = ctx.needs_input_grad[:5]
         g = rows(gradients[0], A.dtype)  # (tokens, out)
         scaled = ctx.scale * B  # (out, r): less to multiply than g or k
-        k = g @ scaled if wants_x or wants_h or wants_A else None  # (tokens, r)
+        k: Any = g @ scaled if wants_x or wants_h or wants_A else None  # (tokens, r)
         grad_x = grad_h = grad_A = grad_B = grad_bias = None
         if wants_x:
             grad_x = g @ (weight if ctx.read is None else ctx.read())  # (tokens, in)

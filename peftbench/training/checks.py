@@ -94,7 +94,7 @@ def check_adapters(model: AbstractModel, method: AbstractMethod, items: Sequence
         return
     short = _cut(items[0], FEW_TOKENS)
     lost: dict[str, None] = {}
-    with replaced(model.net, plain | probed):
+    with replaced(model.net, {**plain, **probed}):
         for training in (True, False):
             model.net.train(training)
             with model.computing():

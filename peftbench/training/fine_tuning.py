@@ -147,7 +147,7 @@ def check_specs(specs: Sequence[RunSpec]) -> None:
     """Try everything that can be wrong with a spec and is cheap to try: the precision on this
     machine, the task's data, the model's configuration, the method's fit to its structure. Raises
     InputError."""
-    for precision in sorted({spec.train.precision for spec in specs}):
+    for precision in dict.fromkeys(spec.train.precision for spec in specs):
         check_precision(precision, choose_device())
     for spec in {(spec.task, spec.data, *_splits(spec)): spec for spec in specs}.values():
         task = TASKS[spec.task]()
@@ -291,7 +291,7 @@ def make_repeatable(seed: int) -> None:
     # warn only: a model may need a CUDA kernel that has no repeatable form
     torch.use_deterministic_algorithms(True, warn_only=True)
     # writes NaN to all new memory otherwise: 6 % of a step, to show reads that no kernel here makes
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 

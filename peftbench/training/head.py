@@ -1,5 +1,8 @@
 """A language model's head on some of its trunk's states, and the loss of the logits in parts."""
 
+# once_differentiable's type has no name for ctx
+# pyright: reportIncompatibleMethodOverride=false
+
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any

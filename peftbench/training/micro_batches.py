@@ -16,9 +16,10 @@ def fitted(tuning: FineTuning) -> FineTuning:
     halved until a step on the largest batch has the memory that it takes, in the form that is not
     compiled. That step changes nothing. Raises what the step raises where one example at a time
     does not fit."""
-    if tuning.spec.train.micro_batch != "auto" or tuning.optimizer is None:
+    optimizer = tuning.optimizer
+    if tuning.spec.train.micro_batch != "auto" or optimizer is None:
         return tuning
-    while not _fits(tuning, tuning.optimizer):
+    while not _fits(tuning, optimizer):
         if tuning.model.device.type == "cuda":
             torch.cuda.empty_cache()
         tuning = dataclasses.replace(tuning, micro_batch=tuning.micro_batch // 2)

@@ -132,7 +132,9 @@ def quantize(net: nn.Module, base: Format, device: torch.device) -> None:
     other, so that one plain weight at a time is there beside them. The head and the embeddings stay
     as they are."""
     for name in list(linear_layers(net, "all-linear")):
-        net.set_submodule(name, QuantizedLinear(net.get_submodule(name).to(device), base))
+        linear: Any = net.get_submodule(name)
+        net.set_submodule(name, QuantizedLinear(linear.to(device), base))
+        del linear
 
 
 def _network(
