@@ -133,7 +133,9 @@ def quantize(net: nn.Module, base: Format, device: torch.device) -> None:
     as they are."""
     for name in list(linear_layers(net, "all-linear")):
         linear: Any = net.get_submodule(name)
-        net.set_submodule(name, QuantizedLinear(linear.to(device), base))
+        if linear.weight.device.type != device.type:
+            linear = linear.to(device)
+        net.set_submodule(name, QuantizedLinear(linear, base))
         del linear
 
 
