@@ -147,7 +147,8 @@ def check_specs(specs: Sequence[RunSpec]) -> None:
     """Try everything that can be wrong with a spec and is cheap to try: the precision on this
     machine, the task's data, the model's configuration, the method's fit to its structure. Raises
     InputError."""
-    for precision in dict.fromkeys(spec.train.precision for spec in specs):
+    precisions: dict[Precision, RunSpec] = {spec.train.precision: spec for spec in specs}
+    for precision in precisions:
         check_precision(precision, choose_device())
     for spec in {(spec.task, spec.data, *_splits(spec)): spec for spec in specs}.values():
         task = TASKS[spec.task]()
