@@ -95,7 +95,9 @@ def test_checkpointing_takes_fewer_bytes_and_another_forward_pass(arm: Arm, buil
     assert fewer_parts.weights == parts.weights
     with Flops() as forward:
         [*losses()]
-    assert 0.5 * forward.total < more_flops - flops <= forward.total
+    # VeRA's layers share a product only where it is kept for the backward pass
+    most = 1.5 if arm[0] == "vera" else 1.0
+    assert 0.5 * forward.total < more_flops - flops <= most * forward.total
 
 
 def test_a_footprint_is_that_of_steps_with_checkpointing(small_decoder: str) -> None:
