@@ -16,10 +16,11 @@ LOAD = """
 import resource, sys
 from pathlib import Path
 import torch
+from peftbench.training.checkpoint import read_tokenizer
 from peftbench.training.models import load
 
 folder, dtype, allowed = sys.argv[1], getattr(torch, sys.argv[2]), int(sys.argv[3])
-load.__globals__["read_tokenizer"](folder, folder, "main")  # reads what it needs once
+read_tokenizer(folder, folder, "main")  # reads what it needs once
 (line,) = [each for each in Path("/proc/self/status").read_text().splitlines() if "VmData" in each]
 limit = int(line.split()[1]) * 1024 + allowed
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -24,16 +24,9 @@ SPREAD = 0.15
 def decoder(scratch: Path, width: int = 64) -> str:
     """The folder of a Llama of two layers that reads bytes; made where there is none."""
     config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+        **_shape(width),
         num_key_value_heads=2,
-        max_position_embeddings=512,
         tie_word_embeddings=True,
-        initializer_range=SPREAD,
-        pad_token_id=0,
         bos_token_id=2,
         eos_token_id=2,
     )
@@ -42,17 +35,21 @@ def decoder(scratch: Path, width: int = 64) -> str:
 
 def encoder(scratch: Path, width: int = 64) -> str:
     """Likewise a BERT, with dropout."""
-    config = transformers.BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        initializer_range=SPREAD,
-        pad_token_id=0,
-    )
+    config = transformers.BertConfig(**_shape(width))
     return _saved(transformers.BertModel, config, scratch / f"encoder-{width}")
+
+
+def _shape(width: int) -> dict[str, Any]:
+    return {
+        "vocab_size": VOCABULARY,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        "initializer_range": SPREAD,
+        "pad_token_id": 0,
+    }
 
 
 def _saved(kind: Any, config: transformers.PretrainedConfig, folder: Path) -> str:

@@ -147,9 +147,8 @@ def check_specs(specs: Sequence[RunSpec]) -> None:
     """Try everything that can be wrong with a spec and is cheap to try: the precision on this
     machine, the task's data, the model's configuration, the method's fit to its structure. Raises
     InputError."""
-    precisions: dict[Precision, RunSpec] = {spec.train.precision: spec for spec in specs}
-    for precision in precisions:
-        check_precision(precision, choose_device())
+    for spec in specs:
+        check_precision(spec.train.precision, choose_device())
     for spec in {(spec.task, spec.data, *_splits(spec)): spec for spec in specs}.values():
         task = TASKS[spec.task]()
         for split in _splits(spec):
