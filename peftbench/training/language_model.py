@@ -3,10 +3,9 @@
 import functools
 import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from peftbench.errors import InputError
 from peftbench.tasks.base import Example
@@ -67,8 +66,7 @@ class LanguageModel(AbstractModel):
         with self.computing():
             states, logits = states_and_head(self.net, batch.inputs)
             states = states.flatten(0, 1).index_select(0, batch.places)  # (supervised, hidden)
-            output: Any = self.net.get_output_embeddings()
-            trained = torch.is_grad_enabled() and any(p.requires_grad for p in output.parameters())
+            trained = torch.is_grad_enabled() and any(p.requires_grad for p in self._head_weights)
             nll_of = nll_of_trained_head if trained else nll_in_parts
             rows = max(LOGITS[self.device.type] // self.net.config.get_text_config().vocab_size, 1)
             nll = nll_of(logits, states, batch.target, rows)  # (supervised,)
@@ -83,6 +81,14 @@ class LanguageModel(AbstractModel):
         if "position_ids" in self.accepted:
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
         return inputs
+
+    @functools.cached_property
+    def _head_weights(self) -> list[nn.Parameter]:
+        """What makes logits of states: all outside the trunk, and the output embedding, which may
+        be the input's too."""
+        trunk = {id(parameter) for parameter in self.net.base_model.parameters()}
+        outside = [p for p in self.net.parameters() if id(p) not in trunk]
+        return [*outside, *self.net.get_output_embeddings().parameters()]
 
     @functools.cached_property
     def accepted(self) -> set[str]:
