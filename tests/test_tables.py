@@ -1,6 +1,7 @@
 """The comparison and the costs say what the records say: every number, every failure, and nothing
 compared that cannot be."""
 
+import cProfile
 import csv
 import importlib
 import io
@@ -8,7 +9,7 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import reduce
 from pathlib import Path
@@ -616,16 +617,32 @@ def test_a_terminal_of_140_columns_is_wide_enough() -> None:
     assert max(map(len, text(*records.study()).splitlines())) <= 140
 
 
-@pytest.mark.parametrize("n", [500, pytest.param(20_000, marks=pytest.mark.slow)])
-def test_many_records_take_little_time(n: int) -> None:
+def many(n: int) -> list[Record]:
     methods = list(records.ARGS)
-    members = [
+    return [
         records.record(method=methods[i % 7], task=f"task{i % 5}", seed=i // 35) for i in range(n)
     ]
+
+
+@pytest.mark.slow
+def test_twenty_thousand_records_take_little_time() -> None:
+    members = many(20_000)
     start = time.perf_counter()
     for format in FORMATS:
         assert text(*members, format=format)
-    assert time.perf_counter() - start < 10 * 4 * n / 20_000 + 2
+    assert time.perf_counter() - start < 42
+
+
+def test_work_grows_with_the_records_and_no_faster() -> None:
+    """Counted in calls, which no other process delays."""
+    small, large = (calls(text, *many(n), format="md") for n in (350, 1400))
+    assert large < 5 * small
+
+
+def calls(function: Callable[..., object], *args: object, **kwargs: object) -> int:
+    profile = cProfile.Profile()
+    profile.runcall(function, *args, **kwargs)
+    return sum(entry.callcount for entry in profile.getstats())
 
 
 def at_floor(accuracy: float, nll: dict[str, float]) -> tuple[Record, ...]:
