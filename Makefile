@@ -63,7 +63,7 @@ test-slow: .venv/ready-dev
 check: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --threads
 
 clean:
 	rm -rf .venv figures

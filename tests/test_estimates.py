@@ -276,6 +276,7 @@ def _nll(arm: Arm) -> list[float]:
     return [run.value("nll") or 0 for run in arm.runs]
 
 
+@pytest.mark.slow
 def test_a_store_s_method_against_itself() -> None:
     """Ten runs of one method; again and again two hands of them, on resampled examples, each hand
     called a method."""

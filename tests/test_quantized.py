@@ -49,7 +49,6 @@ pytest.importorskip("bitsandbytes", reason="bitsandbytes keeps a base in 4 or 8 
 CPU = torch.device("cpu")
 FORMATS: tuple[Format, ...] = ("nf4", "int8")
 formats = pytest.mark.parametrize("base", FORMATS)
-builds = pytest.mark.parametrize("build", [tiny.llama, tiny.roberta, tiny.linear_gpt2], ids=_name)
 on_quantized = pytest.mark.parametrize("arm", [("frozen", {}), *ADAPTERS], ids=_name)
 Build = Callable[[], PreTrainedModel]
 
@@ -269,8 +268,11 @@ def test_no_weight_is_kept_beside_an_adapter(arm: Any, base: Format) -> None:
 # -- a model
 
 
-@formats
-@builds
+@pytest.mark.parametrize(
+    ("build", "base"),
+    [(tiny.llama, "nf4"), (tiny.llama, "int8"), (tiny.roberta, "nf4"), (tiny.linear_gpt2, "nf4")],
+    ids=lambda value: value if isinstance(value, str) else _name(value),
+)
 @on_quantized
 def test_training_is_that_of_the_plain_model_with_the_dequantised_weights(
     arm: Any, build: Build, base: Format

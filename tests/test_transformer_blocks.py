@@ -176,6 +176,13 @@ def test_a_network_that_transformers_does_not_recompute_is_refused(
 # -- compilation
 
 
+def _traced_arms() -> Iterator[Any]:
+    """Tracing takes half a minute."""
+    for name in ("lora", "full", "vera", "delta-lora"):
+        arm = next(arm for arm in ARMS if arm[0] == name)
+        yield pytest.param(arm, marks=[] if name == "lora" else [pytest.mark.slow])
+
+
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is compiled is traced and taken apart into forward and backward pass, as ever, but then
@@ -191,7 +198,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("arm", ARMS, ids=_name)
+@pytest.mark.parametrize("arm", [*_traced_arms()], ids=_name)
 def test_compiled_blocks_train_alike(arm: Arm, small_encoder: str) -> None:
     tuning = tuning_of(small_encoder, "reviews", arm)
     plain, _ = steps(tuning, 3)
@@ -202,6 +209,7 @@ def test_compiled_blocks_train_alike(arm: Arm, small_encoder: str) -> None:
     assert log.compile_seconds < log.train_seconds
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 def test_all_three_together_train_alike(small_decoder: str) -> None:
     tuning = tuning_of(small_decoder, "gsm_symbolic")
@@ -210,6 +218,7 @@ def test_all_three_together_train_alike(small_decoder: str) -> None:
     torch.testing.assert_close(losses(log), losses(plain), rtol=1e-5, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 def test_steps_that_compile_are_not_timed(
     small_decoder: str, monkeypatch: pytest.MonkeyPatch
@@ -256,12 +265,8 @@ def test_the_footprint_is_that_of_the_plain_blocks(small_encoder: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lora", "vera", "full"])
-def test_compiled_code_computes_the_same_and_equal_runs_equal_bits(
-    name: str, small_decoder: str
-) -> None:
-    (arm,) = (arm for arm in ARMS if arm[0] == name)
-    tuning = tuning_of(small_decoder, "gsm_symbolic", arm)
+def test_compiled_code_computes_the_same_and_equal_runs_equal_bits(small_decoder: str) -> None:
+    tuning = tuning_of(small_decoder, "gsm_symbolic")
     every = {"micro_batch": 3, "checkpointing": True}
     (plain, _), (log, _) = (steps(tuning, 4, compile=value, **every) for value in (False, True))
     torch.testing.assert_close(losses(log), losses(plain), rtol=1e-5, atol=0)

@@ -65,6 +65,9 @@ def few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "MEGABATCH", 3)
 
 
+encoder_alone = pytest.mark.parametrize("place", ["encoder"], indirect=True)
+
+
 @pytest.fixture(params=["encoder", "decoder"])
 def place(request: pytest.FixtureRequest, small_encoder: str, small_decoder: str) -> Any:
     """A small model, and a packaged task for it."""
@@ -81,7 +84,8 @@ def job(place: tuple[str, str], method: str = "lora", **values: int) -> Work:
 # -- both sides
 
 
-SLOW = {"lora-fa", "lora-fa corrected", "lora+"}  # what differs from lora in its optimizer alone
+# what differs from lora in its optimizer alone, and what peft has no part in
+SLOW = {"lora-fa", "lora-fa corrected", "lora+", "full"}
 
 
 @pytest.mark.parametrize(
@@ -131,6 +135,7 @@ def test_every_side_is_credited_with_the_tokens_that_its_network_saw(place: Any)
     assert all(lap.seconds > 0 for lap in laps.values())
 
 
+@encoder_alone
 def test_trainer_groups_by_length_only_where_it_is_told_to(place: Any) -> None:
     pair = Pair(job(place, batch_size=4, steps=4), CPU)
 
@@ -143,6 +148,7 @@ def test_trainer_groups_by_length_only_where_it_is_told_to(place: Any) -> None:
     assert padding("group_by_length", "unused") < padding("random", "unused") - 0.02
 
 
+@encoder_alone
 def test_a_comparison_has_a_row_against_each(place: Any) -> None:
     rows = compare(job(place, repeats=2), ("defaults", "identical"), CPU)
     assert [row.against for row in rows] == ["defaults", "identical"]
@@ -290,6 +296,7 @@ def test_what_kind_an_operation_is_of(operation: str, kind: str) -> None:
     assert step_profile.kind_of(operation) == kind
 
 
+@encoder_alone
 def test_a_profile_accounts_for_the_whole_step(place: Any) -> None:
     (ours, theirs) = step_profile.profiles(job(place, steps=2), 300, CPU)
     assert (ours.side, theirs.side) == ("ours", "identical")

@@ -46,22 +46,27 @@ class GSMSymbolic(AbstractWorked):
     )
 
     def examples(self, split: Split) -> list[Example]:
-        generate, numbers = generators(), templates(split)
-        examples: list[Example] = []
-        seen: set[str] = set()
-        drawn = itertools.count()
-        while len(examples) < COUNTS[split]:
-            k, place = divmod(next(drawn), len(numbers))
-            template = numbers[place]
-            problem = generate[template](random.Random(f"{template}/{k}"), 1.0)
-            question = problem["question"].strip()
-            worked = problem["metadata"]["answer_cot"].strip()
-            answer = final_number(f"#### {problem['answer']}")
-            if question in seen or answer is None or answer < 0 or final_number(worked) != answer:
-                continue
-            seen.add(question)
-            examples.append(worked_example(f"{template}/{k}", question, worked))
-        return examples
+        return [*_examples(split)]
+
+
+@functools.cache  # a run, its checks and those of the other arms ask for the same
+def _examples(split: Split) -> tuple[Example, ...]:
+    generate, numbers = generators(), templates(split)
+    examples: list[Example] = []
+    seen: set[str] = set()
+    drawn = itertools.count()
+    while len(examples) < COUNTS[split]:
+        k, place = divmod(next(drawn), len(numbers))
+        template = numbers[place]
+        problem = generate[template](random.Random(f"{template}/{k}"), 1.0)
+        question = problem["question"].strip()
+        worked = problem["metadata"]["answer_cot"].strip()
+        answer = final_number(f"#### {problem['answer']}")
+        if question in seen or answer is None or answer < 0 or final_number(worked) != answer:
+            continue
+        seen.add(question)
+        examples.append(worked_example(f"{template}/{k}", question, worked))
+    return tuple(examples)
 
 
 def templates(split: Split) -> list[int]:
