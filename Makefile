@@ -48,8 +48,9 @@ figures: .venv/ready
 figures/drawn: .venv/ready $(wildcard results/* results/*/*.json) $(shell find peftbench paper_figures -name '*.py')
 	@$(MAKE) --no-print-directory figures
 
-# A worker for each core; the tests of a file, which share what is costly to make, stay together.
-PYTEST := $(BIN)/pytest -q --numprocesses logical --maxprocesses 8 --dist loadfile
+# A worker more than there are cores, since some tests wait for processes and for time to pass; the
+# tests of a file, which share what is costly to make, stay together.
+PYTEST = $(BIN)/pytest -q --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist loadfile
 
 compare: .venv/ready-dev
 	$(BIN)/python benchmarks/vs_peft.py --packaged --methods full lora vera --repeats 3

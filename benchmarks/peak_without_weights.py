@@ -84,7 +84,8 @@ def peak(spec: RunSpec, shape: dict[str, Any]) -> Peak:
     """Through the project's own model, base, attaching, loss and step. The loss is computed in as
     large parts as on a CUDA device; everything else counts as on a CPU."""
     if spec.base != "plain":  # needs real tensors the first time
-        values_of_codes("even"), values_of_codes("dynamic")
+        values_of_codes("even")
+        values_of_codes("dynamic")
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         mock.patch.dict(LOGITS, cpu=LOGITS["cuda"]),

@@ -426,7 +426,8 @@ def test_a_footprint_leaves_everything_as_it_was(method: str, small_encoder: str
 
 
 def test_no_memory_is_needed_for_the_footprint_of_a_quantised_layer() -> None:
-    values_of_codes("even"), values_of_codes("dynamic")
+    values_of_codes("even")
+    values_of_codes("dynamic")
     with FakeTensorMode():
         layer = QuantizedLinear(nn.Linear(8192, 28672, bias=False, dtype=torch.bfloat16), "nf4")
         x = torch.ones(4, 8192, dtype=torch.bfloat16, requires_grad=True)
