@@ -48,18 +48,18 @@ figures: .venv/ready
 figures/drawn: .venv/ready $(wildcard results/* results/*/*.json) $(shell find peftbench paper_figures -name '*.py')
 	@$(MAKE) --no-print-directory figures
 
-# A worker more than there are cores, since some tests wait for processes and for time to pass; the
-# tests of a file, which share what is costly to make, stay together.
-PYTEST = $(BIN)/pytest -q --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist loadfile
+# A worker more than there are cores, since some tests wait for processes and for time to pass. Tests
+# of a file share what is costly to make, and so stay together; each slow one goes where there is room.
+PYTEST = $(BIN)/pytest -q --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8
 
 compare: .venv/ready-dev
 	$(BIN)/python benchmarks/vs_peft.py --packaged --methods full lora vera --repeats 3
 
 test: .venv/ready-dev
-	$(PYTEST)
+	$(PYTEST) --dist loadfile
 
 test-slow: .venv/ready-dev
-	$(PYTEST) -m slow
+	$(PYTEST) --dist load --maxschedchunk 1 -m slow
 
 check: .venv/ready-dev
 	$(BIN)/ruff check .
