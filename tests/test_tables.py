@@ -1,15 +1,13 @@
 """The comparison and the costs say what the records say: every number, every failure, and nothing
 compared that cannot be."""
 
-import cProfile
 import csv
 import importlib
 import io
 import json
 import re
 import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import reduce
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import records
+from counted import calls
 from scipy import stats as scipy_stats
 from sheets import predicted, rows, seeds
 from wcwidth import wcswidth
@@ -624,25 +623,9 @@ def many(n: int) -> list[Record]:
     ]
 
 
-@pytest.mark.slow
-def test_five_thousand_records_take_little_time() -> None:
-    members = many(5000)
-    start = time.perf_counter()
-    for format in FORMATS:
-        assert text(*members, format=format)
-    assert time.perf_counter() - start < 40
-
-
 def test_work_grows_with_the_records_and_no_faster() -> None:
-    """Counted in calls, which no other process delays."""
     small, large = (calls(text, *many(n), format="md") for n in (140, 560))
     assert large < 4 * small
-
-
-def calls(function: Callable[..., object], *args: object, **kwargs: object) -> int:
-    profile = cProfile.Profile()
-    profile.runcall(function, *args, **kwargs)
-    return sum(entry.callcount for entry in profile.getstats())
 
 
 def at_floor(accuracy: float, nll: dict[str, float]) -> tuple[Record, ...]:
