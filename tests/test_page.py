@@ -402,18 +402,9 @@ def test_equal_results_make_equal_pages() -> None:
 
 
 def test_work_and_size_grow_with_the_records_and_no_faster() -> None:
-    base = [
-        made.record(method=method, task=f"task{task}") for task in range(4) for method in made.ARGS
-    ]
-
-    def many(seeds: int) -> list[Record]:
-        specs = [
-            (record, record.spec.model_copy(update={"seed": seed}))
-            for record in base
-            for seed in range(seeds)
-        ]
-        return [r.model_copy(update={"spec": spec, "run_id": spec.run_id}) for r, spec in specs]
-
-    few, most = many(5), many(20)
-    assert calls(html_of, most) < 4 * calls(html_of, few)
-    assert len(html_of(most)) < 4 * len(html_of(few))
+    pages = [made.many(n) for n in (140, 280, 560)]
+    one, two, four = (calls(html_of, records) for records in pages)
+    assert four - two < 2.2 * (two - one)
+    assert four < 3000 * 560
+    small, large = (len(html_of(records)) for records in pages[1:])
+    assert large - small < 2500 * 280

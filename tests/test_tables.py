@@ -616,16 +616,11 @@ def test_a_terminal_of_140_columns_is_wide_enough() -> None:
     assert max(map(len, text(*records.study()).splitlines())) <= 140
 
 
-def many(n: int) -> list[Record]:
-    methods = list(records.ARGS)
-    return [
-        records.record(method=methods[i % 7], task=f"task{i % 5}", seed=i // 35) for i in range(n)
-    ]
-
-
-def test_work_grows_with_the_records_and_no_faster() -> None:
-    small, large = (calls(text, *many(n), format="md") for n in (140, 560))
-    assert large < 4 * small
+@pytest.mark.parametrize("format", FORMATS)
+def test_work_grows_with_the_records_and_no_faster(format: Format) -> None:
+    one, two, four = (calls(text, *records.many(n), format=format) for n in (140, 280, 560))
+    assert four - two < 2.2 * (two - one)
+    assert four < 2500 * 560
 
 
 def at_floor(accuracy: float, nll: dict[str, float]) -> tuple[Record, ...]:
