@@ -401,7 +401,7 @@ def records_are_read_or_refused(
         check([*reader, "--store", name])
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(15, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("holds", "inputs", "examples"),
     [

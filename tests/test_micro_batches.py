@@ -28,7 +28,7 @@ def _cases() -> Iterator[Any]:
     are unlike LoRA's, and when not slow LoRA alone."""
     for arm in ARMS:
         yield pytest.param("reviews", arm, id=f"reviews-{_name(arm)}")
-        if arm[0] in ("full", "lora", "vera"):
+        if arm[0] in ("full", "lora", "vera", "delta-lora"):
             marks = [] if arm[0] == "lora" else [pytest.mark.slow]
             yield pytest.param("gsm_symbolic", arm, id=f"gsm_symbolic-{_name(arm)}", marks=marks)
 

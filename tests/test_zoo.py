@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 TEXTS = ["a", "one two three", "the quick brown fox jumps over the lazy dog", "4 + 5 ="]
 ALWAYS = {"llama", "mamba", "lfm2", "recurrent_gemma", "bert", "mobilebert"}  # not only when slow
-UNLIKE = ("frozen", "full", "lora", "vera")  # the others have the layers of one of these
+UNLIKE = ("frozen", "full", "lora", "vera", "delta-lora")  # the others have LoRA's layers
 
 
 def cases(kinds: list[zoo.Family], encoder: bool) -> list[Any]:
