@@ -442,11 +442,9 @@ def test_a_method_without_other_forms_and_files_runs(
 def test_a_method_that_trains_weights_must_say_so(
     small_encoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In mixed precision they would be trained in bfloat16 by rounding."""
+    """In mixed precision they are loaded in bfloat16 otherwise."""
     monkeypatch.setitem(METHODS, "made-up", tiny.BiasShift)
     monkeypatch.setattr(tiny.BiasShift, "trains_weights", False)
-    record = run(
-        spec(small_encoder, "lora").model_copy(update={"method": "made-up", "args": {}})
-    ).record
+    record = run(spec(small_encoder, "made-up")).record
     assert record.status == "failed"
     assert "BiasShift trains weights of the model: it must say" in (record.error or "")

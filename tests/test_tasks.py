@@ -157,6 +157,13 @@ def test_templates_are_disjoint() -> None:
         assert used == set(parts[split])
 
 
+def test_examples_of_gsm_symbolic_are_drawn_once() -> None:
+    """Yet whoever asks has a list of their own."""
+    once, again = (TASKS["gsm_symbolic"]().examples("test") for _ in "ab")
+    assert once is not again
+    assert all(one is other for one, other in zip(once, again, strict=True))
+
+
 def test_generators_leave_no_modules_behind() -> None:
     gsm_symbolic.generators()
     assert not [name for name in sys.modules if name.startswith(("reasoning_gym", "generators_"))]
