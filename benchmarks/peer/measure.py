@@ -168,12 +168,12 @@ def bytes_of(
 def kept_bytes(net: nn.Module, losses: Callable[[], Iterable[Tensor]]) -> int:
     """What autograd keeps of the first forward pass for the backward pass: every storage once, but
     those of parameters and buffers, which are there anyway."""
-    there = {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
+    weights = {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
     kept: dict[int, Any] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in there:
+        if storage._cdata not in weights:
             kept[storage._cdata] = storage
         return tensor
 

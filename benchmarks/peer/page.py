@@ -45,12 +45,12 @@ def ratios(place: tuple[str, str], methods: Sequence[str], against: str) -> Call
     """Of ours to theirs, by method."""
 
     def values(measured: Measured) -> Values:
-        found = {
+        by_method = {
             row.method: row.ratio
             for row in measured.rows
             if (row.model, row.task) == place and row.against == against
         }
-        return {method: found.get(method) for method in methods}
+        return {method: by_method.get(method) for method in methods}
 
     return values
 
@@ -59,22 +59,22 @@ def peaks(method: str) -> Callable[[Measured], Values]:
     """Of ours to peft's with its defaults, by the number of supervised tokens."""
 
     def values(measured: Measured) -> Values:
-        found = {
+        by_count = {
             row.supervised: row.peak_ratio
             for row in measured.scale
             if row.method == method and "autocast" not in row.theirs
         }
-        return {f"{number} tokens": found.get(number) for number in SUPERVISED}
+        return {f"{number} tokens": by_count.get(number) for number in SUPERVISED}
 
     return values
 
 
 def beside_lora(measured: Measured) -> Values:
     """LoRA-FA's peak to LoRA's, both ours."""
-    found = {(row.method, row.supervised): row.ours_peak_bytes for row in measured.scale}
+    peaks_of = {(row.method, row.supervised): row.ours_peak_bytes for row in measured.scale}
     return {
-        f"{number} tokens": found["lora-fa", number] / found["lora", number]
-        if {("lora-fa", number), ("lora", number)} <= found.keys()
+        f"{number} tokens": peaks_of["lora-fa", number] / peaks_of["lora", number]
+        if {("lora-fa", number), ("lora", number)} <= peaks_of.keys()
         else None
         for number in SUPERVISED
     }
@@ -140,12 +140,12 @@ def targets(measured: Measured) -> str:
     lines = []
     for target in TARGETS:
         values = target.values(measured)
-        found = ", ".join(
+        measurements = ", ".join(
             f"{name} {'not measured' if value is None else format(value, '.2f')}"
             for name, value in values.items()
         )
         bound = f"at {'least' if target.at_least else 'most'} {target.limit:g}"
-        lines.append([target.work, target.against, bound, found, target.verdict(measured)])
+        lines.append([target.work, target.against, bound, measurements, target.verdict(measured)])
     return markdown(["work", "against", "to reach", "measured", ""], lines)
 
 

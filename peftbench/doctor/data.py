@@ -34,12 +34,12 @@ def mirror(folder: Path) -> Finding:
             f"{MIRROR}={folder} is no folder",
             f"name the mirror's folder, or unset {MIRROR}",
         )
-    there = [name for name in sources() if _has_files(folder / name)]
-    missing = [name for name in sources() if name not in there]
-    found = f"{MIRROR}={folder} holds {', '.join(there) or 'no data set of a task'}"
+    held = [name for name in sources() if _has_files(folder / name)]
+    missing = [name for name in sources() if name not in held]
+    text = f"{MIRROR}={folder} holds {', '.join(held) or 'no data set of a task'}"
     if missing:
-        return Finding("warning", f"{found}; not {', '.join(missing)}", f"to add one: {HOW}")
-    return Finding("ok", found)
+        return Finding("warning", f"{text}; not {', '.join(missing)}", f"to add one: {HOW}")
+    return Finding("ok", text)
 
 
 def _has_files(folder: Path) -> bool:
@@ -49,18 +49,18 @@ def _has_files(folder: Path) -> bool:
 
 def cache(folder: Path) -> Finding:
     """Whether the hub's cache can be used, and which of the tasks' data sets it holds."""
-    there = [
+    held = [
         name for name in sources() if (folder / f"datasets--{name.replace('/', '--')}").is_dir()
     ]
-    held = f"it holds {', '.join(there) or 'no data set of a task'}"
-    found = f"{MIRROR} is not set; the hub's cache is {folder}: {held}"
+    names = ", ".join(held) or "no data set of a task"
+    text = f"{MIRROR} is not set; the hub's cache is {folder}: it holds {names}"
     if not os.access(nearest(folder), os.W_OK | os.X_OK):
         return Finding(
             "warning",
-            f"{found}, and cannot be written to",
+            f"{text}, and cannot be written to",
             f"set HF_HOME to a folder of yours, or {MIRROR} to a mirror",
         )
-    return Finding("ok", found)
+    return Finding("ok", text)
 
 
 def reach(ask: bool) -> Finding:

@@ -31,50 +31,50 @@ def device(place: torch.device) -> Finding:
     """Which device runs use, with its driver and the build of torch."""
     build = f"torch {torch.__version__}"
     if place.type != "cuda":
-        found = f"CPU: {device_name(place)}; {build}"
+        text = f"CPU: {device_name(place)}; {build}"
         if driver := _driver():
             return Finding(
                 "warning",
-                f"{found}, but the machine has a GPU (NVIDIA driver {driver})",
+                f"{text}, but the machine has a GPU (NVIDIA driver {driver})",
                 "runs use the CPU: install a build of torch for CUDA that fits the driver",
             )
-        return Finding("ok", found)
+        return Finding("ok", text)
     major, minor = torch.cuda.get_device_capability(place)
     memory = torch.cuda.get_device_properties(place).total_memory
     software = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
-    found = (
+    text = (
         f"GPU: {device_name(place)}, {size(memory)}, compute capability {major}.{minor}; "
         f"driver {_driver() or 'unknown'}; {build}, {software}"
     )
     if (others := torch.cuda.device_count() - 1) > 0:
-        found += f"; runs use the first GPU, {others} more stay idle"
-    return Finding("ok", found)
+        text += f"; runs use the first GPU, {others} more stay idle"
+    return Finding("ok", text)
 
 
 def load(place: torch.device) -> Finding:
     """Threads against cores, and whether something else uses the machine."""
     threads, cores, average = torch.get_num_threads(), usable_cores(), load_average()
     busy = "unknown" if average is None else f"{average:.2f}"
-    found = f"threads: {threads}, usable cores: {cores:g}, load average: {busy}"
+    text = f"threads: {threads}, usable cores: {cores:g}, load average: {busy}"
     if place.type == "cuda":
         free, total = torch.cuda.mem_get_info(place)
         # what this process itself has reserved is not somebody else's
         free += torch.cuda.memory_reserved(place)
-        found += f", {size(free)} of the GPU's {size(total)} free"
+        text += f", {size(free)} of the GPU's {size(total)} free"
         if free < FREE * total:
-            return Finding("warning", found, "something else uses the GPU: end it, or wait")
+            return Finding("warning", text, "something else uses the GPU: end it, or wait")
     if threads > cores:
         return Finding(
-            "warning", found, f"threads wait for each other: set OMP_NUM_THREADS={int(cores) or 1}"
+            "warning", text, f"threads wait for each other: set OMP_NUM_THREADS={int(cores) or 1}"
         )
     if average is not None and average > SPARE_LOAD:
         return Finding(
             "warning",
-            found,
+            text,
             "something else runs, or did in the last minute: seconds of runs that do not have the "
             "machine to themselves do not count",
         )
-    return Finding("ok", found)
+    return Finding("ok", text)
 
 
 def usable_cores() -> float:
@@ -92,16 +92,16 @@ def exactness(place: torch.device) -> Finding:
     exact = a.double() @ b.double()
     product = (a.to(place) @ b.to(place)).cpu().double()
     error = ((product - exact).norm() / exact.norm()).item()
-    found = f"float32 products have a relative error of {error:.1g}"
+    text = f"float32 products have a relative error of {error:.1g}"
     if not error <= MOST_ERROR:  # NaN too
         return Finding(
             "failed",
-            f"{found}: they are not made in float32",
+            f"{text}: they are not made in float32",
             "unset NVIDIA_TF32_OVERRIDE and TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
             if place.type == "cuda"
             else "this torch or processor multiplies wrongly: install another build of torch",
         )
-    return Finding("ok", found + ("; TF32 is off" if place.type == "cuda" else ""))
+    return Finding("ok", text + ("; TF32 is off" if place.type == "cuda" else ""))
 
 
 def precision(place: torch.device) -> Finding:
@@ -118,21 +118,21 @@ def precision(place: torch.device) -> Finding:
         rates = Rates(single, gemm_peak(place, torch.bfloat16, CUDA_SIZE))
     else:
         rates = probe(place)
-    found = f"float32 {_rate(rates.float32)}, bfloat16 {_rate(rates.bfloat16)}; {auto}"
+    text = f"float32 {_rate(rates.float32)}, bfloat16 {_rate(rates.bfloat16)}; {auto}"
     if place.type == "cuda" and rates.bfloat16 < rates.float32:
         return Finding(
             "warning",
-            found,
+            text,
             "bfloat16 should be faster: is the GPU in use, or too hot?",
         )
     try:
         check_precision("bf16-mixed", place)
     except InputError:
-        found += "; bf16-mixed is refused"
+        text += "; bf16-mixed is refused"
     else:
         if place.type != "cuda" and rates.bfloat16 > rates.float32:
-            found += '; train.precision = "bf16-mixed" is faster'
-    return Finding("ok", found)
+            text += '; train.precision = "bf16-mixed" is faster'
+    return Finding("ok", text)
 
 
 def _rate(flops: float) -> str:
