@@ -50,6 +50,9 @@ MODELS = [tiny.llama, tiny.roberta, tiny.linear_gpt2]
 # Adam with eps 0 divides 0 by 0 where a gradient is exactly 0, as A's is at the first step
 TINY_EPS = 1e-200
 
+# Methods whose layers differ; the others have LoRA's, and differ in what is trained and how.
+DISTINCT = ("full", "lora", "vera", "delta-lora")
+
 
 def _name(value: Any) -> str:
     if callable(value):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from stepping import Arm, changed, losses, steps, tuning_of, wanted
 from test_footprint import assert_equal, whole_state
-from test_methods import ARMS, _name
+from test_methods import ARMS, DISTINCT, _name
 from test_run import CPU, done
 
 from peftbench.methods import METHODS
@@ -24,11 +24,11 @@ from peftbench.training.run import never, run
 
 
 def _cases() -> Iterator[Any]:
-    """Every method on the encoder; on the decoder, whose vocabulary is large, those whose layers
-    are unlike LoRA's, and when not slow LoRA alone."""
+    """Every method on the encoder; on the decoder, whose vocabulary is large, those with layers
+    of their own, and when not slow LoRA alone."""
     for arm in ARMS:
         yield pytest.param("reviews", arm, id=f"reviews-{_name(arm)}")
-        if arm[0] in ("full", "lora", "vera", "delta-lora"):
+        if arm[0] in DISTINCT:
             marks = [] if arm[0] == "lora" else [pytest.mark.slow]
             yield pytest.param("gsm_symbolic", arm, id=f"gsm_symbolic-{_name(arm)}", marks=marks)
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 import zoo
 from stepping import Arm, changed, losses, steps, tuning_of, wanted
-from test_methods import ARMS, Build, _name, method_of
+from test_methods import ARMS, DISTINCT, Build, _name, method_of
 from test_micro_batches import cases
 from test_run import CPU, done
 
@@ -182,7 +182,7 @@ def test_a_network_that_transformers_does_not_recompute_is_refused(
 
 def _traced_arms() -> Iterator[Any]:
     """Tracing takes half a minute."""
-    for name in ("lora", "full", "vera", "delta-lora"):
+    for name in DISTINCT:
         arm = next(arm for arm in ARMS if arm[0] == name)
         yield pytest.param(arm, marks=[] if name == "lora" else [pytest.mark.slow])
 

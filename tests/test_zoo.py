@@ -10,6 +10,7 @@ import test_generation
 import torch
 import transformers
 import zoo
+from test_methods import DISTINCT
 
 from peftbench.errors import InputError
 from peftbench.methods import METHODS, files
@@ -30,7 +31,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 TEXTS = ["a", "one two three", "the quick brown fox jumps over the lazy dog", "4 + 5 ="]
 ALWAYS = {"llama", "mamba", "lfm2", "recurrent_gemma", "bert", "mobilebert"}  # not only when slow
-UNLIKE = ("frozen", "full", "lora", "vera", "delta-lora")  # the others have LoRA's layers
 
 
 def cases(kinds: list[zoo.Family], encoder: bool) -> list[Any]:
@@ -65,7 +65,7 @@ def test_a_family_is_right_or_refused_in_one_line(
     kind: zoo.Family, encoder: bool, tmp_path: Path
 ) -> None:
     folder = zoo.save(kind, encoder, tmp_path / "model")
-    for method in METHODS if kind.name in ALWAYS else UNLIKE:
+    for method in METHODS if kind.name in ALWAYS else ("frozen", *DISTINCT):
         wanted = spec(folder, method, encoder)
         adapts = isinstance(METHODS[method].file, AdapterFile)
         if words := kind.refused or (adapts and kind.adapters):
