@@ -29,6 +29,7 @@ NOUNS = {
     "output",
     "wording",
     "markup",
+    "at_scale",
 }
 ROOMS: dict[str, set[str]] = {
     "metrics": set(),
@@ -39,6 +40,8 @@ ROOMS: dict[str, set[str]] = {
     "tasks": {"metrics", "sandbox", "assets"},
     "training": {"methods", "tasks", "sandbox", "assets"},
     "suite": {"training"},
+    "shapes": set(),
+    "estimate": {"methods", "tasks", "training", "shapes"},
     "doctor": {"methods", "tasks", "training", "sandbox", "assets", "analysis"},
     "tuning": {"methods", "tasks", "training", "metrics"},
     "analysis": {"metrics"},
@@ -58,8 +61,9 @@ NOUNS_KNOW = {
     "record": {"spec"},
     "store": {"errors", "spec", "record", "reading"},
     "markup": {"wording"},
+    "at_scale": {"errors", "reading"},
 }
-DOORS = {"", "door", "cli"}  # these may know everything
+DOORS = {"", "door", "cli", "unmeasured"}  # these may know everything
 
 WITHOUT_TORCH = NOUNS | {"analysis", "tables", "article", "figures", "page"}
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "peft"}
@@ -68,7 +72,7 @@ OWNERS = {
     "matplotlib": {"figures"},
     "typer": {"cli"},
     "bitsandbytes": {"methods"},
-    "peft": set(),
+    "peft": {"estimate"},
 }
 
 

@@ -22,6 +22,7 @@ from peftbench.article.claim import (
     both,
     compare,
 )
+from peftbench.article.llama import LLAMA_7B, LLAMA_70B, llama
 from peftbench.article.pairs import (
     SHAPE,
     Pair,
@@ -152,11 +153,29 @@ def grows_the_model_a_little(results: Results) -> Verdict:
         "以因子存储时,适配器为 LoRA 的 {0:.2f} 倍;按论文形式存储 W 本身时,值有变化的参数"
         "(LoRA 的 {1:.1f} 倍)须全部另存;合并后两者都不使模型变大",
     )
+    measured = [note.format(fmean(files), fmean(updated))] if files and updated else []
     missing = lack(candidates, "delta-lora", "lora", 1)
     return D2.verdict(
         compare(growths, _a_little, GROWTH_SHARE, counted=True),
         MOVES_FROM_THE_START if everything and not later else missing,
-        note.format(fmean(files), fmean(updated)) if files and updated else None,
+        Words.joined([*measured, *map(_at_scale, (LLAMA_7B, LLAMA_70B))]),
+    )
+
+
+def _at_scale(model: str) -> Words:
+    """What must be stored beside a model that nobody here has trained, where W moves from a later
+    step on."""
+    lora, delta = llama(model, "lora"), llama(model, "delta-lora", {"start_step": 100})
+    assert lora.adapter_file_bytes
+    assert delta.adapter_file_bytes
+    return Words(
+        "by forecast for {0} the adapter takes {1:.0f} MB, LoRA's {2:.0f} MB: {3:.2%} of the"
+        " weights in 16 bit more",
+        "据估算,{0} 的适配器为 {1:.0f} MB,LoRA 为 {2:.0f} MB:多出 16 位权重的 {3:.2%}",
+    ).format(
+        model.rpartition("/")[2].removesuffix("-hf"),
+        *(delta.adapter_file_bytes / 1e6, lora.adapter_file_bytes / 1e6),
+        (delta.adapter_file_bytes - lora.adapter_file_bytes) / (2 * lora.total_params),
     )
 
 

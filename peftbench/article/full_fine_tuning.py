@@ -17,9 +17,10 @@ from peftbench.article.claim import (
     both,
     compare,
 )
-from peftbench.article.llama_shapes import LLAMA_7B, Shape
+from peftbench.article.llama import LLAMA_7B, llama
 from peftbench.article.pairs import VARIANTS, Pair, equally_tuned, exact, lack, pairs, runs_of
 from peftbench.article.quality import CLOSE, Quality, in_words, quality_verdict
+from peftbench.at_scale import AtScale
 from peftbench.wording import Words
 
 FILE_GB, TRAINING_GB = 100, 200  # the article's "100+" and "hundreds"
@@ -44,9 +45,11 @@ F1_FILE = Claim(
 )
 
 
-def has_a_file_of_a_hundred_gigabytes(results: Results, shape: Shape = LLAMA_7B) -> Verdict:
-    """Arithmetic on a model's parameters: no run is needed."""
-    params = shape.params() / 1e9
+def has_a_file_of_a_hundred_gigabytes(
+    results: Results, rows: Sequence[AtScale] | None = None
+) -> Verdict:
+    """Arithmetic on a model's parameters: no run is needed. rows: as of `llama`."""
+    params = llama(LLAMA_7B, "full", rows=rows).total_params / 1e9
     file = Effect(params * 2, params * 2, params * 4)
     reason = Words(
         "Computed, not measured: {0:.2f} G parameters are {1:.1f} GB in 16 bit, the effect, and"
@@ -71,19 +74,31 @@ F1_MEMORY = Claim(
 )
 
 
-def needs_hundreds_of_gigabytes(results: Results, shape: Shape = LLAMA_7B) -> Verdict:
-    """Arithmetic on a model's parameters: no run is needed."""
-    params = shape.params() / 1e9
+def needs_hundreds_of_gigabytes(results: Results, rows: Sequence[AtScale] | None = None) -> Verdict:
+    """Arithmetic on a model's parameters: no run is needed. rows: as of `llama`."""
+    naive, mixed = (
+        llama(LLAMA_7B, "full", precision=precision, rows=rows)
+        for precision in ("bf16", "bf16-mixed")
+    )
+    params = mixed.total_params / 1e9
     least, most = params * LEAST_STATE_BYTES, params * MOST_STATE_BYTES
     state = Effect(least, least, most)
     reason = Words(
         "Computed, not measured: all in bfloat16 {0:.0f} GB, the effect; with float32 master"
         " weights and gradients {1:.0f} GB. Activations come on top and are not counted: they grow"
-        " with batch and length, and checkpointing takes most of them away",
+        " with batch and length, and checkpointing takes most of them away. By forecast a step of"
+        " {2} x {3} tokens in bfloat16 with torch's default AdamW peaks at {4:.0f} GB, one of {5} x"
+        " {6} in mixed precision at {7:.0f} GB",
         "计算所得,并非实测:全部 bfloat16 为 {0:.0f} GB(即效应);含 float32 主权重与梯度为"
-        " {1:.0f} GB。激活另计:随批大小与长度增长,激活重算可省去大部分",
+        " {1:.0f} GB。激活另计:随批大小与长度增长,激活重算可省去大部分。据估算,{2} x {3} 词元、"
+        "bfloat16、torch 默认 AdamW 的训练步峰值为 {4:.0f} GB,"
+        "{5} x {6} 词元、混合精度为 {7:.0f} GB",
+    ).format(
+        *(least, most),
+        *(naive.batch, naive.length, naive.peak_bytes / 1e9),
+        *(mixed.batch, mixed.length, mixed.peak_bytes / 1e9),
     )
-    return F1_MEMORY.decided(above(state, TRAINING_GB), state, reason.format(least, most))
+    return F1_MEMORY.decided(above(state, TRAINING_GB), state, reason)
 
 
 F2 = Claim(

@@ -28,7 +28,7 @@ from peftbench.article.claim import (
     compare,
     pooled,
 )
-from peftbench.article.llama_shapes import LLAMA_70B, Shape
+from peftbench.article.llama import LLAMA_70B, LORA_RANK, Q_AND_V, llama
 from peftbench.article.pairs import (
     VARIANTS,
     Pair,
@@ -42,13 +42,13 @@ from peftbench.article.pairs import (
     runs_of,
 )
 from peftbench.article.quality import over_tasks
+from peftbench.at_scale import AtScale
 from peftbench.record import Latency, Spread
 from peftbench.wording import Words
 
 REDUCTION_SHARE = 0.9  # of the parameters, which LoRA is said not to train
 LATENCY_TIMES = 1.05  # merged by base: more is extra latency
 FEW_MB = 10  # the most that "a few MB" can mean
-LLAMA_RANK = 8  # of the adapter whose size is computed
 LEAST_RANK, MOST_RANK = 1, 64  # that people use: their sizes are told as well
 STABLE_SEEDS = 10  # with fewer a spread over seeds is known to a factor of two
 
@@ -186,12 +186,15 @@ L3 = Claim(
         " largest is at most {1} MB, refuted if the smallest is more.",
         "Llama-2-70B、秩 {0} 的适配器大小(计算值):从 q、v 每参数 2 字节到全部线性层 4 字节"
         "(或库中文件的每参数字节数)。最大者不超过 {1} MB 则支持;最小者超过则反驳。",
-    ).format(LLAMA_RANK, FEW_MB),
+    ).format(LORA_RANK, FEW_MB),
 )
 
 
-def adapter_takes_a_few_megabytes(results: Results, shape: Shape = LLAMA_70B) -> Verdict:
-    """Arithmetic on a model's shape, with the bytes that a parameter takes in the store's files."""
+def adapter_takes_a_few_megabytes(
+    results: Results, rows: Sequence[AtScale] | None = None
+) -> Verdict:
+    """Arithmetic on a model's shape, with the bytes that a parameter takes in the store's files.
+    rows: as of `llama`."""
     file_bytes = {
         run: footprint.adapter_file_bytes / (footprint.trained_params + footprint.head_params)
         for run in chain(*runs_of(results.final, "lora"))
@@ -200,20 +203,21 @@ def adapter_takes_a_few_megabytes(results: Results, shape: Shape = LLAMA_70B) ->
         and footprint.trained_params
     }
     stored = [median(file_bytes.values())] if file_bytes else []
-    least, most = shape.lora(LLAMA_RANK, ("q", "v")) / 1e6, shape.lora(LLAMA_RANK) / 1e6
+    of_all = llama(LLAMA_70B, "lora", rows=rows)
+    of_two = llama(LLAMA_70B, "lora", Q_AND_V, rows=rows)
+    least, most = of_two.trained_params / 1e6, of_all.trained_params / 1e6
     megabytes = Effect(most * 2, least * min(2, *stored, 4), most * max(2, *stored, 4))
     reason = Words(
-        "Computed from layers x rank x sum(in + out) for {0} layers of width {1} and rank {2}:"
-        " {3:.1f} MB (q and v, 16 bit) to {4:.0f} MB (all linear layers, 32 bit); the effect is"
-        " that of all linear layers in 16 bit, which is {5:.0f} MB at rank {6} and {7:,.0f} MB at"
-        " rank {8}",
-        "按 层数 × 秩 × Σ(in + out) 计算({0} 层、宽 {1}、秩 {2}):{3:.1f} MB(q、v,16 位)"
-        "至 {4:.0f} MB(全部线性层,32 位);效应为全部线性层、16 位,"
-        "秩 {6} 时为 {5:.0f} MB,秩 {8} 时为 {7:,.0f} MB",
+        "Computed from rank x sum(in + out) at rank {0}: {1:.1f} MB (q and v, 16 bit) to {2:.0f} MB"
+        " (all linear layers, 32 bit); the effect is that of all linear layers in 16 bit, which is"
+        " {3:.0f} MB at rank {4} and {5:,.0f} MB at rank {6}",
+        "按 秩 × Σ(in + out) 计算,秩 {0}:{1:.1f} MB(q、v,16 位)至 {2:.0f} MB"
+        "(全部线性层,32 位);效应为全部线性层、16 位,"
+        "秩 {4} 时为 {3:.0f} MB,秩 {6} 时为 {5:,.0f} MB",
     ).format(
-        *(shape.layers, shape.hidden, LLAMA_RANK, least * 2, most * 4),
-        *(shape.lora(LEAST_RANK) * 2 / 1e6, LEAST_RANK),
-        *(shape.lora(MOST_RANK) * 2 / 1e6, MOST_RANK),
+        *(LORA_RANK, least * 2, most * 4),
+        *(most * 2 * LEAST_RANK / LORA_RANK, LEAST_RANK),
+        *(most * 2 * MOST_RANK / LORA_RANK, MOST_RANK),
     )
     files = Words(
         "adapter files in the store take {0:.2f} bytes a trained parameter",

@@ -14,7 +14,7 @@ from peftbench.article.claim import (
     below,
     compare,
 )
-from peftbench.article.llama_shapes import LLAMA_7B
+from peftbench.article.llama import LLAMA_7B, LLAMA_70B, llama
 from peftbench.article.pairs import (
     SHAPE,
     Pair,
@@ -52,23 +52,36 @@ FA1 = Claim(
 def needs_less_memory(results: Results) -> Verdict:
     candidates = pairs(results.costs, "lora-fa", "lora", EQUAL_COSTS)
     peaks = ((pair.runs, exact(pair.ratios("peak_bytes"))) for pair in candidates)
-    method, cast = LLAMA_7B.kept(), LLAMA_7B.kept_cast()
-    closed_form = Words(
-        "records hold neither the layers' sizes nor the tokens at the peak, so that the closed form"
-        " cannot be set against these runs; for Llama-2-7B in 16 bit, all linear layers adapted, it"
-        " gives {0:,} bytes a token and layer that the method saves and {1:,} where an"
-        " implementation keeps x for each layer in float32: {2:.0%} of that gap is the method, the"
-        " rest is not",
-        "记录中没有层的尺寸与峰值时的词元数,闭式无法与这些运行直接对照;"
-        "对 16 位、适配全部线性层的 Llama-2-7B,闭式给出每词元每层方法节省 {0:,} 字节,"
-        "若实现为每层另存 float32 的 x 则为 {1:,} 字节:其中 {2:.0%} 来自方法,其余来自实现",
-    ).format(method, cast, method / cast)
+    at_scale = Words.joined([_at_scale(LLAMA_7B), _at_scale(LLAMA_70B)])
     activations = Words("activations are {0:.0%} of the gap in bytes", "字节差额中激活占 {0:.0%}")
     shares = [share for pair in candidates if (share := _activations_share(pair)) is not None]
     measured = [activations.format(fmean(shares))] if shares else []
-    note = Words.joined([*measured, closed_form])
+    note = Words.joined([*measured, at_scale])
     cases = compare(peaks, below, MEMORY_TIMES, counted=True)
     return FA1.verdict(cases, lack(candidates, "lora-fa", "lora", 1), note)
+
+
+def _at_scale(model: str) -> Words:
+    """How much of what LoRA-FA saves is the method's, and how much an implementation's that keeps
+    x for each adapted layer in float32."""
+    lora, ours = (llama(model, method) for method in ("lora", "lora-fa"))
+    peft_lora, peft_fa = (
+        llama(model, method, implementation="peft", precision="bf16")
+        for method in ("lora", "lora-fa")
+    )
+    method, cast = (
+        more.peak_bytes - less.peak_bytes for more, less in ((lora, ours), (peft_lora, peft_fa))
+    )
+    return Words(
+        "by forecast for {0}, all linear layers, {1} x {2} tokens, LoRA-FA's peak is {3:.0%} of"
+        " LoRA's: it saves {4:.1f} GB, and {5:.1f} GB beside an implementation that keeps x for"
+        " each layer in float32, of which {6:.0%} is the method",
+        "据估算,{0}、全部线性层、{1} x {2} 词元时,LoRA-FA 的峰值为 LoRA 的 {3:.0%}:"
+        "节省 {4:.1f} GB;若实现为每层另存 float32 的 x,则为 {5:.1f} GB,其中 {6:.0%} 来自方法",
+    ).format(
+        *(model.rpartition("/")[2].removesuffix("-hf"), lora.batch, lora.length),
+        *(ours.peak_bytes / lora.peak_bytes, method / 1e9, cast / 1e9, method / cast),
+    )
 
 
 def _activations_share(pair: Pair) -> float | None:

@@ -18,7 +18,7 @@ from peftbench.article.claim import (
     below,
     compare,
 )
-from peftbench.article.llama_shapes import LLAMA_7B
+from peftbench.article.llama import LLAMA_7B, llama, lora_params
 from peftbench.article.pairs import (
     Pair,
     equally_tuned,
@@ -70,8 +70,8 @@ def trains_very_few_parameters(results: Results) -> Verdict:
 
 def _on_a_7b_model() -> Words:
     """The ratio depends on both ranks: what usual ones give on all linear layers of Llama-2-7B."""
-    vera = [LLAMA_7B.vera(rank) for rank in VERA_RANKS]
-    lora = [LLAMA_7B.lora(rank) for rank in LORA_RANKS]
+    vera = [llama(LLAMA_7B, "vera", {"rank": rank}).trained_params for rank in VERA_RANKS]
+    lora = [lora_params(LLAMA_7B, rank) for rank in LORA_RANKS]
     return Words(
         "on all linear layers of Llama-2-7B VeRA of rank {0} trains {1} M, LoRA of rank {2} {3} M:"
         " {4:.1%} to {5:.0%}",

@@ -121,6 +121,11 @@ class AbstractMethod(Settings, abc.ABC):
         attributes of modules, but writes to no parameter that is not trained."""
         optimizer.step()
 
+    @property
+    def settled_at(self) -> int:
+        """The step from which on what the method keeps grows no more."""
+        return 1
+
     def plain(self, model: nn.Module) -> Mapping[str, nn.Module] | None:
         """Modules, by the names at which to put them (linear.replaced), that take the method's
         change out of `model`. None: the plain model is lost."""

@@ -108,6 +108,10 @@ class DeltaLoRA(AbstractAdapterMethod):
             ],
         )
 
+    @property
+    def settled_at(self) -> int:
+        return max(self.start_step, 1)
+
     def update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         optimizer.step()
         if step == self.start_step:

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,23 +19,51 @@ from peftbench.training.loop import accumulate
 from peftbench.training.transformer_blocks import as_trained
 
 Part = Literal["weights", "gradients", "optimizer", "activations", "other"]
+Phase = Literal["forward", "backward", "update"]
+BORN: dict[Phase, Part] = {"forward": "activations", "backward": "other", "update": "other"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a step in time."""
+
+    micro_batch: int  # from 0
+    phase: Phase
+    place: str | None = None  # within the phase, where somebody says it (PeakBytes.enter_place)
 
 
 class PeakBytes(TorchDispatchMode):
-    """Live tensor bytes: current, at the peak, and what the peak is made of.
+    """Live tensor bytes: current, at the peak of each stage and of all, and what a peak is made of.
 
     Every storage that an operation returns is counted once from its birth until it is freed, on any
     device and under FakeTensorMode. Scratch memory inside one operation is not seen. What lives
-    before must be named with `hold`; what is born counts as `phase`, which the caller sets.
+    before must be named with `hold`; what is born counts as the phase says.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.phase: Part = "activations"
         self.live: dict[Part, int] = dict.fromkeys(get_args(Part), 0)
-        self.peak_parts = dict(self.live)
+        self.stage = Stage(0, "forward")
+        self.peaks: dict[Stage, dict[Part, int]] = {}
+        self._highest = 0  # bytes at the peak of this stage
         # storage's id -> part, bytes, weak reference
         self._part: dict[int, tuple[Part, int, Any]] = {}
+        self._begin(self.stage)
+
+    def enter(self, phase: Phase) -> None:
+        """A phase begins; a forward pass after a backward pass is the next micro-batch's."""
+        again = phase == "forward" and self.stage.phase == "backward"
+        self._begin(Stage(self.stage.micro_batch + again, phase))
+
+    def enter_place(self, place: str) -> None:
+        """Another place within the phase, of which the peak is to be told apart."""
+        if place != self.stage.place:
+            self._begin(replace(self.stage, place=place))
+
+    def _begin(self, stage: Stage) -> None:
+        self.stage = stage
+        self._highest = sum(self.peaks.get(stage, {}).values()) if stage in self.peaks else -1
+        self._note()
 
     def hold(self, part: Part, tensors: Iterable[Tensor]) -> None:
         """Count `tensors` as `part`, whether they were seen before or not."""
@@ -58,12 +87,18 @@ class PeakBytes(TorchDispatchMode):
         return freed
 
     def _note(self) -> None:
-        if sum(self.live.values()) > self.peak:
-            self.peak_parts = dict(self.live)
+        total = sum(self.live.values())
+        if total > self._highest:
+            self._highest, self.peaks[self.stage] = total, dict(self.live)
+
+    @property
+    def peak_parts(self) -> dict[Part, int]:
+        """What the peak of all stages is made of."""
+        return max(self.peaks.values(), key=lambda parts: sum(parts.values()))
 
     @property
     def peak(self) -> int:
-        """Bytes at the peak."""
+        """Bytes at the peak of all stages."""
         return sum(self.peak_parts.values())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,7 +109,7 @@ class PeakBytes(TorchDispatchMode):
             if isinstance(leaf, Tensor) and id(leaf.untyped_storage()) not in self._part
         ]
         if born:
-            self.hold(self.phase, born)
+            self.hold(BORN[self.stage.phase], born)
         return result
 
 
@@ -146,18 +181,19 @@ def step_peak(
     losses: Callable[[], Iterable[Tensor]],
     optimizer: torch.optim.Optimizer | None,
     update: Callable[[], None],
+    tracker: PeakBytes | None = None,
 ) -> tuple[int, Parts, int]:
     """Peak bytes, their parts, and FLOPs of one training step: forward and backward pass of each of
-    the losses in turn, update. Without an optimizer: of the forward passes.
+    the losses in turn, update. Without an optimizer: of the forward passes. A tracker that is given
+    keeps the peak of each stage.
 
     Weights change, as in any step. The optimizer's state should exist already, as it does from the
     second step on.
     """
-    counter = Flops()
+    counter, tracker = Flops(), tracker or PeakBytes()
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.grad = None
-    tracker = PeakBytes()
 
     def hold_gradient(parameter: Tensor) -> None:
         if parameter.grad is not None:
@@ -174,11 +210,11 @@ def step_peak(
             else:
                 tracker.hold("optimizer", state_tensors(optimizer))
                 for loss in losses():
-                    tracker.phase = "other"
+                    tracker.enter("backward")
                     loss.backward()
                     del loss
-                    tracker.phase = "activations"
-                tracker.phase = "other"
+                    tracker.enter("forward")
+                tracker.enter("update")
                 update()
     finally:
         for hook in hooks:

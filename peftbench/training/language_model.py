@@ -68,7 +68,7 @@ class LanguageModel(AbstractModel):
             states = states.flatten(0, 1).index_select(0, batch.places)  # (supervised, hidden)
             trained = torch.is_grad_enabled() and any(p.requires_grad for p in self._head_weights)
             nll_of = nll_of_trained_head if trained else nll_in_parts
-            rows = max(LOGITS[self.device.type] // self.net.config.get_text_config().vocab_size, 1)
+            rows = max(self.logits // self.net.config.get_text_config().vocab_size, 1)
             nll = nll_of(logits, states, batch.target, rows)  # (supervised,)
         of, zeros = batch.places // length, nll.new_zeros(items)
         return BatchResult(
@@ -81,6 +81,11 @@ class LanguageModel(AbstractModel):
         if "position_ids" in self.accepted:
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
         return inputs
+
+    @functools.cached_property
+    def logits(self) -> int:
+        """How many logits stand at a time."""
+        return LOGITS[self.device.type]
 
     @functools.cached_property
     def _head_weights(self) -> list[nn.Parameter]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -36,6 +37,10 @@ from peftbench.training.language_model import LanguageModel
 from peftbench.training.mean_pooling import mean_pooled
 from peftbench.training.revisions import is_folder, unavailable
 
+# What transformers raises on a config.json that it cannot use: values that contradict each other
+# are the last one's.
+UNREADABLE = (OSError, ValueError, StrictDataclassError)
+
 
 def source(name: str) -> tuple[str, str]:
     """What transformers loads for a name: the folder of a packaged model, a local folder or a hub
@@ -54,11 +59,11 @@ def read_config(name: str, kind: TaskKind, labels: int, pooling: Pooling = "mode
     place, revision = source(name)
     try:
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         if not is_folder(name):
             raise unavailable(name, error) from error
         raise InputError(
-            f"model {name!r}: no readable config.json in this folder: {first_line(error)}"
+            f"model {name!r}: no readable config.json in this folder: {_reason(error)}"
         ) from error
     family, about = type(config), f"model {name!r} ({config.model_type})"
     causal = family in MODEL_FOR_CAUSAL_LM_MAPPING and family not in MODEL_FOR_MASKED_LM_MAPPING
@@ -75,6 +80,12 @@ def read_config(name: str, kind: TaskKind, labels: int, pooling: Pooling = "mode
         raise InputError(f"{about} has no sequence classifier in transformers")
     config.num_labels = labels
     return config
+
+
+def _reason(error: Exception) -> str:
+    """Values that contradict each other: what raised the error that is raised says which."""
+    strict = isinstance(error, StrictDataclassError)
+    return first_line(error.__cause__ if strict and error.__cause__ else error)
 
 
 def network_type(kind: TaskKind, config: Any, pooling: Pooling) -> Any:

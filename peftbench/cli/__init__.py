@@ -1,32 +1,30 @@
 """The command line: it reads what a person typed, calls the library, and prints; no logic of its
 own."""
 
-import errno
 import json
 import math
-import os
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from peftbench import door
+from peftbench.cli.estimating import EXAMPLE, estimate_command
+from peftbench.cli.typed import one_line, say, show, typed_path, typed_setting
 from peftbench.errors import InputError, shown
 from peftbench.markup import Format, as_text
 from peftbench.output import ensure_writable, write_whole
 from peftbench.store import Store
-from peftbench.wording import Lang, for_terminal, printable
+from peftbench.wording import Lang, printable
 
 if TYPE_CHECKING:
     from peftbench.doctor.finding import Finding
 
-LINE = 800  # characters of a line for a person
 MOST_WORKERS = 1024
 
 app = typer.Typer(
@@ -38,23 +36,9 @@ app = typer.Typer(
 )
 
 
-def _path(given: str | Path) -> Path:
-    """What a person typed as a file or a folder, or the default: a name that the system can have,
-    whether or not there is one."""
-    try:
-        if not str(given):
-            raise ValueError
-        os.lstat(given)
-    except ValueError:
-        raise InputError(f"{shown(given)}: not the name of a file or folder") from None
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise InputError(f"{given}: {error.strerror}") from None
-    return Path(given)
-
-
 StoreOption = Annotated[
-    Path, typer.Option("--store", help="The folder of results.", parser=_path, metavar="<path>")
+    Path,
+    typer.Option("--store", help="The folder of results.", parser=typed_path, metavar="<path>"),
 ]
 OnlyOption = Annotated[
     list[str] | None,
@@ -77,7 +61,7 @@ LanguageOption = Annotated[Lang, typer.Option(help="In which language.")]
     "--set train.steps=20",
 )
 def run_command(
-    file: Annotated[Path, typer.Argument(help="An experiment file (TOML).", parser=_path)],
+    file: Annotated[Path, typer.Argument(help="An experiment file (TOML).", parser=typed_path)],
     store: StoreOption = Path("results"),
     only: OnlyOption = None,
     settings: Annotated[
@@ -92,7 +76,7 @@ def run_command(
         Path | None,
         typer.Option(
             help="Save what each run trained in a folder of its run id below this one.",
-            parser=_path,
+            parser=typed_path,
             metavar="<path>",
         ),
     ] = None,
@@ -105,14 +89,14 @@ def run_command(
 
     Two such commands at once do the same runs twice, and the store keeps what ends first.
     """
-    part, values = _only(only), dict(map(_setting, settings or []))
+    part, values = _only(only), dict(map(typed_setting, settings or []))
     if dry_run:
         plan = door.plan(file, store, only=part, settings=values, retry=retry or [])
-        _say(str(plan))
+        say(str(plan))
         pending = {spec.run_id for spec in plan.pending}
         for spec in plan.specs:
             state = "to run" if spec.run_id in pending else "done  "
-            _say(f"{spec.run_id}  {state}  {printable(door.run_name(spec))}")
+            say(f"{spec.run_id}  {state}  {printable(door.run_name(spec))}")
         return
     console = Console(markup=False, highlight=False, emoji=False)
     statuses: list[str] = []
@@ -125,9 +109,9 @@ def run_command(
             retry=retry or [],
             adapters=adapters,
             unconfined=unconfined,
-            begin=lambda spec: status.update(_line(door.run_name(spec))),
+            begin=lambda spec: status.update(one_line(door.run_name(spec))),
             end=lambda progress: statuses.append(progress.record.status),
-            say=lambda line: console.print(_line(line), soft_wrap=True),
+            say=lambda text: console.print(one_line(text), soft_wrap=True),
         )
     if set(statuses) - {"done"}:
         raise typer.Exit(1)
@@ -138,7 +122,7 @@ def run_command(
 )
 def search_command(
     file: Annotated[
-        Path, typer.Argument(help="An experiment file with a table [search].", parser=_path)
+        Path, typer.Argument(help="An experiment file with a table [search].", parser=typed_path)
     ],
     store: StoreOption = Path("results"),
     only: OnlyOption = None,
@@ -158,7 +142,7 @@ def search_command(
         Path | None,
         typer.Option(
             help="The tuned experiment file to write. [tuned/NAME.toml beside FILE]",
-            parser=_path,
+            parser=typed_path,
             metavar="<path>",
         ),
     ] = None,
@@ -178,7 +162,7 @@ def search_command(
             workers=workers,
             unconfined=unconfined,
             out=out,
-            say=lambda line: _say(_line(line)),
+            say=lambda text: say(one_line(text)),
         )
     if any(result.best is None or result.lacking for result in results):
         raise typer.Exit(1)
@@ -198,7 +182,7 @@ def table_command(
     from peftbench import tables
 
     tabulate = {"comparison": tables.comparison, "costs": tables.costs, "closing": tables.closing}
-    _print(as_text(tabulate[kind](door.results(store)), format, lang))
+    show(as_text(tabulate[kind](door.results(store)), format, lang))
 
 
 @app.command("claims", epilog="Example: peftbench claims --store results --lang zh")
@@ -211,7 +195,7 @@ def claims_command(
     with its rule."""
     from peftbench.article.verdicts import Verdicts
 
-    _print(as_text(Verdicts(door.results(store)), format, lang))
+    show(as_text(Verdicts(door.results(store)), format, lang))
 
 
 @app.command(
@@ -230,23 +214,32 @@ def recommend_command(
     format: Annotated[Format, typer.Option(help="md or json.")] = "md",
 ) -> None:
     """Say which method and settings did best in the store for a model, a task and a memory budget,
-    and on what evidence."""
+    and on what evidence. Of a model without a run in the store: what was measured of the nearest
+    one, and what is estimated of this one."""
+    from peftbench import unmeasured
     from peftbench.analysis.recommend import described, recommend
 
     if not math.isfinite(memory):
         raise InputError(f"--memory {memory}: write a number of GiB, such as 8")
-    answer = recommend(door.results(store), model, task, memory, samples)
+    results = door.results(store)
+    answer = recommend(results, model, task, memory, samples)
+    other = None
+    if unmeasured.is_unmeasured(results, model):
+        other = unmeasured.unmeasured(results, model, task, memory)
     if format == "json":
-        _print(json.dumps(asdict(answer), indent=2, allow_nan=False))
+        both = asdict(answer) | {"unmeasured": asdict(other) if other else None}
+        show(json.dumps(both, indent=2, allow_nan=False))
     else:
-        _say(described(answer))
+        say(described(answer))
+        if other:
+            say(unmeasured.described(other))
 
 
 @app.command("report", epilog="Example: peftbench report --store results --out report.html")
 def report_command(
     store: StoreOption = Path("results"),
     out: Annotated[
-        Path, typer.Option(help="The file to write.", parser=_path, metavar="<path>")
+        Path, typer.Option(help="The file to write.", parser=typed_path, metavar="<path>")
     ] = Path("report.html"),
 ) -> None:
     """Write one page, which needs no network: the tables to sort and filter, the plot, the claims
@@ -260,11 +253,11 @@ def report_command(
     comparison = tables.comparison(results)
     if not results.records:
         write_whole(out, page.page(results, comparison).encode())
-        _say(f"{out}: {tables.EMPTY.en}")
+        say(f"{out}: {tables.EMPTY.en}")
         return
     closing = tables.closing(results).sheet("en")
     write_whole(out, page.page(results, comparison, verdicts(results), closing).encode())
-    _say(f"{out}: {len(results.records)} runs")
+    say(f"{out}: {len(results.records)} runs")
 
 
 @app.command("show", epilog="Example: peftbench show 3f2a")
@@ -273,7 +266,7 @@ def show_command(
     store: StoreOption = Path("results"),
 ) -> None:
     """Print one run's record as JSON."""
-    _print(
+    show(
         json.dumps(
             Store(store).read(run_id).model_dump(mode="json"),
             indent=2,
@@ -304,17 +297,17 @@ def check_command(
     compared = committed.compare(store, against) if against is not None else None
     problems += compared.problems if compared else ()
     for path in results.leftovers():
-        _say(
+        say(
             f"{path}: left by a writer that was killed, or of one at work: harmless, nothing reads "
             "it, and the next run stored there removes it"
         )
     for problem in problems:
-        _say(_line(problem), file=sys.stderr)
+        say(one_line(problem), file=sys.stderr)
     if problems:
         raise typer.Exit(2)
     if compared:
-        _say(f"{store}: {compared}")
-    _say(f"{store}: {len({record.run_id for record in results.read_all()})} runs, no problem")
+        say(f"{store}: {compared}")
+    say(f"{store}: {len({record.run_id for record in results.read_all()})} runs, no problem")
 
 
 @app.command("doctor", epilog="Example: peftbench doctor --store results")
@@ -335,19 +328,23 @@ def doctor_command(
         for name, finding in doctor.examine(store, ask_hub=hub):
             findings[name] = finding
             if format == "text":
-                _say(report.lines(name, finding))
+                say(report.lines(name, finding))
     if format == "json":
-        _print(report.as_json(findings))
+        show(report.as_json(findings))
     else:
-        _say(report.summary(findings))
+        say(report.summary(findings))
     if any(finding.status == "failed" for finding in findings.values()):
         raise typer.Exit(1)
+
+
+app.command("estimate", epilog=EXAMPLE)(estimate_command)
 
 
 @app.command("list", epilog="Example: peftbench list tasks --check")
 def list_command(
     what: Annotated[
-        Literal["methods", "tasks", "models"], typer.Argument(help="methods, tasks or models.")
+        Literal["methods", "tasks", "models", "shapes"],
+        typer.Argument(help="methods, tasks, models, or shapes: what estimate knows by name."),
     ],
     format: Annotated[Format, typer.Option(help="md or json.")] = "md",
     check: Annotated[
@@ -357,7 +354,7 @@ def list_command(
         ),
     ] = False,
 ) -> None:
-    """List what can stand in an experiment file."""
+    """List what can stand in an experiment file, and the models that estimate knows by name."""
     if check:
         if what != "tasks":
             raise InputError(f"--check is for tasks: peftbench list tasks --check (given: {what})")
@@ -365,20 +362,24 @@ def list_command(
 
         counts = duplicates.duplicates_of(TASKS)
         if format == "json":
-            _print(json.dumps([*map(asdict, counts)], indent=2))
+            show(json.dumps([*map(asdict, counts)], indent=2))
         else:
-            _print(duplicates.table(counts))
+            show(duplicates.table(counts))
         return
     rows = _rows(what)
     if format == "json":
-        _print(json.dumps(rows, indent=2))
+        show(json.dumps(rows, indent=2))
         return
     for row in rows:
-        _say("  ".join(str(v) if key == "name" else f"{key}: {v}" for key, v in row.items()))
+        say("  ".join(str(v) if key == "name" else f"{key}: {v}" for key, v in row.items()))
 
 
 def _rows(what: str) -> list[dict[str, Any]]:
-    """The methods, tasks or models, with what is said of each."""
+    """The methods, tasks, models or shapes, with what is said of each."""
+    if what == "shapes":
+        from peftbench.shapes import SHAPES
+
+        return [{"name": s.name, **s.sizes, "source": s.source} for s in SHAPES.values()]
     if what == "methods":
         from peftbench.methods import METHODS
 
@@ -428,22 +429,6 @@ def _only(texts: list[str] | None) -> dict[str, set[str]]:
     return values
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    """("train.steps", 20) for "train.steps=20": values are read as in TOML, a bare word is a
-    string, a,b,c a list of them."""
-    key, equals, value = text.partition("=")
-    if not equals or not value:
-        raise InputError(f"--set {shown(text)}: write KEY=VALUE, such as train.steps=20")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except RecursionError:
-        raise InputError(f"--set {key}: the value is nested too deeply") from None
-    except tomllib.TOMLDecodeError:
-        return key, value.split(",") if "," in value else value
-    except ValueError as error:  # too many digits
-        raise InputError(f"--set {key}: {error}") from error
-
-
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Ctrl-C is one line that says how to go on, and exit status 130."""
@@ -457,22 +442,6 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _print(text: str) -> None:
-    """Tables and data, whole. All that the command line prints goes through here or `_say`, and so
-    through `for_terminal`."""
-    print(for_terminal(text))
-
-
-def _line(text: str) -> str:
-    """Text as one line for a person."""
-    return for_terminal(printable(text), LINE)
-
-
-def _say(text: str, file: TextIO | None = None) -> None:
-    """Lines for a person, each of a bounded length, at once."""
-    print(for_terminal(text, LINE), file=file, flush=True)
-
-
 def main() -> None:
     """The entry point: what a person got wrong is one line on stderr and exit status 2."""
     try:
@@ -480,9 +449,5 @@ def main() -> None:
         sys.exit(app(standalone_mode=len(sys.argv) == 1))
     except (InputError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        _say(_line(f"peftbench: {message}"), file=sys.stderr)
+        say(one_line(f"peftbench: {message}"), file=sys.stderr)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""`python -m peftbench.cli`."""
+
+from peftbench.cli import main
+
+main()
