@@ -23,6 +23,10 @@ class Anchor:
     unstated: str = ""  # what the source does not say: then the number is shown, not scored
 
 
+# What litgpt's QLoRA takes beyond the forecast is in proportion to tokens, layers and widths.
+OLD_BITSANDBYTES = (
+    "the version of bitsandbytes: before 0.43.2 it kept the input of every frozen layer"
+)
 LITGPT_TABLES = "Lightning-AI/litgpt, tutorials/resource-tables.md"
 LITGPT_CONFIGS = "Lightning-AI/litgpt, config_hub/finetune"
 METHOD_COMPARISON = "huggingface/peft, method_comparison/MetaMathQA"
@@ -64,7 +68,14 @@ TUNE = Setting(
 
 
 def _litgpt(what: str, gb: float, setting: Setting, source: str = LITGPT_TABLES) -> Anchor:
-    return Anchor(source=source, what=what, setting=setting, measured=gb * GB, kind="allocated")
+    return Anchor(
+        source=source,
+        what=what,
+        setting=setting,
+        measured=gb * GB,
+        kind="allocated",
+        unstated="" if setting.base == "plain" else OLD_BITSANDBYTES,
+    )
 
 
 def _peft(what: str, gib: float, setting: Setting) -> Anchor:
@@ -93,6 +104,18 @@ ANCHORS = (
     _litgpt("Llama-2-7B, LoRA r 32, 2 x 512", 19.77, replace(HUB, batch=2), LITGPT_CONFIGS),
     _litgpt(
         "Llama-2-7B, QLoRA r 32, 2 x 512", 13.68, replace(HUB, batch=2, base="nf4"), LITGPT_CONFIGS
+    ),
+    _litgpt(
+        "Mistral-7B, LoRA r 32, 2 x 512",
+        20.66,
+        replace(HUB, model="mistralai/Mistral-7B-v0.1", batch=2),
+        LITGPT_CONFIGS,
+    ),
+    _litgpt(
+        "Mistral-7B, QLoRA r 32, 2 x 512",
+        14.29,
+        replace(HUB, model="mistralai/Mistral-7B-v0.1", batch=2, base="nf4"),
+        LITGPT_CONFIGS,
     ),
     _litgpt(
         "Llama-3-8B, LoRA r 32, 1 x 512",

@@ -4,19 +4,25 @@ python benchmarks/validate_estimates.py [--write docs/estimate.md]
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 from anchors import ANCHORS, Anchor
+from real_step import tracked_peak
 from tabulate import tabulate
 
 from peftbench.estimate.answers import step
 from peftbench.estimate.forecast import Forecast, forecast
 from peftbench.estimate.reserved import HIGH, LIKELY, LOW
+from peftbench.estimate.setting import Setting
+from peftbench.methods import METHODS
 from peftbench.output import write_whole
+from peftbench.spec import Precision
 
 GIB = 2**30
 
@@ -55,6 +61,9 @@ def cases() -> list[Case]:
     return made
 
 
+PAGE = Path(__file__).with_name("estimate_page.md")
+
+
 def table(of: Sequence[Case]) -> str:
     rows = [
         (
@@ -82,6 +91,47 @@ def _use(case: Case) -> str:
     return "fitted" if case.fitted else "scored"
 
 
+@dataclass(frozen=True)
+class Step:
+    """A real step beside its forecast."""
+
+    what: str
+    tracked: int  # bytes
+    forecast: int
+
+    @property
+    def apart(self) -> float:
+        """As a part of what was tracked."""
+        return abs(self.forecast / self.tracked - 1)
+
+
+def real_steps() -> list[Step]:
+    """Every method on both packaged models, in both precisions, plain and with checkpointing and
+    micro-batches."""
+    steps: list[Step] = []
+    for model, (method, precision), lean in itertools.product(
+        ("minilm-l6", "smollm2-135m"),
+        itertools.product(METHODS, get_args(Precision)[:2]),
+        (False, True),
+    ):
+        setting = Setting(
+            model=model,
+            method=method,
+            batch=4,
+            length=32,
+            precision=precision,
+            checkpointing=lean,
+            micro_batch=2 if lean else None,
+            pooling="mean" if model == "minilm-l6" else "model",
+            device="cpu",
+        )
+        print(f"{model}, {method}, {step(setting)}", file=sys.stderr, flush=True)
+        made = forecast(setting).peak_bytes
+        what = f"{model}, {method}, {precision}{', lean' if lean else ''}"
+        steps.append(Step(what, tracked_peak(setting), made))
+    return steps
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the page")
@@ -97,7 +147,29 @@ def main() -> int:
     held_out = [case for case in reserved if not case.fitted]
     print(f"held out, inside: {sum(c.inside for c in held_out)} of {len(held_out)}")
     if options.write:
-        write_whole(options.write, b"")
+        errors = [abs(case.error) for case in allocated]
+        steps = real_steps()
+        farthest = max(steps, key=lambda each: each.apart)
+        text = PAGE.read_text(encoding="utf-8").format(
+            allocated=len(allocated),
+            median=median(errors),
+            worst=max(errors),
+            low=LOW,
+            high=HIGH,
+            likely=LIKELY,
+            half=(HIGH - LOW) / (HIGH + LOW),
+            fitted=len(reserved) - len(held_out),
+            held=len(held_out),
+            inside=sum(case.inside for case in held_out),
+            table=table(made),
+            steps=len(steps),
+            methods=len(METHODS),
+            apart=farthest.apart,
+            worst_step=farthest.what,
+            worst_forecast=farthest.forecast,
+            worst_tracked=farthest.tracked,
+        )
+        write_whole(options.write, text.encode())
     return 0
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peftbench.errors import InputError
 from peftbench.wording import size
 
 if TYPE_CHECKING:
@@ -29,12 +30,23 @@ class Unmeasured:
     task: str
     memory_gib: float
     nearest: "Nearest | None"  # measured: another model
-    needs: tuple[Need, ...]  # estimated: this model
+    needs: tuple[Need, ...]  # estimated: this model; empty: it cannot be
+    lacking: str = ""  # why it cannot
 
 
 def unmeasured(results: "Results", model: str, task: str, memory_gib: float) -> Unmeasured:
-    """Raises InputError where the model cannot be estimated, or the task is none."""
+    """What is known of a model that the store has no run of."""
     from peftbench.analysis.nearest import nearest
+
+    try:
+        needs, params = _needs(model, memory_gib)
+    except InputError as error:
+        return Unmeasured(model, task, memory_gib, nearest(results, task, None), (), str(error))
+    return Unmeasured(model, task, memory_gib, nearest(results, task, params), needs)
+
+
+def _needs(model: str, memory_gib: float) -> tuple[tuple[Need, ...], int]:
+    """Of every method, and the model's parameters. Raises InputError where it has no forecast."""
     from peftbench.estimate import fits
     from peftbench.estimate.forecast import forecast
     from peftbench.estimate.setting import Setting
@@ -50,7 +62,7 @@ def unmeasured(results: "Results", model: str, task: str, memory_gib: float) -> 
         if made.reserved_high > memory_gib * fits.GIB:
             changes = fits.what_makes_it_fit(setting, memory_gib) or None
         needs.append(Need(method, made.reserved_high, changes))
-    return Unmeasured(model, task, memory_gib, nearest(results, task, params), tuple(needs))
+    return tuple(needs), params
 
 
 def described(answer: Unmeasured) -> str:
@@ -68,10 +80,17 @@ def described(answer: Unmeasured) -> str:
             ),
         ]
     step = f"{STEP['batch']} x {STEP['length']} tokens, bf16-mixed"
-    estimated = [
-        f"what a step of {step} reserves at the most; nothing was run:",
-        *(f"  {need.method}: {size(need.reserved_high)}, {_fits(need)}" for need in answer.needs),
-    ]
+    estimated = (
+        [f"nothing: {answer.lacking}"]
+        if answer.lacking
+        else [
+            f"what a step of {step} reserves at the most; nothing was run:",
+            *(
+                f"  {need.method}: {size(need.reserved_high)}, {_fits(need)}"
+                for need in answer.needs
+            ),
+        ]
+    )
     unknown = [
         f"which method is best for {answer.model} on {answer.task}, with which learning rate: "
         "peftbench search tells"

@@ -285,24 +285,24 @@ def test_the_largest_micro_batch_fits_and_one_more_does_not(tmp_path: Path) -> N
     wanted = setting(folder(tmp_path / "m", LLAMA), "lora")
     at_eight = forecast(replace(wanted, batch=8)).reserved_high
     fit = fits.largest(wanted, "micro-batch", at_eight / 2**30)
-    assert (fit.largest, fit.bounded, fit.changes) == (8, False, ())
+    assert (fit.surely, fit.bounded, fit.changes) == (8, False, ())
     assert fit.reserved_high == at_eight
+    assert fit.likely
+    likely = [forecast(replace(wanted, batch=fit.likely + n)).reserved_bytes for n in (0, 1)]
+    assert likely[0] <= at_eight < likely[1]
 
 
 def test_the_window_bounds_the_length(tmp_path: Path) -> None:
     fit = fits.largest(setting(folder(tmp_path / "m", LLAMA), "lora"), "length", 1)
-    assert (fit.largest, fit.bounded) == (64, True)
+    assert (fit.surely, fit.likely, fit.bounded) == (64, 64, True)
 
 
 def test_what_to_change_where_nothing_fits(tmp_path: Path) -> None:
     wanted = Setting(model="Llama-2-7b-hf", method="lora", batch=4, length=512, optimizer="foreach")
-    whole = replace(wanted, batch=1)
-    again = replace(whole, optimizer="fused", checkpointing=True)
-    gib = (forecast(again).reserved_high + 1000) / 2**30
-    fit = fits.largest(wanted, "micro-batch", gib)
-    assert fit.largest is None
-    assert fit.changes == ("fused AdamW", "checkpointing")
-    assert "checkpointing: fits" in fits.table([fit])
+    fit = fits.largest(wanted, "micro-batch", 8)
+    assert fit.surely is fit.likely is None
+    assert fit.changes == ("fused AdamW", "checkpointing", "nf4 base")
+    assert "nf4 base: fits" in fits.table([fit])
     nothing = fits.largest(replace(wanted, method="full"), "micro-batch", 1)
     assert nothing.changes == ()
     assert "nothing makes it fit" in fits.table([nothing])

@@ -11,6 +11,8 @@ import records
 from scipy import stats as distributions
 from sheets import predicted
 
+from peftbench import unmeasured
+from peftbench.analysis.nearest import nearest
 from peftbench.analysis.recommend import (
     GIB,
     HEADROOM,
@@ -20,6 +22,7 @@ from peftbench.analysis.recommend import (
     recommend,
 )
 from peftbench.analysis.results import Results
+from peftbench.methods import METHODS
 from peftbench.record import CudaMemory, CudaPeaks, Data, Record
 from peftbench.spec import DataSpec, StudyReference
 from peftbench.tables import comparison
@@ -287,3 +290,59 @@ def test_an_answer_is_plain_json() -> None:
         content = json.loads(json.dumps(asdict(answer), allow_nan=False))
         assert isinstance(content["args"], dict)
         assert content["method"] == answer.method
+
+
+# -- a model that nobody has run ---------------------------------------------------------------
+
+
+def test_the_nearest_model_is_that_of_the_nearest_size_on_the_task() -> None:
+    made = [
+        *sized_arm("small", 10**7, "lora", [0.6, 0.7, 0.65]),
+        *sized_arm("large", 10**9, "lora", [0.8, 0.81, 0.82]),
+        *sized_arm("large", 10**9, "full", [0.9, 0.91, 0.92]),
+        *sized_arm("nearer", 2 * 10**9, "lora", [0.5, 0.5, 0.5], task="cola"),
+    ]
+    answer = nearest(Results(tuple(made)), "reviews", 3 * 10**9)
+    assert answer is not None
+    assert (answer.model, answer.params, answer.metric) == ("large", 10**9, "accuracy")
+    assert [rank.label for rank in answer.ranks] == ["full", "lora"]
+    assert [rank.mean for rank in answer.ranks] == pytest.approx([0.91, 0.81])
+    assert nearest(Results(tuple(made)), "rte", 10**9) is None
+
+
+def sized_arm(
+    model: str, params: int, method: str, scores: list[float], **others: Any
+) -> list[Record]:
+    made: list[Record] = []
+    for record in arm(method, scores, model=model, **others):
+        assert record.footprint is not None
+        footprint = record.footprint.model_copy(update={"total_params": params})
+        made.append(record.model_copy(update={"footprint": footprint}))
+    return made
+
+
+def test_what_is_measured_estimated_and_unknown_is_kept_apart() -> None:
+    made = Results(tuple(sized_arm("small", 10**7, "lora", [0.6, 0.7, 0.65])))
+    name = "HuggingFaceTB/SmolLM2-135M"
+    assert unmeasured.is_unmeasured(made, name)
+    assert not unmeasured.is_unmeasured(made, "small")
+    plenty, little = (unmeasured.unmeasured(made, name, "reviews", gib) for gib in (80, 2.0))
+    assert [need.method for need in plenty.needs] == [*METHODS]
+    assert all(need.changes == () for need in plenty.needs)
+    changes = {need.method: need.changes for need in little.needs}
+    assert changes["lora"]
+    assert "micro-batch 1" in changes["lora"]
+    assert changes["full"] is None or "nf4 base" not in changes["full"]
+    text = unmeasured.described(little)
+    heads = [text.index(f"  {head} ") for head in ("measured", "estimated", "unknown")]
+    assert heads == sorted(heads)
+    assert "another model, small (10 M parameters), accuracy" in text
+    assert "nothing was run" in text
+
+
+def test_a_model_that_cannot_be_estimated_is_said_to_be() -> None:
+    answer = unmeasured.unmeasured(Results(()), "no/such model", "reviews", 8)
+    assert answer.needs == ()
+    text = unmeasured.described(answer)
+    assert "nothing: the store has no finished test run on reviews" in text
+    assert "nothing: unknown model" in text

@@ -11,7 +11,7 @@ import transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from peer.measure import Bytes, bytes_of
-from peer.without_weights import tuning_without_weights
+from peftbench.estimate.tuning import model_without_texts, tuning_without_texts
 from peftbench.methods import METHODS
 from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
 from peftbench.training.fine_tuning import FineTuning
@@ -111,7 +111,11 @@ def tuning_at_scale(method: str, supervised: int, shape: dict[str, Any]) -> Fine
         limits=LimitSpec(),
     )
     lengths = [LENGTH - 1, *[LENGTH] * (ITEMS - 1)]
-    return tuning_without_weights(spec, network(shape), lengths, supervised)
+    net = network(shape)
+    net.task_head = ()  # as a loaded language model says
+    return tuning_without_texts(
+        spec, model_without_texts(spec, net, "generation"), lengths, supervised
+    )
 
 
 def theirs_at_scale(method: str, supervised: int, shape: dict[str, Any], autocast: bool) -> Bytes:

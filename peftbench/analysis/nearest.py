@@ -32,9 +32,10 @@ class Nearest:
     ranks: tuple[Rank, ...]
 
 
-def nearest(results: Results, task: str, params: int) -> Nearest | None:
+def nearest(results: Results, task: str, params: int | None) -> Nearest | None:
     """Of the models with finished test runs on the task, the one whose number of parameters is
-    nearest by ratio, and its block with most runs. None: the store has none."""
+    nearest by ratio, and its block with most runs; where the number is not known, the largest.
+    None: the store has none."""
     sizes = {
         block: size
         for block in results.final
@@ -46,7 +47,10 @@ def nearest(results: Results, task: str, params: int) -> Nearest | None:
         return None
     block = min(
         sizes,
-        key=lambda b: (abs(math.log(sizes[b] / params)), -sum(len(arm.done) for arm in b.arms)),
+        key=lambda b: (
+            abs(math.log(sizes[b] / (params or 1e15))),
+            -sum(len(arm.done) for arm in b.arms),
+        ),
     )
     return Nearest(block.question.model, sizes[block], block.primary, tuple(_ranks(results, block)))
 

@@ -1,5 +1,6 @@
 """The largest step that fits into a GPU's memory, and what to change where none does."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -7,7 +8,7 @@ from typing import Any, Literal
 
 from peftbench.errors import InputError
 from peftbench.estimate.answers import arm, markdown, step
-from peftbench.estimate.forecast import forecast
+from peftbench.estimate.forecast import Forecast, forecast
 from peftbench.estimate.setting import Setting
 from peftbench.methods import METHODS
 from peftbench.wording import size
@@ -37,15 +38,16 @@ LADDERS: dict[Growing, Ladder] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """The largest number with which a step of a method fits: what it is said to reserve at the most
-    is no more than the memory."""
+    """The largest numbers with which a step of a method fits: surely, where the most that it may
+    reserve is no more than the memory, and likely, where the likeliest is."""
 
-    setting: Setting  # with that number, or the least one
+    setting: Setting  # with the sure number, or the least one
     growing: Growing
     gib: float
-    largest: int | None  # None: not even with the least
-    bounded: bool  # by what the model or the method allows, not by the memory
-    reserved_high: int
+    surely: int | None  # None: not even with the least
+    likely: int | None
+    bounded: bool  # the likely one is the last that the model or the method allows
+    reserved_high: int  # with the sure number, or the least one
     changes: tuple[str, ...] = ()  # what makes the least fit where it does not; empty: nothing does
 
 
@@ -55,27 +57,37 @@ def largest(setting: Setting, growing: Growing, gib: float) -> Fit:
         raise InputError(f"method {setting.method!r} has no rank")
     ladder, budget = LADDERS[growing], round(gib * GIB)
 
-    def bytes_at(rung: int) -> int | None:
+    @functools.cache
+    def at(rung: int) -> Forecast | None:
         """None: the model has no place for so many."""
         try:
-            return forecast(_with(setting, growing, ladder.number(rung))).reserved_high
+            return forecast(_with(setting, growing, ladder.number(rung)))
         except InputError:
             if rung == 0:
                 raise
             return None
 
-    rung, needed, bounded = highest(bytes_at, budget, ladder.rungs)
-    least = _with(setting, growing, ladder.number(rung or 0))
-    changes = what_makes_it_fit(least, gib) if rung is None else ()
+    sure, needed, _ = highest(lambda rung: _high(at(rung)), budget, ladder.rungs)
+    likely, _, bounded = highest(lambda rung: _likely(at(rung)), budget, ladder.rungs)
+    least = _with(setting, growing, ladder.number(sure or 0))
     return Fit(
         setting=least,
         growing=growing,
         gib=gib,
-        largest=None if rung is None else ladder.number(rung),
+        surely=None if sure is None else ladder.number(sure),
+        likely=None if likely is None else ladder.number(likely),
         bounded=bounded,
         reserved_high=needed,
-        changes=changes,
+        changes=what_makes_it_fit(least, gib) if likely is None else (),
     )
+
+
+def _high(made: Forecast | None) -> int | None:
+    return made and made.reserved_high
+
+
+def _likely(made: Forecast | None) -> int | None:
+    return made and made.reserved_bytes
 
 
 def what_makes_it_fit(setting: Setting, gib: float) -> tuple[str, ...]:
@@ -157,23 +169,28 @@ def _leaner(setting: Setting) -> Iterator[tuple[tuple[str, ...], Setting]]:
 def table(fits: Sequence[Fit]) -> str:
     """In Markdown, a row for each method."""
     first = fits[0]
-    unit = {"micro-batch": "examples", "length": "tokens", "rank": ""}[first.growing]
-    headings = ("method", f"largest {first.growing}", "reserves at the most", "or else")
+    headings = ("method", f"surely, {UNITS[first.growing]}", "likely", "or else")
     rows = [
         (
             arm(replace(fit.setting, args=_without_rank(fit))),
-            "none"
-            if fit.largest is None
-            else f"{fit.largest:,} {unit}".rstrip()
-            + (" (no more is allowed)" if fit.bounded else ""),
-            size(fit.reserved_high),
+            _number(fit.surely),
+            _number(fit.likely) + (", no more is allowed" if fit.bounded else ""),
             _advice(fit),
         )
         for fit in fits
     ]
-    of = step(first.setting).split(", ", 1)[1]
-    name = f"{first.setting.model}, {of}: what fits into {first.gib:g} GiB"
+    step_but_the_number = step(first.setting).split(", ", 1)[1]
+    what = f"the largest {first.growing} in {first.gib:g} GiB"
+    at = "" if first.growing == "length" else f" of {first.setting.length} tokens"
+    name = f"{first.setting.model}{at}, {step_but_the_number}: {what}"
     return "\n".join([name, "", markdown(headings, rows)])
+
+
+UNITS = {"micro-batch": "examples", "length": "tokens", "rank": "r"}
+
+
+def _number(number: int | None) -> str:
+    return "none" if number is None else f"{number:,}"
 
 
 def _without_rank(fit: Fit) -> dict[str, object]:
@@ -181,8 +198,8 @@ def _without_rank(fit: Fit) -> dict[str, object]:
 
 
 def _advice(fit: Fit) -> str:
-    if fit.largest is not None:
+    if fit.likely is not None:
         return ""
     if fit.changes:
         return f"{', '.join(fit.changes)}: fits"
-    return "nothing makes it fit: a larger GPU, or several with sharding = full"
+    return f"nothing makes it fit: it takes {size(fit.reserved_high)}; a larger GPU, or several"

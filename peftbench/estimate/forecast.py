@@ -83,6 +83,13 @@ def forecast(setting: Setting) -> Forecast:
     )
 
 
+def step_peaks(setting: Setting) -> Mapping[Stage, Bytes]:
+    """The bytes at the peak of each stage of the step, on one GPU. Raises InputError."""
+    config, kind = configuration(setting)
+    step, _ = _step(setting, config, kind, structure(setting, config, kind), layers_of(config))
+    return step.peaks
+
+
 def _step(
     setting: Setting, config: Any, kind: TaskKind, whole: Structure, layers: int | None
 ) -> tuple[Trace, tuple[int, ...]]:

@@ -98,7 +98,7 @@ def _ours(setting: Setting, config: Any, kind: TaskKind) -> Step:
         quantize(net, setting.base, torch.device("cpu"))
     model = model_without_texts(spec, net, kind)
     vars(model)["logits"] = LOGITS[setting.device]
-    tuning = tuning_without_texts(spec, model, setting.lengths, _supervised(setting))
+    tuning = tuning_without_texts(spec, model, setting.lengths, supervised_tokens(setting))
     optimizer, batch = tuning.optimizer, tuning.batch(1)
 
     def update(step: int) -> None:
@@ -115,7 +115,7 @@ def _theirs(setting: Setting, kind: TaskKind, on_meta: Any, total: int) -> Step:
     net = peft_network.with_tensors(on_meta)
     trained = trained_parameters(net)
     optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True) if trained else None
-    losses = peft_network.losses_of(setting, net, kind, _supervised(setting))
+    losses = peft_network.losses_of(setting, net, kind, supervised_tokens(setting))
 
     def update(_: int) -> None:
         if optimizer is not None:
@@ -124,7 +124,7 @@ def _theirs(setting: Setting, kind: TaskKind, on_meta: Any, total: int) -> Step:
     return Step(net, losses, optimizer, update, 1, total)
 
 
-def _supervised(setting: Setting) -> int:
+def supervised_tokens(setting: Setting) -> int:
     return min(setting.supervised or setting.length, setting.lengths[-1] - 1)
 
 

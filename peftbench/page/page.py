@@ -9,6 +9,7 @@ megabytes and set styles that the page's content security policy forbids.
 import base64
 import gzip
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
@@ -29,7 +30,8 @@ from peftbench.tables.cells import ALONE
 from peftbench.tables.comparison import Comparison
 from peftbench.wording import NONE, shortened, significant
 
-SCRIPTS = ("base.js", "tables.js", "plot.js", "runs.js", "print.js")
+SCRIPTS = ("base.js", "tables.js", "plot.js", "runs.js", "calculator.js", "print.js")
+GPUS = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 192)  # GiB of memory that people have
 MOST_ERROR = 300  # characters of an error in a list; its run's record has all of it
 MOST_LINKS = 24  # runs of a claim, and failures of a block, that are listed at first
 CHUNK = 100  # records that are packed together, and unpacked when one of them is looked at
@@ -71,6 +73,8 @@ def page(
         },
         packed=packed,
         cut=cut,
+        calculator=json.loads(_asset("calculator.json")),
+        gpus=GPUS,
         facts=_facts(labels, devices),
         filters={
             "task": sorted({about["task"] for about in abouts}),

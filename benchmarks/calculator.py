@@ -1,0 +1,56 @@
+"""Make peftbench/page/calculator.json, the formulas of the page's calculator.
+
+python benchmarks/calculator.py
+"""
+
+import json
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from peftbench.estimate.formula import formulas
+from peftbench.estimate.network import configuration
+from peftbench.estimate.reserved import HIGH, LIKELY, LOW
+from peftbench.estimate.setting import Setting
+from peftbench.estimate.structure import structure
+from peftbench.methods import METHODS
+from peftbench.output import write_whole
+from peftbench.shapes import SHAPES
+
+FILE = Path(str(files("peftbench.page") / "calculator.json"))
+
+
+def entry(model: str) -> dict[str, Any]:
+    """What the calculator knows of a model."""
+    asked = Setting(model=model, method="frozen")
+    return {
+        "window": structure(asked, *configuration(asked)).window,
+        "methods": {
+            method: {
+                "ranked": "rank" in METHODS[method].complete({}),
+                "stages": [asdict(each) for each in formulas(model, method)],
+            }
+            for method in METHODS
+        },
+    }
+
+
+def main() -> int:
+    models: dict[str, Any] = json.loads(FILE.read_text())["models"] if FILE.exists() else {}
+    missing = [name for name in SHAPES if name not in models]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for model, made in zip(missing, pool.map(entry, missing), strict=True):
+            print(model, file=sys.stderr, flush=True)
+            models[model] = made
+            content = {"reserved": [LOW, LIKELY, HIGH], "models": models}
+            text = json.dumps(content, separators=(",", ":"), sort_keys=True)
+            write_whole(FILE, f"{text}\n".encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The forecast of a step of a packaged model is what the step takes with its weights."""
+
+from typing import Any
+
+import pytest
+from real_step import tracked_peak
+
+from peftbench.estimate.forecast import forecast
+from peftbench.estimate.setting import Setting
+from peftbench.methods import METHODS
+
+LEAN = {"checkpointing": True, "micro_batch": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lean", [{}, LEAN], ids=["plain", "lean"])
+@pytest.mark.parametrize("precision", ["float32", "bf16-mixed"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model", ["minilm-l6", "smollm2-135m"])
+def test_a_forecast_is_the_real_step(
+    model: str, method: str, precision: Any, lean: dict[str, Any]
+) -> None:
+    """Few tokens, since bfloat16 crawls on most processors."""
+    setting = Setting(
+        model=model,
+        method=method,
+        batch=2,
+        length=12,
+        precision=precision,
+        pooling="mean" if model == "minilm-l6" else "model",
+        device="cpu",
+        **lean,
+    )
+    assert forecast(setting).peak_bytes == pytest.approx(tracked_peak(setting), rel=0.001)
