@@ -27,12 +27,13 @@ FILE = Path(str(files("peftbench.page") / "calculator.json"))
 def entry(model: str) -> dict[str, Any]:
     """What the calculator knows of a model."""
     asked = Setting(model=model, method="frozen")
+    window = structure(asked, *configuration(asked)).window
     return {
-        "window": structure(asked, *configuration(asked)).window,
+        "window": window,
         "methods": {
             method: {
                 "ranked": "rank" in METHODS[method].complete({}),
-                "stages": [asdict(each) for each in formulas(model, method)],
+                "stages": [asdict(each) for each in formulas(model, method, window)],
             }
             for method in METHODS
         },

@@ -37,7 +37,7 @@ def ran(code: str, folder: Path) -> Any:
 def test_formulas_are_the_forecast(method: str) -> None:
     """Also where they were not fitted."""
     name = "HuggingFaceTB/SmolLM2-135M"
-    made = formulas(name, method)
+    made = formulas(name, method, 8192)
     rng = random.Random(0)
     ranked = "rank" in METHODS[method].complete({})
     for _ in range(4):

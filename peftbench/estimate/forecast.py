@@ -1,7 +1,7 @@
 """The answer: what a step of training takes, part by part, and when it takes most."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from peftbench.errors import InputError
@@ -47,12 +47,7 @@ class Forecast:
 def forecast(setting: Setting) -> Forecast:
     """Raises InputError on what the model, the method or the machine cannot do."""
     config, kind = configuration(setting)
-    whole = structure(setting, config, kind)
-    if whole.window is not None and setting.length > whole.window:
-        raise InputError(
-            f"length = {setting.length}: the window of {setting.model} is {whole.window} tokens"
-        )
-    layers = layers_of(config)
+    whole, layers = structure(setting, config, kind), layers_of(config)
     step, traced = _step(setting, config, kind, whole, layers)
     peaks = {stage: on_each_gpu(bytes_, step, setting) for stage, bytes_ in step.peaks.items()}
     stage, parts = max(peaks.items(), key=lambda item: sum(item[1].values()))
@@ -83,11 +78,20 @@ def forecast(setting: Setting) -> Forecast:
     )
 
 
-def step_peaks(setting: Setting) -> Mapping[Stage, Bytes]:
-    """The bytes at the peak of each stage of the step, on one GPU. Raises InputError."""
+def peaks_at(
+    setting: Setting, steps: Sequence[tuple[int, int, Mapping[str, Any]]]
+) -> list[Mapping[Stage, Bytes]]:
+    """The bytes at the peak of each stage, on one GPU, at several batches, lengths and
+    hyperparameters. Raises InputError."""
     config, kind = configuration(setting)
-    step, _ = _step(setting, config, kind, structure(setting, config, kind), layers_of(config))
-    return step.peaks
+    whole, layers = structure(setting, config, kind), layers_of(config)
+    distinct: dict[str, Mapping[Stage, Bytes]] = {}
+    for batch, length, args in steps:
+        if repr((batch, length, args)) not in distinct:
+            asked = replace(setting, batch=batch, length=length, args=args)
+            step, _ = _step(asked, config, kind, whole, layers)
+            distinct[repr((batch, length, args))] = step.peaks
+    return [distinct[repr(step)] for step in steps]
 
 
 def _step(
@@ -95,6 +99,10 @@ def _step(
 ) -> tuple[Trace, tuple[int, ...]]:
     """The step of the whole network, and at how many layers it was traced: at two small numbers of
     them where all layers are alike, else at all."""
+    if whole.window is not None and setting.length > whole.window:
+        raise InputError(
+            f"length = {setting.length}: the window of {setting.model} is {whole.window} tokens"
+        )
     shallow = max(SHALLOWEST, all_kinds_of_layer(config))
     if layers is not None and layers > shallow + 1:
         few = shallow, shallow + 1

@@ -6,14 +6,15 @@ from itertools import product
 
 import numpy as np
 
-from peftbench.estimate.forecast import step_peaks
+from peftbench.estimate.forecast import peaks_at
 from peftbench.estimate.setting import Setting
 from peftbench.methods import METHODS
 from peftbench.training.footprint import Part, Stage
 
-# Where the coefficients are fitted: large enough for logits to be made in as many parts as they
-# ever are.
-POINTS = ((4, 1024, 8), (8, 1024, 8), (4, 2048, 8), (4, 1024, 16), (8, 1024, 16))
+# Batches, halves of the longest text and ranks at which coefficients are fitted: large enough for
+# logits to be made in as many parts as they ever are.
+LONG = 2048  # tokens, or the model's window
+POINTS = ((4, 1, 8), (8, 1, 8), (4, 2, 8), (4, 1, 16), (8, 1, 16))
 # Where a stage must be the highest to be kept.
 SAMPLES = tuple(product((1, 4, 16, 64), (128, 512, 2048, 8192), (1, 8, 64, 256)))
 
@@ -36,31 +37,28 @@ def terms(batch: int, length: int, rank: int) -> tuple[int, ...]:
     return 1, rank, tokens, tokens * rank, tokens * length
 
 
-def formulas(model: str, method: str) -> list[Formula]:
-    """Those of the stages that are the highest somewhere; the highest of them is the peak."""
+def formulas(model: str, method: str, window: int | None) -> list[Formula]:
+    """Those of the stages that are the highest somewhere; the highest of them is the peak. window:
+    tokens that the model has positions for."""
+    half = min(LONG, window or LONG) // 2
+    points = [(batch, halves * half, rank) for batch, halves, rank in POINTS]
     ranked = "rank" in METHODS[method].complete({})
-    at_points = [
-        step_peaks(
-            Setting(
-                model=model,
-                method=method,
-                batch=batch,
-                length=length,
-                args={"rank": rank} if ranked else {},
-            )
-        )
-        for batch, length, rank in POINTS
-    ]
+    at_points = peaks_at(
+        Setting(model=model, method=method),
+        [(batch, length, {"rank": rank} if ranked else {}) for batch, length, rank in points],
+    )
     stages = [stage for stage in at_points[0] if all(stage in peaks for peaks in at_points)]
-    fitted = [_fit(stage, [peaks[stage] for peaks in at_points]) for stage in stages]
+    fitted = [_fit(stage, points, [peaks[stage] for peaks in at_points]) for stage in stages]
     highest = {
         max(range(len(fitted)), key=lambda i: fitted[i].bytes_at(*sample)) for sample in SAMPLES
     }
     return [fitted[i] for i in sorted(highest)]
 
 
-def _fit(stage: Stage, peaks: Sequence[Mapping[Part, int]]) -> Formula:
-    matrix = np.array([terms(*point) for point in POINTS], dtype=float)
+def _fit(
+    stage: Stage, points: Sequence[tuple[int, int, int]], peaks: Sequence[Mapping[Part, int]]
+) -> Formula:
+    matrix = np.array([terms(*point) for point in points], dtype=float)
     scale = matrix.max(0)
     parts: dict[Part, tuple[float, ...]] = {}
     for part in peaks[0]:

@@ -16,11 +16,12 @@ GPUS = (16, 24, 40, 80)  # GiB of memory that people have
 
 def memory_at_scale(rows: Sequence[AtScale]) -> Figure:
     """Peak bytes against parameters, both logarithmic, with lines at what GPUs have. Of the rows
-    those of our implementation at the commonest step. Raises NothingToDraw where there are none of
-    two models."""
-    steps = [_step(row) for row in rows if row.implementation == "ours" and not row.args]
+    those of our implementation at the commonest step and owner of models. Raises NothingToDraw
+    where there are none of two models."""
+    plain = [row for row in rows if row.implementation == "ours" and not row.args]
+    steps = [_step(row) for row in plain]
     common = max(steps, key=steps.count, default=None)
-    drawn = [row for row in rows if not row.args and _step(row) == common]
+    drawn = [row for row in plain if _step(row) == common]
     if len({row.model for row in drawn}) < 2:
         raise NothingToDraw("no two models with a forecast of one step")
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
@@ -29,8 +30,10 @@ def memory_at_scale(rows: Sequence[AtScale]) -> Figure:
         colour, marker = style(names[0])
         xs, ys = zip(*((n / 1e9, peak / GIB) for n, peak in points), strict=True)
         axes.plot(xs, ys, color=colour, marker=marker, markersize=4, label=", ".join(names))
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
     left, right = axes.get_xlim()
     for gib in GPUS:
         axes.axhline(gib, color=GREY, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
@@ -52,7 +55,8 @@ def memory_at_scale(rows: Sequence[AtScale]) -> Figure:
 
 
 def _step(row: AtScale) -> tuple[object, ...]:
-    return row.implementation, row.precision, row.base, row.batch, row.length
+    """What the points of a line have in common, the family of the models by their owner."""
+    return row.model.rpartition("/")[0], row.precision, row.base, row.batch, row.length
 
 
 def _lines(rows: Sequence[AtScale]) -> Mapping[tuple[str, ...], list[tuple[int, int]]]:

@@ -73,8 +73,6 @@ def page(
         },
         packed=packed,
         cut=cut,
-        calculator=json.loads(_asset("calculator.json")),
-        gpus=GPUS,
         facts=_facts(labels, devices),
         filters={
             "task": sorted({about["task"] for about in abouts}),
@@ -121,7 +119,12 @@ def _rendered(**values: Any) -> str:
     # JSON in a <script>: `tojson` escapes what could end the element or be markup.
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return environment.from_string(_asset("page.html")).render(
-        policy="; ".join(policy), style=Markup(style), script=Markup(script), **values
+        policy="; ".join(policy),
+        style=Markup(style),
+        script=Markup(script),
+        calculator=json.loads(_asset("calculator.json")),
+        gpus=GPUS,
+        **values,
     )
 
 
