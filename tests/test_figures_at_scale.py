@@ -30,6 +30,10 @@ def row(model: str, method: str, params: int, peak: int, **others: Any) -> AtSca
     )
 
 
+def numbers(values: Any) -> list[float]:
+    return [float(value) for value in values]
+
+
 def test_lines_go_through_the_forecasts() -> None:
     made = [
         row("b", "lora", 2 * 10**9, 6 * GIB),
@@ -45,11 +49,13 @@ def test_lines_go_through_the_forecasts() -> None:
     (axes,) = memory_at_scale(made).axes
     lines = {line.get_label(): line for line in axes.get_lines() if line.get_marker() != "None"}
     assert set(lines) == {"full", "lora, lora+"}
-    assert list(lines["lora, lora+"].get_xdata()) == [1, 2]
-    assert list(lines["lora, lora+"].get_ydata()) == [3, 6]
-    assert list(lines["full"].get_ydata()) == [16, 32]
+    assert numbers(lines["lora, lora+"].get_xdata()) == [1, 2]
+    assert numbers(lines["lora, lora+"].get_ydata()) == [3, 6]
+    assert numbers(lines["full"].get_ydata()) == [16, 32]
     assert lines["full"].get_color() == style("full")[0]
-    levels = [line.get_ydata()[0] for line in axes.get_lines() if line.get_marker() == "None"]
+    levels = [
+        numbers(line.get_ydata())[0] for line in axes.get_lines() if line.get_marker() == "None"
+    ]
     assert levels == list(GPUS)
     assert "nothing was run" in axes.get_title()
 

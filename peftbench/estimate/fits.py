@@ -48,7 +48,7 @@ class Fit:
     likely: int | None
     bounded: bool  # the likely one is the last that the model or the method allows
     reserved_high: int  # with the sure number, or the least one
-    changes: tuple[str, ...] = ()  # what makes the least fit where it does not; empty: nothing does
+    changes: tuple[str, ...] = ()  # what makes the least surely fit where it does not; empty: none
 
 
 def largest(setting: Setting, growing: Growing, gib: float) -> Fit:
@@ -78,7 +78,7 @@ def largest(setting: Setting, growing: Growing, gib: float) -> Fit:
         likely=None if likely is None else ladder.number(likely),
         bounded=bounded,
         reserved_high=needed,
-        changes=what_makes_it_fit(least, gib) if likely is None else (),
+        changes=what_makes_it_fit(least, gib) if sure is None else (),
     )
 
 
@@ -198,8 +198,8 @@ def _without_rank(fit: Fit) -> dict[str, object]:
 
 
 def _advice(fit: Fit) -> str:
-    if fit.likely is not None:
+    if fit.surely is not None:
         return ""
     if fit.changes:
-        return f"{', '.join(fit.changes)}: fits"
+        return f"surely with {', '.join(fit.changes)}"
     return f"nothing makes it fit: it takes {size(fit.reserved_high)}; a larger GPU, or several"
