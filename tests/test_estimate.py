@@ -96,7 +96,12 @@ def setting(model: str, method: str = "lora", **others: Any) -> Setting:
 # -- shapes ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+FEW = {"google-bert/bert-base-uncased", "meta-llama/Llama-3.2-1B", "google/gemma-3-1b-pt"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FEW else [pytest.mark.slow]) for n in PUBLISHED]
+)
 def test_shapes_have_the_published_parameters(name: str) -> None:
     asked_of = Setting(model=name, method="frozen")
     made = structure(asked_of, *configuration(asked_of))
