@@ -217,6 +217,20 @@ def test_what_lora_fa_saves_is_what_lora_keeps_of_its_inputs() -> None:
     assert cast == pytest.approx(tokens * layers * 4 * (6 * h + f), rel=0.03)
 
 
+def test_what_delta_lora_keeps_from_a_later_step_on(tmp_path: Path) -> None:
+    """A and B as they were when W began to move, in float32, and in its file twice the rank."""
+    model = folder(tmp_path / "m", LLAMA)
+    now, later = (
+        forecast(setting(model, "delta-lora", args={"start_step": step})) for step in (0, 5)
+    )
+    assert later.at_rest_bytes - now.at_rest_bytes == 4 * now.trained_params
+    assert now.adapter_file_bytes
+    assert later.adapter_file_bytes
+    assert later.adapter_file_bytes - now.adapter_file_bytes == pytest.approx(
+        4 * now.trained_params, rel=0.02
+    )
+
+
 def test_bytes_on_each_of_several_gpus() -> None:
     one = Setting(model="Qwen/Qwen2.5-0.5B", method="full", precision="float32", batch=1, length=64)
     alone, copies, shares = (
