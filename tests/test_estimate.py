@@ -65,6 +65,13 @@ LLAMA = {
     "max_position_embeddings": 64,
     "tie_word_embeddings": True,
 }
+# Where it is shallow the peak is at the end of the backward pass; where it is deep, at the logits.
+WIDE = LLAMA | {
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "vocab_size": 20_000,
+    "num_hidden_layers": 24,
+}
 GEMMA = LLAMA | {
     "model_type": "gemma3_text",
     "num_hidden_layers": 13,
@@ -132,6 +139,7 @@ def test_another_owners_model_is_another_model() -> None:
     [
         (LLAMA, "full", {}),
         (LLAMA, "full", {"precision": "float32", "optimizer": "foreach"}),
+        (WIDE, "full", {"precision": "float32", "batch": 2, "length": 32}),
         (LLAMA, "frozen", {}),
         (LLAMA, "lora", {"micro_batch": 2}),
         (LLAMA, "lora-fa", {"checkpointing": True}),
