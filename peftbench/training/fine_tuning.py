@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +82,17 @@ class FineTuning:
             items.sort(key=lambda item: -len(item.tokens))
         cuts = range(0, len(items), self.micro_batch)
         return [self.model.collate(items[i : i + self.micro_batch]) for i in cuts]
+
+
+def accumulate(losses: Iterable[Tensor]) -> list[Tensor]:
+    """Add the gradients of each loss to those there are, before the next loss is made, so that one
+    loss's activations are alive at a time; returns the losses."""
+    values: list[Tensor] = []
+    for loss in losses:
+        loss.backward()
+        values.append(loss.detach())
+        del loss  # and with it what its backward pass went through
+    return values
 
 
 def set_up(spec: RunSpec, device: torch.device) -> FineTuning:

@@ -14,8 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from peftbench.methods import files
 from peftbench.record import Footprint, Parts
-from peftbench.training.fine_tuning import FineTuning
-from peftbench.training.loop import accumulate
+from peftbench.training.fine_tuning import FineTuning, accumulate
 from peftbench.training.transformer_blocks import as_trained
 
 Part = Literal["weights", "gradients", "optimizer", "activations", "other"]

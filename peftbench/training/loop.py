@@ -2,20 +2,20 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from peftbench.record import Point
 from peftbench.spec import TrainSpec
 from peftbench.training.compilation import Clock
 from peftbench.training.environment import synchronize
 from peftbench.training.evaluation import likelihood
-from peftbench.training.fine_tuning import FineTuning
+from peftbench.training.fine_tuning import FineTuning, accumulate
 from peftbench.training.transformer_blocks import as_trained
 
 # steps at the start whose time does not count: allocations, kernels chosen, optimizer state made
@@ -135,17 +135,6 @@ def _steps(
     # an expert that no token was sent to, or a pooler that the head does not read, has none
     if {id(p) for p in optimizer.state} != reached:
         raise InvariantError("the optimizer's state is not that of the parameters with a gradient")
-
-
-def accumulate(losses: Iterable[Tensor]) -> list[Tensor]:
-    """Add the gradients of each loss to those there are, before the next loss is made, so that one
-    loss's activations are alive at a time; returns the losses."""
-    values: list[Tensor] = []
-    for loss in losses:
-        loss.backward()
-        values.append(loss.detach())
-        del loss  # and with it what its backward pass went through
-    return values
 
 
 def clipped(trained: list[nn.Parameter], most: float | None) -> float:

@@ -4,10 +4,9 @@ import dataclasses
 
 import torch
 
-from peftbench.training.fine_tuning import FineTuning
+from peftbench.training.fine_tuning import FineTuning, accumulate
 from peftbench.training.footprint import unchanged
 from peftbench.training.generation import lacks_memory
-from peftbench.training.loop import accumulate
 from peftbench.training.transformer_blocks import as_trained
 
 
