@@ -65,6 +65,16 @@ TUNE = Setting(
     precision="bf16",
     implementation="peft",
 )
+IN_4_BITS = Setting(
+    model="meta-llama/Llama-2-7b-hf",
+    method="lora",
+    args={"rank": 64},
+    batch=4,
+    length=512,
+    precision="bf16",
+    base="nf4",
+    implementation="peft",
+)
 
 
 def _litgpt(what: str, gb: float, setting: Setting, source: str = LITGPT_TABLES) -> Anchor:
@@ -188,16 +198,7 @@ ANCHORS = (
     Anchor(
         source="arXiv:2310.11454, table 12",
         what="LLaMA-7B, LoRA r 64, 4 bits, 4 x Alpaca",
-        setting=Setting(
-            model="meta-llama/Llama-2-7b-hf",
-            method="lora",
-            args={"rank": 64},
-            batch=4,
-            length=512,
-            precision="bf16",
-            base="nf4",
-            implementation="peft",
-        ),
+        setting=IN_4_BITS,
         measured=23.42 * GB,
         kind="reserved",
         unstated="length, checkpointing, how it was measured; here 512 tokens",
@@ -205,16 +206,7 @@ ANCHORS = (
     Anchor(
         source="arXiv:2310.11454, table 12",
         what="LLaMA-7B, VeRA r 64, 4 bits, 4 x Alpaca",
-        setting=Setting(
-            model="meta-llama/Llama-2-7b-hf",
-            method="vera",
-            args={"rank": 64},
-            batch=4,
-            length=512,
-            precision="bf16",
-            base="nf4",
-            implementation="peft",
-        ),
+        setting=replace(IN_4_BITS, method="vera"),
         measured=21.69 * GB,
         kind="reserved",
         unstated="as above",

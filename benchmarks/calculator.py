@@ -1,4 +1,5 @@
-"""Make peftbench/page/calculator.json, the formulas of the page's calculator.
+"""Make peftbench/page/calculator.json, the formulas of the page's calculator, for every model in
+peftbench.shapes that it lacks; without the file, for all.
 
 python benchmarks/calculator.py
 """

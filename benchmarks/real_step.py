@@ -7,6 +7,7 @@ from peftbench.estimate.setting import Setting
 from peftbench.estimate.trace import supervised_tokens
 from peftbench.estimate.tuning import tuning_without_texts
 from peftbench.methods import METHODS
+from peftbench.training.fine_tuning import loaded_dtype
 from peftbench.training.footprint import footprint
 from peftbench.training.models import load
 
@@ -15,7 +16,6 @@ def tracked_peak(setting: Setting) -> int:
     """Peak bytes of the step on a CPU, with the model as a run loads it, by the tracker that
     records' numbers come from."""
     spec, (_, kind) = setting.spec(), configuration(setting)
-    wide = setting.precision == "float32" or METHODS[setting.method].trains_weights
     model = load(
         setting.model,
         kind,
@@ -23,7 +23,7 @@ def tracked_peak(setting: Setting) -> int:
         setting.pooling,
         setting.base,
         device=torch.device("cpu"),
-        dtype=torch.float32 if wide else torch.bfloat16,
+        dtype=loaded_dtype(setting.precision, METHODS[setting.method]),
         max_length=setting.length,
         precision=setting.precision,
     )

@@ -147,7 +147,6 @@ def main() -> int:
     held_out = [case for case in reserved if not case.fitted]
     print(f"held out, inside: {sum(c.inside for c in held_out)} of {len(held_out)}")
     if options.write:
-        errors = [abs(case.error) for case in allocated]
         steps = real_steps()
         farthest = max(steps, key=lambda each: each.apart)
         text = PAGE.read_text(encoding="utf-8").format(

@@ -22,7 +22,7 @@ from peftbench.article.claim import (
     both,
     compare,
 )
-from peftbench.article.llama import LLAMA_7B, LLAMA_70B, llama
+from peftbench.article.llama import LLAMA_7B, LLAMA_70B, called, llama
 from peftbench.article.pairs import (
     SHAPE,
     Pair,
@@ -173,7 +173,7 @@ def _at_scale(model: str) -> Words:
         " weights in 16 bit more",
         "据估算,{0} 的适配器为 {1:.0f} MB,LoRA 为 {2:.0f} MB:多出 16 位权重的 {3:.2%}",
     ).format(
-        model.rpartition("/")[2].removesuffix("-hf"),
+        called(model),
         *(delta.adapter_file_bytes / 1e6, lora.adapter_file_bytes / 1e6),
         (delta.adapter_file_bytes - lora.adapter_file_bytes) / (2 * lora.total_params),
     )

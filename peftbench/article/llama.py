@@ -7,6 +7,7 @@ from typing import Any, Literal
 from peftbench.at_scale import AtScale, only, read
 
 LLAMA_7B, LLAMA_70B = (f"meta-llama/Llama-2-{size}-hf" for size in ("7b", "70b"))
+LORA_RANK = 8  # LoRA's own default, of which the forecasts are
 Implementation = Literal["ours", "peft"]
 Q_AND_V = {"targets": ["q_proj", "v_proj"]}
 
@@ -37,10 +38,12 @@ def llama(
     )
 
 
+def called(model: str) -> str:
+    """As people call it."""
+    return model.rpartition("/")[2].removesuffix("-hf")
+
+
 def lora_params(model: str, rank: int) -> int:
     """What LoRA of a rank trains on all linear layers: rank x sum(in + out), and so in proportion
     to it."""
     return llama(model, "lora").trained_params * rank // LORA_RANK
-
-
-LORA_RANK = 8  # LoRA's own default, of which the forecasts are

@@ -14,7 +14,7 @@ from peftbench.article.claim import (
     below,
     compare,
 )
-from peftbench.article.llama import LLAMA_7B, LLAMA_70B, llama
+from peftbench.article.llama import LLAMA_7B, LLAMA_70B, called, llama
 from peftbench.article.pairs import (
     SHAPE,
     Pair,
@@ -79,7 +79,7 @@ def _at_scale(model: str) -> Words:
         "据估算,{0}、全部线性层、{1} x {2} 词元时,LoRA-FA 的峰值为 LoRA 的 {3:.0%}:"
         "节省 {4:.1f} GB;若实现为每层另存 float32 的 x,则为 {5:.1f} GB,其中 {6:.0%} 来自方法",
     ).format(
-        *(model.rpartition("/")[2].removesuffix("-hf"), lora.batch, lora.length),
+        *(called(model), lora.batch, lora.length),
         *(ours.peak_bytes / lora.peak_bytes, method / 1e9, cast / 1e9, method / cast),
     )
 

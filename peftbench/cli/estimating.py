@@ -1,6 +1,7 @@
 """`peftbench estimate`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -150,7 +151,7 @@ def _fit(settings: list[Any], largest: Any, gib: float, format: str) -> None:
 
     made = fits.all_that_grow(settings, largest, gib)
     if format == "json":
-        show(json.dumps([fits.as_data(each) for each in made], indent=2))
+        show(json.dumps([*map(asdict, made)], indent=2))
     else:
         show(fits.table(made))
 

@@ -3,8 +3,8 @@
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from peftbench.errors import InputError
 from peftbench.estimate.answers import arm, markdown, step
@@ -104,11 +104,6 @@ def all_that_grow(settings: Sequence[Setting], growing: Growing, gib: float) -> 
     has_rank = [s for s in settings if "rank" in METHODS[s.method].complete({})]
     chosen = has_rank if growing == "rank" and len(settings) > 1 else settings
     return [largest(setting, growing, gib) for setting in chosen]
-
-
-def as_data(fit: Fit) -> dict[str, Any]:
-    """As JSON values."""
-    return asdict(fit)
 
 
 def highest(

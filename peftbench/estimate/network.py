@@ -3,12 +3,9 @@
 import copy
 from typing import Any
 
-import torch
 import transformers
 from torch import nn
 from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
 )
 
@@ -20,7 +17,8 @@ from peftbench.methods.linear import linearize
 from peftbench.shapes import SHAPES, known_shape
 from peftbench.tasks.base import TaskKind
 from peftbench.training.checkpoint import check_classifier, check_whole
-from peftbench.training.models import UNREADABLE, network_type, read_config, source
+from peftbench.training.fine_tuning import loaded_dtype
+from peftbench.training.models import UNREADABLE, is_causal, network_type, read_config, source
 from peftbench.training.revisions import is_folder
 
 
@@ -56,10 +54,9 @@ def _read(name: str) -> Any:
 
 
 def _kind(name: str, config: Any) -> TaskKind:
-    family = type(config)
-    if family in MODEL_FOR_CAUSAL_LM_MAPPING and family not in MODEL_FOR_MASKED_LM_MAPPING:
+    if is_causal(config):
         return "generation"
-    if family in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+    if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return "classification"
     raise InputError(
         f"model {name!r} ({config.model_type}) is no language model and no encoder of text"
@@ -90,23 +87,15 @@ def all_kinds_of_layer(config: Any) -> int:
     return max(kinds.index(kind) for kind in set(kinds)) + 1
 
 
-def dtype_of(setting: Setting) -> torch.dtype:
-    """In which the weights are loaded."""
-    wide = setting.precision == "float32" or (
-        setting.precision == "bf16-mixed" and METHODS[setting.method].trains_weights
-    )
-    return torch.float32 if wide else torch.bfloat16
-
-
 def network(setting: Setting, config: Any, kind: TaskKind) -> Any:
     """The network as training loads it, on whatever device tensors are made at the moment, with the
     head that transformers' networks have: of a classifier all of it new."""
     auto = network_type(kind, config, setting.pooling)
-    options = {"dtype": dtype_of(setting), "trust_remote_code": False}
+    dtype = loaded_dtype(setting.precision, METHODS[setting.method])
     if kind == "generation" or setting.pooling == "model":
-        net: Any = auto.from_config(config, **options)
+        net: Any = auto.from_config(config, dtype=dtype, trust_remote_code=False)
     else:
-        net = auto._from_config(config, dtype=options["dtype"])
+        net = auto._from_config(config, dtype=dtype)
     outside = _outside_the_trunk(net) if kind == "classification" else []
     report = {"missing_keys": outside, "mismatched_keys": [], "unexpected_keys": []}
     check_whole(setting.model, net, report)

@@ -6,8 +6,16 @@ from typing import Any, Literal
 
 from peftbench.errors import InputError, unknown
 from peftbench.methods import METHODS
-from peftbench.spec import Base, DataSpec, LimitSpec, Pooling, Precision, RunSpec, validated
-from peftbench.spec import TrainSpec as _TrainSpec
+from peftbench.spec import (
+    Base,
+    DataSpec,
+    LimitSpec,
+    Pooling,
+    Precision,
+    RunSpec,
+    TrainSpec,
+    validated,
+)
 
 Attention = Literal["fused", "math"]
 OptimizerForm = Literal["fused", "foreach"]
@@ -105,7 +113,7 @@ class Setting:
             method=self.method,
             method_version=method.version,
             args=method.complete(self.args),
-            train=validated(_TrainSpec, train, "train"),
+            train=validated(TrainSpec, train, "train"),
             data=validated(DataSpec, {"max_length": self.length}, "data"),
             seed=0,
             split="test",

@@ -21,7 +21,6 @@ class Structure:
     total_params: int  # of the plain model, head included
     head_params: int
     trained_params: int  # without the head
-    updatable_params: int
     adapter_file_bytes: int | None
     window: int | None  # tokens that the network has positions for; None: any number
 
@@ -50,7 +49,6 @@ def structure(setting: Setting, config: Any, kind: TaskKind) -> Structure:
         total_params=total,
         head_params=head,
         trained_params=trained_params,
-        updatable_params=trained_params + method.updatable(net),
         adapter_file_bytes=file_bytes,
         window=window(net),
     )

@@ -108,7 +108,6 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     examples = [_examples(task, spec, split) for split in splits]
     shots = shots_of(task, spec)
     precision = spec.train.precision
-    wide = precision == "float32" or (precision == "bf16-mixed" and method.trains_weights)
     max_length = spec.data.max_length
     model = load(
         spec.model,
@@ -117,7 +116,7 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
         spec.pooling,
         spec.base,
         device=device,
-        dtype=torch.float32 if wide else torch.bfloat16,
+        dtype=loaded_dtype(precision, method),
         max_length=max_length,
         precision=precision,
     )
@@ -227,6 +226,14 @@ def attach(
     groups = method.param_groups(own, model.net, spec.train.lr) if own else []
     groups.append({"params": head, "lr": spec.train.head_lr})
     return make_optimizer(groups, spec.train) if own or head else None
+
+
+def loaded_dtype(
+    precision: Precision, method: AbstractMethod | type[AbstractMethod]
+) -> torch.dtype:
+    """In which a model's weights are loaded for a method."""
+    wide = precision == "float32" or (precision == "bf16-mixed" and method.trains_weights)
+    return torch.float32 if wide else torch.bfloat16
 
 
 def set_dtypes(net: nn.Module, precision: Precision) -> None:

@@ -61,7 +61,7 @@ class PeakBytes(TorchDispatchMode):
 
     def _begin(self, stage: Stage) -> None:
         self.stage = stage
-        self._highest = sum(self.peaks.get(stage, {}).values()) if stage in self.peaks else -1
+        self._highest = sum(self.peaks[stage].values()) if stage in self.peaks else -1
         self._note()
 
     def hold(self, part: Part, tensors: Iterable[Tensor]) -> None:

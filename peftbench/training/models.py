@@ -66,7 +66,7 @@ def read_config(name: str, kind: TaskKind, labels: int, pooling: Pooling = "mode
             f"model {name!r}: no readable config.json in this folder: {_reason(error)}"
         ) from error
     family, about = type(config), f"model {name!r} ({config.model_type})"
-    causal = family in MODEL_FOR_CAUSAL_LM_MAPPING and family not in MODEL_FOR_MASKED_LM_MAPPING
+    causal = is_causal(config)
     if kind == "generation":
         if not causal:
             raise InputError(f"{about} is no causal language model, which generation tasks need")
@@ -80,6 +80,12 @@ def read_config(name: str, kind: TaskKind, labels: int, pooling: Pooling = "mode
         raise InputError(f"{about} has no sequence classifier in transformers")
     config.num_labels = labels
     return config
+
+
+def is_causal(config: Any) -> bool:
+    """Whether it is the configuration of a causal language model."""
+    family = type(config)
+    return family in MODEL_FOR_CAUSAL_LM_MAPPING and family not in MODEL_FOR_MASKED_LM_MAPPING
 
 
 def _reason(error: Exception) -> str:
