@@ -14,6 +14,10 @@ class InputError(Exception):
     and exits with 2."""
 
 
+class UnsupportedError(InputError):
+    """A method cannot do a model or a task. Its runs are skipped, and others go on."""
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
     """The error for a name that does not exist, with the nearest name and all names that do."""
     names = sorted(name if len(name) <= MOST_CHARACTERS else shown(name) for name in known)

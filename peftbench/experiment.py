@@ -144,6 +144,8 @@ class MethodType(Protocol):
     version: int
     lr: float
 
+    def of(self, args: Mapping[str, Any]) -> "MethodType": ...
+
     def complete(self, args: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
@@ -259,7 +261,9 @@ def expand(
         data = experiment.data | entry.data | forced["data"]
         limits = experiment.limits | entry.limits | forced["limits"]
         for arm in experiment.arm:
-            method, on = methods[arm.method], arm.on.get(entry.name, Override())
+            on = arm.on.get(entry.name, Override())
+            args = arm.args | on.args | forced["args"]
+            method = methods[arm.method].of(args)
             train = {"lr": method.lr, "precision": "auto"}
             for table in (experiment.train, entry.train, arm.train, on.train, forced["train"]):
                 train |= table
@@ -271,7 +275,7 @@ def expand(
                 task_version=tasks[entry.name].version,
                 method=arm.method,
                 method_version=method.version,
-                args=method.complete(arm.args | on.args | forced["args"]),
+                args=method.complete(args),
                 train=_train_spec(
                     train, auto_precision, f"arm {shown(arm.method)} on {where}: train"
                 ),

@@ -284,9 +284,12 @@ def validated(kind: type[Model], values: Mapping[str, Any], where: str) -> Model
             raise InputError(
                 str(unknown(f"key in {'.'.join([where, *path[:-1]])}", path[-1], keys(owner)))
             ) from error
-        given = "" if first["type"] == "missing" else f" (given: {shown(first['input'])})"
+        # an error of several values together has no path
+        unsaid = first["type"] == "missing" or not path
+        given = "" if unsaid else f" (given: {shown(first['input'])})"
+        place = ": ".join([where, ".".join(path)] if path else [where])
         raise InputError(
-            f"{where}: {'.'.join(path)}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
+            f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
         ) from error
 
 

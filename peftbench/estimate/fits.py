@@ -152,7 +152,7 @@ def _leaner(setting: Setting) -> Iterator[tuple[tuple[str, ...], Setting]]:
         ("checkpointing", {"checkpointing": True}),
         ("nf4 base", {"base": "nf4"}),
     ):
-        if name == "nf4 base" and METHODS[setting.method].trains_weights:
+        if name == "nf4 base" and METHODS[setting.method].of(setting.args).trains_weights:
             return
         leaner = replace(setting, **wanted)
         if leaner != setting:

@@ -91,7 +91,7 @@ def network(setting: Setting, config: Any, kind: TaskKind) -> Any:
     """The network as training loads it, on whatever device tensors are made at the moment, with the
     head that transformers' networks have: of a classifier all of it new."""
     auto = network_type(kind, config, setting.pooling)
-    dtype = loaded_dtype(setting.precision, METHODS[setting.method])
+    dtype = loaded_dtype(setting.precision, METHODS[setting.method].of(setting.args))
     if kind == "generation" or setting.pooling == "model":
         net: Any = auto.from_config(config, dtype=dtype, trust_remote_code=False)
     else:

@@ -66,7 +66,7 @@ class Setting:
                 f"supervised = {self.supervised}: must be 1 or more, and less than the length "
                 f"{self.length}"
             )
-        if self.base != "plain" and METHODS[self.method].trains_weights:
+        if self.base != "plain" and METHODS[self.method].of(self.args).trains_weights:
             raise InputError(
                 f'method {self.method!r} trains weights that base = "{self.base}" keeps quantised: '
                 'take base = "plain", or a method of adapters'
@@ -103,7 +103,7 @@ class Setting:
             "micro_batch": self.micro_batch,
             "checkpointing": self.checkpointing,
         }
-        method = METHODS[self.method]
+        method = METHODS[self.method].of(self.args)
         return RunSpec(
             model=self.model,
             pooling=self.pooling,

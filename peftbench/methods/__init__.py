@@ -7,9 +7,11 @@ from peftbench.methods.full import Full
 from peftbench.methods.lora import LoRA
 from peftbench.methods.lora_fa import LoRAFA
 from peftbench.methods.lora_plus import LoRAPlus
+from peftbench.methods.peft_method import Peft
 from peftbench.methods.vera import VeRA
 
-METHODS: dict[str, type[AbstractMethod]] = {
+# The suite's own methods, and with them every method that an arm may name.
+OURS: dict[str, type[AbstractMethod]] = {
     "full": Full,
     "frozen": Frozen,
     "lora": LoRA,
@@ -18,3 +20,4 @@ METHODS: dict[str, type[AbstractMethod]] = {
     "delta-lora": DeltaLoRA,
     "lora+": LoRAPlus,
 }
+METHODS: dict[str, type[AbstractMethod]] = {**OURS, "peft": Peft}

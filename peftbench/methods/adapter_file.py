@@ -3,7 +3,7 @@
 import abc
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,7 +69,7 @@ class AdapterFile(AbstractFile):
             "revision": commit if of_hub else None,
             "inference_mode": True,
             "bias": "none",
-            "target_modules": _targets(model, adapted),
+            "target_modules": exact_targets(model, adapted),
             "modules_to_save": list(head) or None,
             # Of a model that has both layouts peft sets this anew for each layer, with a warning.
             "fan_in_fan_out": any(
@@ -114,10 +114,11 @@ class AdapterFile(AbstractFile):
         return validated(self.settings, raw, str(path))
 
 
-def _targets(model: nn.Module, layers: Mapping[str, AbstractAdapted]) -> list[str] | str:
-    """The layers' full names; where peft, which compares the ends of names, would select more by
+def exact_targets(model: nn.Module, names: Iterable[str]) -> list[str] | str:
+    """The modules' full names; where peft, which compares the ends of names, would select more by
     them, an exact expression."""
-    endings = tuple(f".{name}" for name in layers)
-    if any(name.endswith(endings) and name not in layers for name, _ in model.named_modules()):
-        return "|".join(map(re.escape, layers))
-    return list(layers)
+    names = list(names)
+    endings = tuple(f".{name}" for name in names)
+    if any(name.endswith(endings) and name not in names for name, _ in model.named_modules()):
+        return "|".join(map(re.escape, names))
+    return names

@@ -1,7 +1,7 @@
 """What a method is: a frozen set of hyperparameters that can attach itself to a model."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -12,6 +12,16 @@ from torch import Tensor, nn
 
 from peftbench.errors import InputError
 from peftbench.spec import Settings, validated
+
+
+@dataclass(frozen=True)
+class Upcoming:
+    """What is known of a training before it begins: its steps, and the first of its examples, one
+    at a time."""
+
+    steps: int
+    inputs: Sequence[Mapping[str, Tensor]]  # of the network, for each example: (1, length)
+    loss: Callable[[int], Tensor]  # the mean nll of an example, by its place
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,30 @@ class AbstractFile(abc.ABC):
         head's names, unless the metadata have them. Raises InputError."""
         return ()
 
+    def fill(
+        self, model: nn.Module, path: Path, head: Sequence[str], stored: Mapping[str, Tensor]
+    ) -> None:
+        """Give the model's tensors the stored values. Raises InputError that names the file and the
+        key which is missing, unknown or does not fit."""
+        self.copy(path, self.tensors(model, head), stored)
+
+    @staticmethod
+    @torch.no_grad()
+    def copy(path: Path, targets: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+        """Likewise of the tensors `targets`, by their keys."""
+        for key, target in targets.items():
+            if key not in stored:
+                raise InputError(f"{path}: {key!r} is missing")
+            if stored[key].shape != target.shape:
+                raise InputError(
+                    f"{path}: {key!r} has the shape {tuple(stored[key].shape)}, "
+                    f"the model needs {tuple(target.shape)}"
+                )
+        if unknown := stored.keys() - targets:
+            raise InputError(f"{path}: the model has no place for {min(unknown)!r}")
+        for key, target in targets.items():
+            target.copy_(stored[key])
+
 
 def head_tensors(model: nn.Module, head: Sequence[str], prefix: str = "") -> dict[str, Tensor]:
     """Everything in the head's modules by its name in the model, after `prefix`."""
@@ -93,15 +127,26 @@ class AbstractMethod(Settings, abc.ABC):
     trains_weights: ClassVar[bool] = False
 
     @classmethod
+    def of(cls, args: Mapping[str, Any]) -> type[Self]:
+        """The class that has these args: itself, but for a family of methods. Raises InputError."""
+        return cls
+
+    @classmethod
     def build(cls, args: Mapping[str, Any]) -> Self:
         """The method with `args`. Raises InputError that names a wrong key (and the nearest right
         one) or value."""
-        return validated(cls, args, f"{cls.__name__}: args")
+        kind = cls.of(args)
+        return validated(kind, args, f"{kind.__name__}: args")
 
     @classmethod
     def complete(cls, args: Mapping[str, Any]) -> dict[str, Any]:
         """`args` with every default filled in, as JSON values."""
         return cls.build(args).model_dump(mode="json")
+
+    def anticipate(self, model: nn.Module, upcoming: Upcoming) -> None:
+        """Look at the training to come, before `attach` and with the plain model, for initial
+        values that depend on data. What is found is left on the model's modules."""
+        return
 
     @abc.abstractmethod
     def attach(self, model: nn.Module, rng: torch.Generator) -> None:
@@ -120,6 +165,10 @@ class AbstractMethod(Settings, abc.ABC):
         """Take optimizer step number `step`, counted from 1. May also change buffers, gradients and
         attributes of modules, but writes to no parameter that is not trained."""
         optimizer.step()
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """What the method adds to the loss of every step, (). None: nothing."""
+        return None
 
     @property
     def settled_at(self) -> int:

@@ -117,20 +117,7 @@ def load(method: AbstractMethod, model: nn.Module, folder: Path) -> None:
     head = method.file.prepare(model, path, stored) or metadata.get("head", "").split()
     if missing := set(head) - dict(model.named_modules()).keys():
         raise InputError(f"{path}: the head {min(missing)!r} is no module of the model")
-    targets = method.file.tensors(model, head)
-    for key, target in targets.items():
-        if key not in stored:
-            raise InputError(f"{path}: {key!r} is missing")
-        if stored[key].shape != target.shape:
-            raise InputError(
-                f"{path}: {key!r} has the shape {tuple(stored[key].shape)}, "
-                f"the model needs {tuple(target.shape)}"
-            )
-    if unknown := stored.keys() - targets:
-        raise InputError(f"{path}: the model has no place for {min(unknown)!r}")
-    with torch.no_grad():
-        for key, target in targets.items():
-            target.copy_(stored[key])
+    method.file.fill(model, path, head, stored)
     model.requires_grad_(False)
     if (folder / OFFSET_FILE).is_file():
         _restore_offset(model, folder / OFFSET_FILE)

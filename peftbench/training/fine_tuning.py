@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from peftbench.errors import InputError
+from peftbench.errors import InputError, UnsupportedError
 from peftbench.methods import METHODS
-from peftbench.methods.base import AbstractMethod
+from peftbench.methods.base import AbstractMethod, Upcoming
 from peftbench.methods.linear import linear_layers
 from peftbench.methods.quantized import library, parameter_count
 from peftbench.spec import Pooling, Precision, RunSpec, TrainSpec
@@ -29,6 +29,7 @@ from peftbench.training.rates import check_precision
 from peftbench.training.transformer_blocks import check_transformer_blocks
 
 POOL = 32  # batches that are sorted by length together
+SEEN = 64  # training examples from which initial values may be made
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,13 @@ class FineTuning:
 
     def losses(self, micro_batches: Sequence[Batch]) -> Iterator[Tensor]:
         """The mean nll of a batch's supervised tokens, in parts that add up to it: one for each of
-        its micro-batches, made when it is asked for."""
+        its micro-batches, made when it is asked for. For training also what the method adds."""
         count = sum(batch.count for batch in micro_batches)
         for batch in micro_batches:
             yield self.model.score(batch).nll.sum() / count
+        penalty = self.method.penalty(self.model.net) if torch.is_grad_enabled() else None
+        if penalty is not None:
+            yield penalty
 
     def _micro_batches(self, indices: Sequence[int]) -> list[Batch]:
         """Examples of like length share one, the longest first: what does not fit fails at once."""
@@ -129,6 +133,8 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     total_params = parameter_count(model.net)
     model.start([item.target for item in items])
     check_transformer_blocks(model.net, spec.train, device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        method.anticipate(model.net, upcoming(model, items, spec.train.steps))
     optimizer = attach(method, model, spec)
     # what the checks draw, such as dropout, must not change what the run draws
     with (
@@ -165,11 +171,12 @@ def check_specs(specs: Sequence[RunSpec]) -> None:
             _examples(task, spec, split)
         shots_of(task, spec)
     with _quiet():
-        _check_models(specs)
+        _check_models(specs, skip=True)
 
 
-def _check_models(specs: Sequence[RunSpec]) -> None:
-    """Read the structure of each model once, and attach every method to it."""
+def _check_models(specs: Sequence[RunSpec], skip: bool = False) -> None:
+    """Read the structure of each model once, and attach every method to it. skip: what a method
+    cannot do is left to the run, whose record says why it was skipped."""
     nets: dict[tuple[str, TaskKind, int, Pooling], Any] = {}
     distinct = {
         (
@@ -186,7 +193,8 @@ def _check_models(specs: Sequence[RunSpec]) -> None:
             room_for_prompt(window(net), spec.data.max_new_tokens)
             cache_argument(net)
         check_transformer_blocks(net, spec.train, choose_device())
-        _check_method(spec, copy.deepcopy(net))
+        with suppress(UnsupportedError) if skip else nullcontext():
+            _check_method(spec, copy.deepcopy(net))
 
 
 def _check_method(spec: RunSpec, net: Any) -> None:
@@ -203,6 +211,18 @@ def _check_method(spec: RunSpec, net: Any) -> None:
             f"method {spec.method!r} trains weights that base = {spec.base!r} keeps quantised, "
             f'such as that of {trained[0]}: take base = "plain", or a method of adapters'
         )
+
+
+def upcoming(model: AbstractModel, items: Sequence[Item], steps: int) -> Upcoming:
+    """What a method may know of a training on `items`: examples are in evaluation mode."""
+    batches = [model.collate([item]) for item in items[:SEEN]]
+
+    def loss(place: int) -> Tensor:
+        result = model.score(batches[place])
+        return result.nll.sum() / batches[place].count
+
+    model.net.eval()
+    return Upcoming(steps, [batch.inputs for batch in batches], loss)
 
 
 def attach(

@@ -106,7 +106,7 @@ class Running:
     def trimmed(self) -> "Running":
         """Without the columns that are padding in every row. The cache is the same object,
         changed."""
-        start = self.mask.shape[1] - int(self.mask.sum(1).max())
+        start = int(self.mask.any(0).int().argmax())
         layers: list[Any] = self.cache.layers
         for layer in layers:
             layer.keys, layer.values = layer.keys[:, :, start:], layer.values[:, :, start:]
@@ -285,7 +285,8 @@ def generate(
     answers may still get; half as many where memory is short. Raises InputError where the model's
     window has no room for an answer.
     """
-    room = room_for_prompt(model.window, max_new_tokens)
+    window = None if model.window is None else model.window - len(model.virtual)
+    room = room_for_prompt(window, max_new_tokens)
     encoded: list[list[int]] = [model.tokenizer(prompt)["input_ids"] for prompt in prompts]
     cut = 0
     if room is not None:

@@ -3,8 +3,8 @@
 # once_differentiable's type has no name for ctx
 # pyright: reportIncompatibleMethodOverride=false
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from peftbench.methods.linear import answering
 
 # logits that stand at a time: constants, so that equal runs round alike
 LOGITS = {"cpu": 2**22, "cuda": 2**26}
@@ -29,23 +31,10 @@ def states_and_head(net: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Logits
         answer = type(output)(last_hidden_state=rows[None])
         with ExitStack() as stack:
             for trunk in trunks:
-                stack.enter_context(_answering(trunk, answer))
+                stack.enter_context(answering(trunk, answer))
             return net(**inputs, use_cache=False).logits[0]
 
     return output.last_hidden_state, logits
-
-
-@contextmanager
-def _answering(trunk: nn.Module, output: Any) -> Iterator[None]:
-    """Within it the trunk computes nothing, and answers with `output`."""
-    attributes = vars(trunk)
-    before = {"forward": attributes["forward"]} if "forward" in attributes else {}
-    attributes["forward"] = lambda *_, **__: output
-    try:
-        yield
-    finally:
-        del attributes["forward"]
-        attributes.update(before)
 
 
 def nll_in_parts(logits: Logits, states: Tensor, target: Tensor, rows: int) -> Tensor:

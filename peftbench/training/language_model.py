@@ -5,9 +5,11 @@ import inspect
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peftbench.errors import InputError
+from peftbench.methods.peft_prompts import IN_CACHE
 from peftbench.tasks.base import Example
 from peftbench.training.base import AbstractModel, Batch, BatchResult, Item
 from peftbench.training.head import (
@@ -75,11 +77,24 @@ class LanguageModel(AbstractModel):
             zeros.index_add(0, of, nll), zeros.index_add(0, of, torch.ones_like(nll)), None
         )
 
+    @property
+    def virtual(self) -> list[int]:
+        """Tokens beyond the vocabulary that a method puts before every text."""
+        return getattr(self.net.get_input_embeddings(), "virtual", [])
+
+    def pad_rows(self, rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
+        """Token ids, (rows, longest), and the mask, which begins with the tokens that a method has
+        in the cache."""
+        virtual = self.virtual
+        ids, mask = super().pad_rows([[*virtual, *row] for row in rows] if virtual else rows, left)
+        return ids, F.pad(mask, (vars(self.net).get(IN_CACHE, 0), 0), value=1)
+
     def inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """What the network takes for left-padded rows."""
         inputs = {"input_ids": ids, "attention_mask": mask}
         if "position_ids" in self.accepted:
-            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+            inputs["position_ids"] = positions[:, -ids.shape[1] :]
         return inputs
 
     @functools.cached_property

@@ -107,7 +107,8 @@ def _steps(
         start = time.perf_counter()
         batch = tuning.batch(step)
         # on CUDA: waits for the device once
-        loss = sum(part.item() for part in accumulate(tuning.losses(batch)))
+        # a method's penalty is no part of the loss that is recorded
+        loss = sum(part.item() for part in accumulate(tuning.losses(batch))[: len(batch)])
         norm = clipped(trained, spec.clip)
         reached |= {id(p) for p in trained if p.grad is not None}
         if not math.isfinite(loss) or not math.isfinite(norm):

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from peftbench.errors import InputError
+from peftbench.errors import InputError, UnsupportedError
 from peftbench.methods import files
 from peftbench.methods.linear import layers, left_out, replaced
 from peftbench.methods.quantized import QuantizedLinear
@@ -175,7 +175,8 @@ def _failure(error: Exception) -> dict[str, Any]:
     if isinstance(error, EndedError):
         return {"status": error.status, "error": str(error), "curve": error.curve}
     if isinstance(error, InputError):
-        return {"status": "failed", "error": storable(str(error))}
+        status = "skipped" if isinstance(error, UnsupportedError) else "failed"
+        return {"status": status, "error": storable(str(error))}
     if not (short := lacks_memory(error)):
         traceback.print_exception(error)
     return {"status": "out-of-memory" if short else "failed", "error": one_line(error)}

@@ -9,7 +9,7 @@ from typing import Any
 from peftbench.errors import InputError, shown, unknown
 from peftbench.experiment import ArmEntry, Sampler
 from peftbench.methods import METHODS
-from peftbench.methods.base import Range
+from peftbench.methods.base import AbstractMethod, Range
 from peftbench.spec import Bounds, TrainSpec, bounds, keys
 from peftbench.tasks import TASKS
 
@@ -31,16 +31,17 @@ def dimensions_of(arm: ArmEntry, task: str, sampler: Sampler | None) -> Dimensio
     Raises InputError that names the arm and the key.
     """
     where = f"arm {arm.method!r}: space"
-    space = METHODS[arm.method].space
+    method = METHODS[arm.method].of(arm.args)
+    space = method.space
     dimensions: dict[str, Range | Grid] = dict(space)
     if TASKS[task].kind == "generation":
         dimensions.pop("train.head_lr", None)
     for key, value in arm.space.items():
-        _check_key(key, where, arm.method)
+        _check_key(key, where, method)
         if value is False:
             dimensions.pop(key, None)
         else:
-            given = _dimension(value, f"{where}: {key}", space.get(key), _allowed(key, arm.method))
+            given = _dimension(value, f"{where}: {key}", space.get(key), _allowed(key, method))
             dimensions[key] = given
     needed = "a range, such as { low = 1e-4, high = 1e-2, log = true }"
     if sampler == "grid":
@@ -65,10 +66,10 @@ def default_sampler(dimensions: Dimensions) -> Sampler:
     return "bracket" if one else "tpe"
 
 
-def _check_key(key: str, where: str, method: str) -> None:
+def _check_key(key: str, where: str, method: type[AbstractMethod]) -> None:
     """Raises InputError unless `key` names a number that a run of the method has."""
     table, _, name = key.partition(".")
-    kinds = {"train": TrainSpec, "args": METHODS[method]}
+    kinds = {"train": TrainSpec, "args": method}
     if table not in kinds:
         raise InputError(f'{where}: {key}: write "train.KEY" or "args.KEY", in quotation marks')
     numbers = [each for each in keys(kinds[table]) if bounds(kinds[table], each)]
@@ -76,10 +77,10 @@ def _check_key(key: str, where: str, method: str) -> None:
         raise unknown(f"key in {where}: {table}", name, numbers)
 
 
-def _allowed(key: str, method: str) -> Bounds:
+def _allowed(key: str, method: type[AbstractMethod]) -> Bounds:
     """What a key of a space allows."""
     table, _, name = key.partition(".")
-    allowed = bounds(TrainSpec if table == "train" else METHODS[method], name)
+    allowed = bounds(TrainSpec if table == "train" else method, name)
     assert allowed is not None  # _check_key
     return allowed
 
@@ -155,7 +156,7 @@ def _ends(range: Range, allowed: Bounds) -> tuple[float, float]:
     return (math.ceil(low), math.floor(high)) if whole else (low, high)
 
 
-def limited(dimensions: Dimensions, method: str) -> Dimensions:
+def limited(dimensions: Dimensions, method: type[AbstractMethod]) -> Dimensions:
     """The ranges with ends that widening may not pass, since their keys allow nothing beyond."""
     limits = dict(dimensions)
     for key, range in dimensions.items():

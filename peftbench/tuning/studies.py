@@ -99,7 +99,7 @@ class Study:
     @cached_property
     def dimensions(self) -> Dimensions:
         """What is varied, with the limits of the keys. Empty: nothing to tune."""
-        return limited(self.given, self.arm.method)
+        return limited(self.given, METHODS[self.arm.method].of(self.arm.args))
 
     @property
     def first_trials(self) -> int:

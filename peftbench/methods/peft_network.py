@@ -1,0 +1,143 @@
+"""What huggingface/peft made of a network: its layers, whether the plain network is still in it,
+and what a file must say of the start."""
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, field
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from peftbench.errors import InputError, UnsupportedError, first_line
+from peftbench.methods.quantized import QuantizedLinear, layout
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+ADAPTER = "default"  # peft's name of the one adapter
+NAME = "peft_network"  # of the network's attribute
+
+
+@dataclass(frozen=True)
+class PeftNetwork:
+    """What belongs to a network that peft has changed in place. It is no module of the network,
+    which is one of its own."""
+
+    wrapped: "PeftModel"
+    # Whether the base's weights are those of the plain network; some initial values take their part
+    # out of them.
+    keeps_base: bool
+    # If not: of each LoRA layer A and B at the start, on the CPU
+    start: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+def peft_network(model: nn.Module) -> PeftNetwork:
+    """What peft made of a model. Raises ValueError where nothing is attached."""
+    found = vars(model).get(NAME)
+    if found is None:
+        raise ValueError("no method of peft is attached to the model")
+    return found
+
+
+def tuner_layers(model: nn.Module) -> dict[str, Any]:
+    """peft's layers by name, each with a plain layer inside; none is within another."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    found: dict[str, Any] = {}
+    inner: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer) and module not in inner:
+            found[name] = module
+            inner |= set(module.modules())
+    return found
+
+
+def wrap(model: nn.Module, config: Any, rng: torch.Generator) -> PeftNetwork:
+    """Let peft change a network in place. Initial values are drawn on the CPU; on the meta device
+    there are none. Raises UnsupportedError with peft's reason."""
+    import peft  # takes seconds
+
+    device = next(model.parameters()).device
+    structure_only = device.type == "meta"
+    if structure_only and isinstance(getattr(config, "init_lora_weights", None), str):
+        config.init_lora_weights = False  # what is made of the weights' values
+    before = _norms(model)
+    with reasons(config.peft_type.value), _seeded(rng, device), redirect_stderr(StringIO()):
+        wrapped = peft.get_peft_model(model, config, low_cpu_mem_usage=structure_only)  # type: ignore[arg-type]
+    keeps_base = _norms(model).items() >= before.items()
+    found = PeftNetwork(wrapped, keeps_base, {} if keeps_base else _factors(model))
+    vars(model)[NAME] = found
+    return found
+
+
+def _norms(model: nn.Module) -> dict[str, float]:
+    """The norm of each parameter, by its name without peft's layers: equal where the values are.
+    None where there are no values."""
+    named = [(name.replace(".base_layer", ""), p) for name, p in model.named_parameters()]
+    real = [(name, p) for name, p in named if type(p.data) is Tensor and not p.is_meta]
+    if not real:
+        return {}
+    norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float32) for _, p in real]
+    values = torch.stack([norm.cpu() for norm in norms]).tolist()
+    return dict(zip((name for name, _ in real), values, strict=True))
+
+
+def _factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Copies of A and B of every LoRA layer."""
+    return {
+        name: tuple(part[ADAPTER].weight.detach().to("cpu", copy=True) for part in pair)
+        for name, layer in tuner_layers(model).items()
+        if (pair := (getattr(layer, "lora_A", None), getattr(layer, "lora_B", None)))[0] is not None
+    }  # type: ignore[return-value]
+
+
+@contextmanager
+def reasons(kind: str) -> Iterator[None]:
+    """Makes an UnsupportedError of what peft raises, with its reason, and hides its warnings."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # what peft raises differs from method to method
+        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+            raise
+        raise UnsupportedError(f"peft: {kind}: {first_line(error)}") from error
+
+
+@contextmanager
+def _seeded(rng: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Within it torch's global generators are seeded by `rng`; afterwards they are as before."""
+    seed = int(torch.randint(2**31, (), generator=rng))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@torch.no_grad()
+def merged_layer(layer: Any) -> nn.Module:
+    """The plain layer with peft's change merged into it; the layer itself stays as it is. Raises
+    what peft raises where it cannot merge."""
+    base = layer.get_base_layer()
+    twin = copy.copy(layer)
+    vars(twin)["_modules"] = dict(layer._modules)
+    vars(twin)["merged_adapters"] = []
+    twin.base_layer = _plain_copy(base)
+    with warnings.catch_warnings(action="ignore"):
+        twin.merge()
+    return twin.get_base_layer()
+
+
+def _plain_copy(base: nn.Module) -> nn.Module:
+    """A copy with weights of its own; of a quantised layer a dequantised one."""
+    if not isinstance(base, QuantizedLinear):
+        return copy.deepcopy(base)
+    linear = layout(base)(base.in_features, base.out_features, bias=False, device="meta")
+    linear.weight = nn.Parameter(base.weight, requires_grad=False)
+    linear.bias = base.bias
+    return linear
+
