@@ -8,13 +8,23 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from peftbench.errors import InputError
 from peftbench.methods.base import AbstractMethod
 
 # safetensors' names of dtypes, in the order in which tensors lie in a file
-DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+DTYPES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 # A regression whose head has no bias answers with the network's output plus this number. It stands
 # in the network's configuration, and in a file of its own: adapters' formats have no place for it.
@@ -56,8 +66,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    contiguous = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-    save_file(contiguous, folder / method.file.weights, method.file.metadata(head))
+    save_file(_apart(tensors), folder / method.file.weights, method.file.metadata(head))
     if method.file.whole and tokenizer is not None:
         tokenizer.save_pretrained(folder)
     offset = getattr(getattr(model, "config", None), OFFSET, None)
@@ -66,6 +75,18 @@ def save(
         _write(folder / OFFSET_FILE, text)
     if MEAN_HEAD in head:
         _write(folder / POOLING_FILE, POOLING)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as a file takes them: contiguous, none in the memory of another."""
+    apart: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        apart[key] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return apart
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

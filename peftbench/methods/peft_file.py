@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.errors import InputError, first_line
-from peftbench.methods.adapter_file import CONFIG, LAYER
+from peftbench.methods.adapter_file import CONFIG, LAYER, exact_targets
 from peftbench.methods.base import AbstractFile, head_tensors
 from peftbench.methods.peft_network import ADAPTER, peft_network, reasons, tuner_layers, wrap
 from peftbench.spec import is_commit, split_revision
@@ -34,10 +34,12 @@ class PeftFile(AbstractFile):
             adapter = get_peft_model_state_dict(network.wrapped, save_embedding_layers=False)
         return adapter | head_tensors(model, head, LAYER)
 
+    def metadata(self, head: Sequence[str]) -> dict[str, str]:
+        """Not every configuration of peft's has a place for the head's names."""
+        return super().metadata(head) | ({"head": " ".join(head)} if head else {})
+
     def texts(self, model: nn.Module, head: Sequence[str], base_model: str) -> dict[str, str]:
         network = peft_network(model)
-        if not network.keeps_base and not network.start:
-            raise InputError("peft: its initial values changed the model, and no file can say how")
         name, commit = split_revision(base_model)
         of_hub = is_commit(commit)
         config = network.wrapped.peft_config[ADAPTER].to_dict()
@@ -48,8 +50,14 @@ class PeftFile(AbstractFile):
             "base_model_name_or_path": name if of_hub else base_model,
             "revision": commit if of_hub else None,
             "inference_mode": True,
-            "modules_to_save": list(head) or None,
         }
+        if "modules_to_save" in config:
+            config["modules_to_save"] = list(head) or None
+        if "feedforward_modules" in config:  # which must be among the others, by the same names
+            layers = tuner_layers(model)
+            config["target_modules"] = exact_targets(model, layers)
+            own = [name for name, layer in layers.items() if layer.is_feedforward]
+            config["feedforward_modules"] = exact_targets(model, own)
         text = json.dumps(_jsonable(config), indent=2, sort_keys=True, allow_nan=False)
         return {CONFIG: text + "\n"}
 
@@ -62,15 +70,16 @@ class PeftFile(AbstractFile):
         # what peft raises on a damaged file differs
         except Exception as error:
             raise InputError(f"{config_file}: not a configuration of peft's: {error}") from error
-        head = config.modules_to_save or ()
-        config.modules_to_save = None
+        head = getattr(config, "modules_to_save", None) or ()
+        if head:
+            config.modules_to_save = None
         prompts = config.is_prompt_learning
         config.task_type = "CAUSAL_LM" if prompts else None
         network = wrap(model, config, torch.Generator())
         if prompts:
             from peftbench.methods.peft_prompts import prepend
 
-            prepend(model, network.wrapped, str(config.peft_type))
+            prepend(model, network.wrapped)
         return head
 
     def fill(
@@ -83,14 +92,14 @@ class PeftFile(AbstractFile):
         self.copy(path, own, {key: stored[key] for key in own.keys() & stored.keys()})
         adapter = {key: tensor for key, tensor in stored.items() if key not in own}
         try:
-            with reasons(str(wrapped.peft_type)):
-                result: Any = set_peft_model_state_dict(wrapped, dict(adapter))
+            with reasons(wrapped.peft_type.value):
+                set_peft_model_state_dict(wrapped, dict(adapter))
         except InputError as error:
             raise InputError(f"{path}: {first_line(error)}") from error
         needed = get_peft_model_state_dict(wrapped, save_embedding_layers=False).keys()
-        if missing := sorted(needed - adapter.keys()):
+        if missing := sorted(needed - adapter.keys() - own.keys()):
             raise InputError(f"{path}: {missing[0]!r} is missing")
-        if unknown := sorted({*adapter} - needed) or result.unexpected_keys:
+        if unknown := sorted({*adapter} - needed):
             raise InputError(f"{path}: the model has no place for {unknown[0]!r}")
 
 

@@ -144,7 +144,7 @@ class Peft(AbstractMethod):
             raise UnsupportedError(f"peft: {self.peft_type}: here it is for language models only")
         network = wrap(model, self.config(model, rng), rng)
         if self.peft_type in PROMPT_TYPES:
-            prepend(model, network.wrapped, self.peft_type)
+            prepend(model, network.wrapped)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise UnsupportedError(f"peft: {self.peft_type}: it trains nothing of the model")
         if FOUND in vars(model) and vars(model)[FOUND] is not None:
@@ -196,7 +196,10 @@ class Peft(AbstractMethod):
         try:
             layers = tuner_layers(model)
             return {name: merged_layer(layer) for name, layer in layers.items()} or None
-        except (AttributeError, NotImplementedError, TypeError, ValueError):
+        # a RuntimeError of peft's own, unlike what says that memory is short
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error):
+                raise
             return None
 
 
@@ -210,6 +213,8 @@ def _typed(kind: str, trains_weights: bool) -> type[Peft]:
         if not field.init or field.name in OURS | SEEDS | REFUSED:
             continue
         hint = hints[field.name] if field.default is not None else hints[field.name] | None
+        if field.name == "init_lora_weights":
+            hint = hint | typing.Literal["lora_ga"]  # peft's annotation lacks it
         if field.name.endswith("_modules"):
             hint = Annotated[hint, AfterValidator(_in_order)]
         made = field.default_factory is not dataclasses.MISSING

@@ -3,7 +3,7 @@ and what a file must say of the start."""
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from io import StringIO
@@ -65,25 +65,21 @@ def wrap(model: nn.Module, config: Any, rng: torch.Generator) -> PeftNetwork:
     structure_only = device.type == "meta"
     if structure_only and isinstance(getattr(config, "init_lora_weights", None), str):
         config.init_lora_weights = False  # what is made of the weights' values
-    before = _norms(model)
+    before = _norms(model.parameters())
     with reasons(config.peft_type.value), _seeded(rng, device), redirect_stderr(StringIO()):
         wrapped = peft.get_peft_model(model, config, low_cpu_mem_usage=structure_only)  # type: ignore[arg-type]
-    keeps_base = _norms(model).items() >= before.items()
+    still = dict(_norms(model.parameters()))
+    keeps_base = all(still.get(p) == norm for p, norm in before)
     found = PeftNetwork(wrapped, keeps_base, {} if keeps_base else _factors(model))
     vars(model)[NAME] = found
     return found
 
 
-def _norms(model: nn.Module) -> dict[str, float]:
-    """The norm of each parameter, by its name without peft's layers: equal where the values are.
-    None where there are no values."""
-    named = [(name.replace(".base_layer", ""), p) for name, p in model.named_parameters()]
-    real = [(name, p) for name, p in named if type(p.data) is Tensor and not p.is_meta]
-    if not real:
-        return {}
-    norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float32) for _, p in real]
-    values = torch.stack([norm.cpu() for norm in norms]).tolist()
-    return dict(zip((name for name, _ in real), values, strict=True))
+def _norms(parameters: Iterable[nn.Parameter]) -> list[tuple[nn.Parameter, float]]:
+    """Each parameter that has values, and its norm: equal where the values are."""
+    real = [p for p in parameters if type(p.data) is Tensor and not p.is_meta]
+    norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float32).cpu() for p in real]
+    return [*zip(real, map(float, norms), strict=True)]
 
 
 def _factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
@@ -123,13 +119,22 @@ def merged_layer(layer: Any) -> nn.Module:
     """The plain layer with peft's change merged into it; the layer itself stays as it is. Raises
     what peft raises where it cannot merge."""
     base = layer.get_base_layer()
-    twin = copy.copy(layer)
-    vars(twin)["_modules"] = dict(layer._modules)
+    twin = _twin(layer)
+    for name, child in layer.named_children():
+        twin._modules[name] = _twin(child)  # merging may exchange what is in a container
     vars(twin)["merged_adapters"] = []
     twin.base_layer = _plain_copy(base)
     with warnings.catch_warnings(action="ignore"):
         twin.merge()
     return twin.get_base_layer()
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """A module with the same parts, in which others can be put."""
+    twin = copy.copy(module)
+    for table in ("_modules", "_parameters", "_buffers"):
+        vars(twin)[table] = dict(vars(module)[table])
+    return twin
 
 
 def _plain_copy(base: nn.Module) -> nn.Module:

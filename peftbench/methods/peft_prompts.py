@@ -71,9 +71,10 @@ class _Prefix:
         return args, kwargs
 
 
-def prepend(model: Any, wrapped: "PeftModel", kind: str) -> None:
+def prepend(model: Any, wrapped: "PeftModel") -> None:
     """Put the virtual tokens of `wrapped` into the network's embedding, or into the cache that its
     trunk is called with. Raises UnsupportedError."""
+    kind = wrapped.active_peft_config.peft_type.value
     if kind == "PREFIX_TUNING":
         model.prefix_encoder = wrapped.prompt_encoder  # its parameters are the network's
         vars(model)[IN_CACHE] = wrapped.active_peft_config.num_virtual_tokens
