@@ -85,7 +85,7 @@ def spec(
     **args: Any,
 ) -> RunSpec:
     """A short run; args: those of the method that differ from their defaults."""
-    kind = METHODS[method]
+    kind = METHODS[method].of(args)
     return RunSpec(
         model=model,
         task=task,

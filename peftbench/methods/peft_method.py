@@ -3,6 +3,8 @@ and peft's own code makes the layers, their initial values and their files."""
 
 import dataclasses
 import functools
+import importlib.metadata
+import re
 import typing
 import warnings
 from collections.abc import Callable, Mapping
@@ -223,8 +225,16 @@ def _typed(kind: str, trains_weights: bool) -> type[Peft]:
         fields[field.name] = (hint, Field(**default, description=text))
     made_type = create_model(f"peft {kind}", __base__=Peft, __module__=__name__, **fields)
     made_type.config_type = config_type
+    made_type.version = _version()
     made_type.trains_weights = trains_weights
     return made_type
+
+
+def _version() -> int:
+    """The installed peft's version as a number: 0.21.2 is 2102. Another one may compute something
+    else."""
+    major, minor, patch = (importlib.metadata.version("peft").split(".") + ["0"])[:3]
+    return (100 * int(major) + int(minor)) * 100 + int(re.match(r"\d+", patch)[0])  # type: ignore[index]
 
 
 def _refused(values: Mapping[str, Any]) -> list[str]:
