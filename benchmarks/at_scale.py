@@ -12,7 +12,7 @@ from typing import Any
 from peftbench.at_scale import SHIPPED, AtScale, read, written
 from peftbench.estimate.grid import MODELS, at_scale
 from peftbench.estimate.setting import PEFT_HAS, Setting
-from peftbench.methods import METHODS
+from peftbench.methods import OURS
 from peftbench.output import write_whole
 
 STEP: dict[str, Any] = {"batch": 4, "length": 768}
@@ -21,7 +21,7 @@ LLAMAS = ("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-70b-hf")
 
 def settings() -> Iterator[Setting]:
     for model in (*MODELS, *LLAMAS):
-        for method in METHODS:
+        for method in OURS:
             yield Setting(model=model, method=method, **STEP)
     for model in LLAMAS:
         # the pure form of full fine-tuning, with what torch's AdamW holds by default

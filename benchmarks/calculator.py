@@ -18,7 +18,7 @@ from peftbench.estimate.network import configuration
 from peftbench.estimate.reserved import HIGH, LIKELY, LOW
 from peftbench.estimate.setting import Setting
 from peftbench.estimate.structure import structure
-from peftbench.methods import METHODS
+from peftbench.methods import OURS
 from peftbench.output import write_whole
 from peftbench.shapes import SHAPES
 
@@ -35,15 +35,15 @@ def entry(model: str) -> dict[str, Any]:
     window = structure(asked, *configuration(asked)).window
     stages = {
         method: [asdict(each) for each in formulas(model, method, window)]
-        for method in METHODS
+        for method in OURS
         if method not in AS_LORA
     }
     methods = {
         method: {
-            "ranked": "rank" in METHODS[method].complete({}),
+            "ranked": "rank" in OURS[method].complete({}),
             "stages": stages["lora" if method in AS_LORA else method],
         }
-        for method in METHODS
+        for method in OURS
     }
     return {"window": window, "methods": methods}
 

@@ -20,7 +20,7 @@ from peftbench.estimate.answers import step
 from peftbench.estimate.forecast import Forecast, forecast
 from peftbench.estimate.reserved import HIGH, LIKELY, LOW
 from peftbench.estimate.setting import Setting
-from peftbench.methods import METHODS
+from peftbench.methods import OURS
 from peftbench.output import write_whole
 from peftbench.spec import Precision
 
@@ -111,7 +111,7 @@ def real_steps() -> list[Step]:
     steps: list[Step] = []
     for model, (method, precision), lean in itertools.product(
         ("minilm-l6", "smollm2-135m"),
-        itertools.product(METHODS, get_args(Precision)[:2]),
+        itertools.product(OURS, get_args(Precision)[:2]),
         (False, True),
     ):
         setting = Setting(
@@ -162,7 +162,7 @@ def main() -> int:
             inside=sum(case.inside for case in held_out),
             table=table(made),
             steps=len(steps),
-            methods=len(METHODS),
+            methods=len(OURS),
             apart=farthest.apart,
             worst_step=farthest.what,
             worst_forecast=farthest.forecast,

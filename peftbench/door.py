@@ -18,7 +18,7 @@ from peftbench.output import ensure_folder, ensure_writable
 from peftbench.record import Record, Status
 from peftbench.spec import Precision, RunSpec
 from peftbench.store import Store, device_folder
-from peftbench.wording import model_name
+from peftbench.wording import method_name, model_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -311,7 +311,8 @@ def results(store: Store | Path | str) -> "Results":
 
 def run_name(spec: RunSpec) -> str:
     """A run in a few words."""
-    return f"{spec.method} on {spec.task} ({model_name(spec.model)}), seed {spec.seed}"
+    name = method_name(spec.method, spec.args)
+    return f"{name} on {spec.task} ({model_name(spec.model)}), seed {spec.seed}"
 
 
 def progress_line(progress: "Progress") -> str:

@@ -7,9 +7,7 @@ from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt
 from peftbench.spec import Count, FrozenModel, RunSpec
 
 SCHEMA = 2
-Status = Literal[
-    "done", "pruned", "diverged", "out-of-memory", "timed-out", "failed", "skipped"
-]
+Status = Literal["done", "pruned", "diverged", "out-of-memory", "timed-out", "failed", "skipped"]
 
 
 class Point(FrozenModel):

@@ -288,9 +288,7 @@ def validated(kind: type[Model], values: Mapping[str, Any], where: str) -> Model
         unsaid = first["type"] == "missing" or not path
         given = "" if unsaid else f" (given: {shown(first['input'])})"
         place = ": ".join([where, ".".join(path)] if path else [where])
-        raise InputError(
-            f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
-        ) from error
+        raise InputError(f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}{given}") from error
 
 
 def keys(kind: type[BaseModel]) -> list[str]:

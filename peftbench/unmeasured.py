@@ -50,11 +50,11 @@ def _needs(model: str, memory_gib: float) -> tuple[tuple[Need, ...], int]:
     from peftbench.estimate import fits
     from peftbench.estimate.forecast import forecast
     from peftbench.estimate.setting import Setting
-    from peftbench.methods import METHODS
+    from peftbench.methods import OURS
 
     needs: list[Need] = []
     params = 0
-    for method in METHODS:
+    for method in OURS:
         setting = Setting(model=model, method=method, batch=BATCH, length=LENGTH)
         made = forecast(setting)
         params = made.total_params

@@ -3,9 +3,9 @@
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Lang = Literal["en", "zh"]
 NONE = "–"
@@ -41,6 +41,31 @@ class Words:
 def model_name(model: str) -> str:
     """A model as it is called; of a hub model's commit seven digits."""
     return re.sub("(@[0-9a-f]{7})[0-9a-f]{33}$", r"\1", model)
+
+
+# Args of peft's methods that make another method of one.
+VARIANTS = (
+    "use_dora",
+    "use_rslora",
+    "use_qalora",
+    "use_bdlora",
+    "init_lora_weights",
+    "init_weights",
+)
+
+
+def method_name(method: str, args: Mapping[str, Any]) -> str:
+    """A method as it is called; one of peft's by what it is: `peft: LORA (dora)`."""
+    if method != "peft":
+        return method
+    chosen = [(name, args.get(name)) for name in VARIANTS]
+    variants = [
+        value if isinstance(value, str) else name.removeprefix("use_")
+        for name, value in chosen
+        if isinstance(value, str) or (value and name.startswith("use_"))
+    ]
+    name = f"peft: {args.get('peft_type', '?')}"
+    return f"{name} ({', '.join(variants)})" if variants else name
 
 
 def sentence(text: Words) -> Words:

@@ -14,7 +14,7 @@ from test_run import done, spec
 from torch import Tensor
 
 from peftbench.errors import InputError
-from peftbench.methods import METHODS, files
+from peftbench.methods import OURS, files
 from peftbench.methods.files import save
 from peftbench.record import Record
 from peftbench.tasks import TASKS
@@ -260,7 +260,7 @@ def test_only_a_new_head_of_a_regression_is_moved(small_encoder: str, tmp_path: 
 
 
 @pytest.mark.parametrize("fixture", ["small_encoder", "small_decoder"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OURS)
 @torch.no_grad()
 def test_every_method_starts_a_regression_at_the_train_mean(
     method: str, fixture: str, request: pytest.FixtureRequest

@@ -21,7 +21,7 @@ from peftbench.estimate.grid import at_scale
 from peftbench.estimate.network import configuration
 from peftbench.estimate.setting import PEFT_HAS, Setting
 from peftbench.estimate.structure import structure
-from peftbench.methods import METHODS
+from peftbench.methods import OURS
 from peftbench.shapes import SHAPES, known_shape
 
 # Parameters as published: model cards, technical reports, safetensors indices at the hub.
@@ -263,7 +263,7 @@ def real_tensors(**_: bool) -> Iterator[None]:
 
 @pytest.mark.parametrize("implementation", ["ours", "peft"])
 @pytest.mark.parametrize("config", [LLAMA, BERT], ids=["decoder", "encoder"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OURS)
 def test_bytes_without_memory_are_those_with_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -418,7 +418,7 @@ def test_one_arm_in_words_and_as_data(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_all_methods_as_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, text, _ = run(capsys, "--model", folder(tmp_path / "m", BERT), "--length", "16")
     assert status == 0
-    for method in METHODS:
+    for method in OURS:
         assert f"| {method} " in text
 
 
@@ -428,7 +428,7 @@ def test_a_grid_is_a_file_of_rows(tmp_path: Path, capsys: pytest.CaptureFixture[
     status, text, _ = run(capsys, "--model", model, "--grid", str(file), "--length", "16")
     assert status == 0
     assert "7 forecasts" in text
-    assert {row.method for row in read(file)} == {*METHODS}
+    assert {row.method for row in read(file)} == {*OURS}
     assert all(isinstance(row, AtScale) for row in read(file))
 
 

@@ -7,14 +7,14 @@ from real_step import tracked_peak
 
 from peftbench.estimate.forecast import forecast
 from peftbench.estimate.setting import Setting
-from peftbench.methods import METHODS
+from peftbench.methods import OURS
 
 MODELS = ("minilm-l6", "smollm2-135m")
 LEAN = {"checkpointing": True, "micro_batch": 1}
 
 
 CASES = [
-    *((model, method, "float32", {}) for model in MODELS for method in METHODS),
+    *((model, method, "float32", {}) for model in MODELS for method in OURS),
     *(
         (model, "lora", precision, lean)
         for model in MODELS

@@ -8,7 +8,7 @@ from peftbench.at_scale import AtScale, read
 from peftbench.figures.memory_at_scale import GIB, GPUS, memory_at_scale
 from peftbench.figures.panels import NothingToDraw
 from peftbench.figures.style import style
-from peftbench.methods import METHODS
+from peftbench.methods import OURS
 
 
 def row(model: str, method: str, params: int, peak: int, **others: Any) -> AtScale:
@@ -70,5 +70,5 @@ def test_one_model_is_no_line() -> None:
 def test_what_is_shipped_has_every_method() -> None:
     (axes,) = memory_at_scale(read()).axes
     names = ", ".join(str(line.get_label()) for line in axes.get_lines())
-    for method in METHODS:
+    for method in OURS:
         assert method in names

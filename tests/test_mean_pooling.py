@@ -19,7 +19,7 @@ from peftbench.analysis.grouping import quality_blocks
 from peftbench.analysis.labels import differing, names
 from peftbench.errors import InputError
 from peftbench.experiment import Experiment, expand, read_experiment
-from peftbench.methods import METHODS, files
+from peftbench.methods import METHODS, OURS, files
 from peftbench.methods.adapter_file import AdapterFile
 from peftbench.methods.files import MEAN_HEAD, POOLING_FILE
 from peftbench.methods.linear import linear_layers
@@ -179,7 +179,7 @@ def logits(tuning: FineTuning, net: Any) -> torch.Tensor:
         return net.eval()(**tuning.model.collate(tuning.data["test"].items).inputs).logits
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OURS)
 def test_what_a_method_trained_is_saved_and_restored(
     method: str, small_encoder: str, tmp_path: Path
 ) -> None:
@@ -220,7 +220,7 @@ def test_a_head_of_the_family_leaves_no_note(small_encoder: str, tmp_path: Path)
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 )
 @pytest.mark.parametrize(
-    "method", [name for name, kind in METHODS.items() if isinstance(kind.file, AdapterFile)]
+    "method", [name for name, kind in OURS.items() if isinstance(kind.file, AdapterFile)]
 )
 def test_peft_opens_all_on_our_network_and_the_layers_on_transformers(
     method: str, small_encoder: str, tmp_path: Path

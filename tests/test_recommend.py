@@ -22,7 +22,7 @@ from peftbench.analysis.recommend import (
     recommend,
 )
 from peftbench.analysis.results import Results
-from peftbench.methods import METHODS
+from peftbench.methods import OURS
 from peftbench.record import CudaMemory, CudaPeaks, Data, Record
 from peftbench.spec import DataSpec, StudyReference
 from peftbench.tables import comparison
@@ -327,7 +327,7 @@ def test_what_is_measured_estimated_and_unknown_is_kept_apart() -> None:
     assert unmeasured.is_unmeasured(made, name)
     assert not unmeasured.is_unmeasured(made, "small")
     plenty, little = (unmeasured.unmeasured(made, name, "reviews", gib) for gib in (80, 2.0))
-    assert [need.method for need in plenty.needs] == [*METHODS]
+    assert [need.method for need in plenty.needs] == [*OURS]
     assert all(need.changes == () for need in plenty.needs)
     changes = {need.method: need.changes for need in little.needs}
     assert changes["lora"]

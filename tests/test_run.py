@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score
 
 from peftbench.errors import InputError
 from peftbench.experiment import ArmEntry, Experiment, TaskEntry, expand
-from peftbench.methods import METHODS
+from peftbench.methods import METHODS, OURS
 from peftbench.record import Record
 from peftbench.spec import DataSpec, LimitSpec, RunSpec, TrainSpec
 from peftbench.tasks import TASKS
@@ -73,7 +73,7 @@ def models(small_encoder: str, small_decoder: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OURS)
 def test_equal_specs_give_equal_bits_and_another_seed_other_ones(
     method: str, small_encoder: str
 ) -> None:
@@ -86,7 +86,7 @@ def test_equal_specs_give_equal_bits_and_another_seed_other_ones(
     assert first[0].data == other[0].data  # the examples are the same, only their order differs
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OURS)
 def test_what_a_record_says_of_parameters_and_bytes(method: str, small_encoder: str) -> None:
     record, _ = done(run(spec(small_encoder, method)))
     size, timing = record.footprint, record.timing
@@ -343,7 +343,7 @@ def test_the_frozen_language_model_takes_no_step(small_decoder: str) -> None:
 def test_all_arms_see_the_same_batches(small_encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[list[int]]] = {}
     original = fine_tuning.plan_batches
-    for method in METHODS:
+    for method in OURS:
 
         def recorded(*args: Any, name: str = method) -> list[list[int]]:
             seen[name] = original(*args)
@@ -351,7 +351,7 @@ def test_all_arms_see_the_same_batches(small_encoder: str, monkeypatch: pytest.M
 
         monkeypatch.setattr(fine_tuning, "plan_batches", recorded)
         done(run(spec(small_encoder, method)))
-    assert len(seen) == len(METHODS)
+    assert len(seen) == len(OURS)
     assert all(batches == seen["full"] for batches in seen.values())
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from peftbench.record import Record
 from peftbench.spec import Base, DataSpec, Pooling, Precision, RunSpec, ScoredSplit
 from peftbench.store import run_key
+from peftbench.wording import method_name
 
 # The order of rows, legends and colours; other methods follow in alphabetical order.
 METHOD_ORDER = ("full", "frozen", "lora", "lora-fa", "vera", "delta-lora", "lora+")
@@ -27,7 +28,7 @@ class Run:
     record: Record
 
     def __repr__(self) -> str:
-        return f"Run({self.key}, {self.record.spec.method}, seed {self.seed})"
+        return f"Run({self.key}, {self.method}, seed {self.seed})"
 
     @property
     def key(self) -> str:
@@ -37,6 +38,11 @@ class Run:
     @property
     def seed(self) -> int:
         return self.record.spec.seed
+
+    @property
+    def method(self) -> str:
+        """As it is called: one of peft's by what it is."""
+        return method_name(self.record.spec.method, self.record.spec.args)
 
     @property
     def done(self) -> bool:
@@ -97,7 +103,7 @@ class Arm:
 
     @property
     def method(self) -> str:
-        return self.spec.method
+        return self.runs[0].method
 
     @property
     def done(self) -> tuple[Run, ...]:

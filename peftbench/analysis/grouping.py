@@ -102,7 +102,7 @@ def _order(run: Run) -> tuple[Any, ...]:
     shared = (spec.base, spec.train.precision, spec.train.steps, spec.train.batch_size)
     return (
         *map(_sortable, (*question, *shared)),
-        method_order(spec.method),
+        method_order(run.method),
         spec.method_version,
         [*map(_sortable, run.settings.values())],
         (run.settings_key, spec.seed, run.record.run_id, run.key),

@@ -25,7 +25,7 @@ def arm_labels(arms: Mapping[Key, Sequence[Run]]) -> dict[Key, str]:
     """A label for every arm of a question: the method, with as many of the args, then of the
     training settings, in which arms of that method differ as tell them apart."""
     labels: dict[Key, str] = {}
-    for method, keys in grouped(arms, lambda key: arms[key][0].record.spec.method).items():
+    for method, keys in grouped(arms, lambda key: arms[key][0].method).items():
         firsts = {key: arms[key][0] for key in keys}
         settings = {
             key: run.settings | {"version": run.record.spec.method_version}
@@ -41,8 +41,15 @@ def arm_labels(arms: Mapping[Key, Sequence[Run]]) -> dict[Key, str]:
             if len(set(longer.values())) > len(set(parts.values())):
                 parts = longer
         for key in keys:
-            labels[key] = f"{method} ({', '.join(parts[key])})" if parts[key] else method
+            labels[key] = _joined(method, parts[key])
     return labels
+
+
+def _joined(method: str, parts: Sequence[str]) -> str:
+    if not parts:
+        return method
+    name, bracket, variants = method.removesuffix(")").partition(" (")
+    return f"{name} ({', '.join([*([variants] if bracket else []), *parts])})"
 
 
 def _texts(values: Mapping[Key, Any]) -> dict[Key, str]:

@@ -78,7 +78,7 @@ def bins(lrs: Sequence[float], per_decade: int = PER_DECADE) -> list[float]:
 def by_learning_rate(block: Block) -> ByArm:
     """For each method of a block, all its runs as one arm, its learning rates in their order."""
     by_arm: ByArm = {}
-    for method, runs in grouped(block.runs, lambda run: run.record.spec.method).items():
+    for method, runs in grouped(block.runs, lambda run: run.method).items():
         lr_of = dict(zip(runs, bins([run.record.spec.train.lr for run in runs]), strict=True))
         by_lr = sorted(grouped(runs, lr_of.__getitem__).items())
         by_arm[Arm(method, tuple(runs))] = [LearningRate(lr, same) for lr, same in by_lr]

@@ -113,7 +113,7 @@ def run_command(
             end=lambda progress: statuses.append(progress.record.status),
             say=lambda text: console.print(one_line(text), soft_wrap=True),
         )
-    if set(statuses) - {"done"}:
+    if set(statuses) - {"done", "skipped"}:
         raise typer.Exit(1)
 
 
@@ -381,9 +381,10 @@ def _rows(what: str) -> list[dict[str, Any]]:
 
         return [{"name": s.name, **s.sizes, "source": s.source} for s in SHAPES.values()]
     if what == "methods":
-        from peftbench.methods import METHODS
+        from peftbench.methods import OURS
+        from peftbench.methods.peft_method import described
 
-        return [
+        own = [
             {
                 "name": name,
                 "version": method.version,
@@ -391,8 +392,9 @@ def _rows(what: str) -> list[dict[str, Any]]:
                 "lr": method.lr,
                 "args": method.complete({}),
             }
-            for name, method in METHODS.items()
+            for name, method in OURS.items()
         ]
+        return [*own, *described()]
     if what == "tasks":
         from peftbench.tasks import TASKS
 

@@ -17,7 +17,7 @@ from peftbench.doctor import (
     training,
 )
 from peftbench.doctor.finding import Check, Finding, carried_out
-from peftbench.methods import METHODS
+from peftbench.methods import OURS
 from peftbench.training.environment import choose_device
 from peftbench.training.fine_tuning import make_repeatable
 
@@ -36,7 +36,7 @@ def examine(store: Path, ask_hub: bool = False) -> Iterator[tuple[str, Finding]]
 
 def checks(store: Path, ask_hub: bool, place: torch.device, scratch: Path) -> dict[str, Check]:
     """Every check by its name, in order. scratch: an empty folder, for tiny models."""
-    on_cpu = {name: partial(training.method, scratch, CPU, name) for name in METHODS}
+    on_cpu = {name: partial(training.method, scratch, CPU, name) for name in OURS}
     return {
         "device": partial(device.device, place),
         "load": partial(device.load, place),  # before there is one of our own
@@ -62,4 +62,4 @@ def _on_gpu(place: torch.device, scratch: Path) -> dict[str, Check]:
     """Every method once more on the GPU; one line where there is none."""
     if place.type != "cuda":
         return {"methods" + ON_GPU: lambda: Finding("skipped", "no GPU that torch can use")}
-    return {name + ON_GPU: partial(training.method, scratch, place, name) for name in METHODS}
+    return {name + ON_GPU: partial(training.method, scratch, place, name) for name in OURS}

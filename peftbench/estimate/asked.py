@@ -8,7 +8,7 @@ from typing import Any
 from peftbench.errors import InputError, unknown
 from peftbench.estimate.setting import PEFT_HAS, Setting
 from peftbench.experiment import expand, read_experiment
-from peftbench.methods import METHODS
+from peftbench.methods import METHODS, OURS
 from peftbench.spec import RunSpec
 from peftbench.tasks import TASKS
 
@@ -43,7 +43,7 @@ def for_methods(
             raise unknown("method", method, METHODS)
     if len(methods) == 1:
         return [Setting(model=model, method=methods[0], args=arguments, **others)]
-    names = methods or [m for m in METHODS if others["implementation"] == "ours" or m in PEFT_HAS]
+    names = methods or [m for m in OURS if others["implementation"] == "ours" or m in PEFT_HAS]
     known = {method: METHODS[method].complete({}).keys() for method in names}
     if unused := arguments.keys() - {key for keys in known.values() for key in keys}:
         raise unknown("hyperparameter", min(unused), {k for keys in known.values() for k in keys})

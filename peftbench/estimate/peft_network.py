@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peftbench.errors import InputError
 from peftbench.estimate.network import network
 from peftbench.estimate.setting import Setting
 from peftbench.methods import METHODS
@@ -23,7 +22,9 @@ IGNORE = -100  # transformers' label of a position that is not supervised
 def on_meta(setting: Setting, config: Any, kind: TaskKind) -> tuple[Any, int]:
     """The network with peft's layers, and the parameters of the plain one; on the meta device,
     since peft moves its layers, which fake tensors do not always let it. To be called outside
-    FakeTensorMode. Raises InputError where peft is not installed."""
+    FakeTensorMode."""
+    import peft  # takes seconds
+
     with torch.device("meta"):
         net = network(setting, config, kind)
         total = parameter_count(net)
@@ -34,10 +35,6 @@ def on_meta(setting: Setting, config: Any, kind: TaskKind) -> tuple[Any, int]:
         for name in net.task_head:
             net.get_submodule(name).requires_grad_(True)
         return net, total
-    try:
-        import peft
-    except ImportError as error:
-        raise InputError("implementation = peft needs it: pip install peft") from error
     head = list(net.task_head)
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings(  # peft 0.21 asks transformers 5.23 for it

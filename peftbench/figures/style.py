@@ -1,6 +1,7 @@
 """How every figure, and the page, looks: one colour and one marker for a method, sizes of text and
 panels. Knows nothing of matplotlib, so that the page needs none."""
 
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, get_args
@@ -16,7 +17,22 @@ VALUES: tuple[Value, ...] = get_args(Value)  # what figures show of an arm
 PALETTE = ("#000000", "#7f7f7f", "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#e69f00")
 COLOURS: dict[str, str] = dict(zip(METHOD_ORDER, PALETTE, strict=True))
 MARKERS: dict[str, str] = dict(zip(METHOD_ORDER, "sXo^DvP", strict=True))
-OTHER_COLOUR, OTHER_MARKER = "#cc79a7", "*"
+# Those of other methods: nine colours (Tol's muted ones among them) and seven markers, so that a
+# method looks the same in every figure, and no two of the known ones are alike.
+OTHER_PALETTE = (
+    *("#cc79a7", "#882255", "#44aa99", "#999933", "#332288"),
+    *("#aa4499", "#117733", "#661100", "#6699cc"),
+)
+OTHER_MARKERS = "*<>dph8"
+KNOWN = (
+    *("LORA", "LORA (dora)", "LORA (rslora)", "LORA (pissa)", "LORA (olora)", "LORA (eva)"),
+    *("LORA (corda)", "LORA (lora_ga)", "LORA (orthogonal)", "LORA (gaussian)", "ADALORA"),
+    *("LOHA", "LOKR", "IA3", "OFT", "BOFT", "HRA", "MISS", "MISS (bat)", "MISS (mini)", "VERA"),
+    *("FOURIERFT", "RANDLORA", "SHIRA", "VBLORA", "LN_TUNING", "C3A", "ROAD", "WAVEFT", "OSF"),
+    *("DELORA", "GRALORA", "ADAMSS", "PVERA", "HIRA", "BEFT", "LILY", "PEANUT", "PSOFT", "FROD"),
+    *("TINYLORA", "UNILORA", "GLORA", "DEFT", "SUPERTUNING", "TRAINABLE_TOKENS", "PROMPT_TUNING"),
+    *("P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "LORA (qalora)", "LORA (bdlora)"),
+)
 # These tell the arms of one method apart, in their order.
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 PANEL = (3.5, 2.9)  # inches, a column of a paper
@@ -25,7 +41,12 @@ SMALL, GREY = 7, "#555555"
 
 def style(method: str) -> tuple[str, str]:
     """A method's colour and marker, the same in every figure."""
-    return COLOURS.get(method, OTHER_COLOUR), MARKERS.get(method, OTHER_MARKER)
+    if method in COLOURS:
+        return COLOURS[method], MARKERS[method]
+    name = method.removeprefix("peft: ")
+    place = KNOWN.index(name) if name in KNOWN else zlib.crc32(name.encode())
+    # the numbers of colours and markers have no divisor in common
+    return OTHER_PALETTE[place % len(OTHER_PALETTE)], OTHER_MARKERS[place % len(OTHER_MARKERS)]
 
 
 def ink(method: str) -> tuple[float, float, float]:

@@ -14,6 +14,10 @@ from peftbench.errors import InputError
 from peftbench.spec import Settings, validated
 
 
+# A network's attribute: how many tokens are in the cache before a text.
+IN_CACHE = "tokens_in_cache"
+
+
 @dataclass(frozen=True)
 class Upcoming:
     """What is known of a training before it begins: its steps, and the first of its examples, one

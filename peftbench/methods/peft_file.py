@@ -103,9 +103,7 @@ class PeftFile(AbstractFile):
             raise InputError(f"{path}: the model has no place for {unknown[0]!r}")
 
 
-def _differences(
-    model: nn.Module, start: Mapping[str, tuple[Tensor, Tensor]]
-) -> dict[str, Tensor]:
+def _differences(model: nn.Module, start: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """s (B A - B0 A0) of every layer, as the matrices of a LoRA layer of twice the rank."""
     tensors: dict[str, Tensor] = {}
     for name, layer in tuner_layers(model).items():

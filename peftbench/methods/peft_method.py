@@ -4,7 +4,6 @@ and peft's own code makes the layers, their initial values and their files."""
 import dataclasses
 import functools
 import importlib.metadata
-import re
 import typing
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import torch
+from packaging.version import Version
 from pydantic import AfterValidator, Field, create_model, model_validator
 from torch import Tensor, nn
 
@@ -230,17 +230,32 @@ def _typed(kind: str, trains_weights: bool) -> type[Peft]:
     return made_type
 
 
+def described() -> list[dict[str, Any]]:
+    """Each method of the installed peft: its name, version, args with their defaults, and why it is
+    skipped where it is."""
+    rows: list[dict[str, Any]] = []
+    for kind in peft_types():
+        method = Peft.of({"peft_type": kind})
+        row: dict[str, Any] = {"name": f"peft: {kind}", "version": method.version}
+        if kind in UNTRAINABLE:
+            row["skipped"] = UNTRAINABLE[kind]
+        rows.append(
+            row | {"lr": method.lr, "args": method.model_construct().model_dump(mode="json")}
+        )
+    return rows
+
+
 def _version() -> int:
     """The installed peft's version as a number: 0.21.2 is 2102. Another one may compute something
     else."""
-    major, minor, patch = (importlib.metadata.version("peft").split(".") + ["0"])[:3]
-    return (100 * int(major) + int(minor)) * 100 + int(re.match(r"\d+", patch)[0])  # type: ignore[index]
+    version = Version(importlib.metadata.version("peft"))
+    return (100 * version.major + version.minor) * 100 + version.micro
 
 
 def _refused(values: Mapping[str, Any]) -> list[str]:
     """The keys within `values` that name what is never opened."""
-    inner = [_refused(each) for each in values.values() if isinstance(each, dict)]
-    return sorted(REFUSED & {k for k, v in values.items() if v is not None}) + sum(inner, [])
+    inner = [name for each in values.values() if isinstance(each, dict) for name in _refused(each)]
+    return [*sorted(REFUSED & {k for k, v in values.items() if v is not None}), *inner]
 
 
 def _in_order(names: Any) -> Any:

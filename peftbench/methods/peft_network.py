@@ -145,4 +145,3 @@ def _plain_copy(base: nn.Module) -> nn.Module:
     linear.weight = nn.Parameter(base.weight, requires_grad=False)
     linear.bias = base.bias
     return linear
-

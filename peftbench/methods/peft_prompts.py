@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.errors import UnsupportedError
+from peftbench.methods.base import IN_CACHE
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-IN_CACHE = "peft_prefix"  # the network's attribute: how many tokens are in the cache at first
 PROMPT_TYPES = {
     *("CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING"),
 }

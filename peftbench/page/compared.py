@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-from peftbench.analysis.blocks import METHOD_ORDER, Arm, Block, Run, Value
+from peftbench.analysis.blocks import Arm, Block, Run, Value
 from peftbench.analysis.estimates import Estimate
 from peftbench.analysis.labels import telling
 from peftbench.analysis.measures import mean
-from peftbench.figures.style import style
+from peftbench.figures.style import OTHER_PALETTE, PALETTE, style
 from peftbench.markup import Sheet
 from peftbench.tables.comparison import ComparedArm, Comparison
 from peftbench.wording import count, decimal, mebibytes, per_cent, size
@@ -132,17 +132,19 @@ COLUMNS: list[Column] = [
 ]
 
 
+ALL_COLOURS = (*PALETTE, *OTHER_PALETTE)
+
+
 def look(method: str) -> dict[str, str]:
     """The class that gives a method its colour, and its mark: those of the figures."""
-    place = METHOD_ORDER.index(method) if method in METHOD_ORDER else "x"
-    return {"colour": f"c{place}", "mark": style(method)[1]}
+    colour, mark = style(method)
+    return {"colour": f"c{ALL_COLOURS.index(colour)}", "mark": mark}
 
 
 def colours() -> str:
-    """A rule of CSS for each method, and for all others; what is black on paper is the colour of
-    the text, so that it can be seen in the dark."""
+    """A rule of CSS for each colour of a method; what is black on paper is the colour of the text,
+    so that it can be seen in the dark."""
     return "".join(
-        f".{look(method)['colour']} {{ --c: {'var(--ink)' if colour == '#000000' else colour}; }}\n"
-        for method in (*METHOD_ORDER, "another")
-        for colour in [style(method)[0]]
+        f".c{place} {{ --c: {'var(--ink)' if colour == '#000000' else colour}; }}\n"
+        for place, colour in enumerate(ALL_COLOURS)
     )

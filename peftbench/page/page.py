@@ -213,7 +213,7 @@ def _facts(runs: Collection[Run], devices: Sequence[str]) -> dict[str, Any]:
         "statuses": sorted(counts.items(), key=lambda of: (of[0] != "done", -of[1], of[0])),
         "devices": devices,
         "stacks": sorted({Place.of(run.record).stack for run in runs}),
-        "methods": sorted({run.record.spec.method for run in runs}, key=method_order),
+        "methods": sorted({run.method for run in runs}, key=method_order),
         "tasks": sorted({run.record.spec.task for run in runs}),
         "models": sorted({run.record.spec.model for run in runs}),
         "seeds": len({run.seed for run in runs}),

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peftbench.errors import InputError
-from peftbench.methods.peft_prompts import IN_CACHE
+from peftbench.methods.base import IN_CACHE
 from peftbench.tasks.base import Example
 from peftbench.training.base import AbstractModel, Batch, BatchResult, Item
 from peftbench.training.head import (
