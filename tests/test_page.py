@@ -18,7 +18,7 @@ from counted import calls
 from peftbench.analysis.blocks import Run
 from peftbench.analysis.results import Results
 from peftbench.article.claim import Claim, Effect, Verdict
-from peftbench.figures.style import COLOURS, MARKERS, OTHER_MARKER
+from peftbench.figures.style import COLOURS, KNOWN, MARKERS, OTHER_MARKERS, style
 from peftbench.page.compared import position
 from peftbench.page.page import MOST_LINKS
 from peftbench.page.page import page as page_of
@@ -326,10 +326,17 @@ def test_every_method_has_a_colour_and_a_mark_of_its_own() -> None:
     page = parsed(list(made.study()))
     marks = {given["id"] for tag, given in page.elements if tag == "symbol"}
     used = {given["href"] for tag, given in page.elements if tag == "use"}
-    assert used == {f"#mark-{mark}" for mark in [*MARKERS.values(), OTHER_MARKER]}
+    assert used >= {f"#mark-{mark}" for mark in MARKERS.values()}
     assert used <= {f"#{mark}" for mark in marks}
+    assert {f"mark-{mark}" for mark in [*MARKERS.values(), *OTHER_MARKERS]} == marks
     for colour in set(COLOURS.values()) - {"#000000"}:
         assert f"--c: {colour};" in page.style
+
+
+def test_no_two_methods_that_are_known_look_alike() -> None:
+    looks = [style(method) for method in (*COLOURS, *(f"peft: {name}" for name in KNOWN))]
+    assert len(set(looks)) == len(looks)
+    assert style("another") == style("another")
 
 
 def test_test_scores_come_before_others() -> None:

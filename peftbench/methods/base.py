@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from peftbench.errors import InputError
 from peftbench.spec import Settings, validated
 
-
 # A network's attribute: how many tokens are in the cache before a text.
 IN_CACHE = "tokens_in_cache"
 

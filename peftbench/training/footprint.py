@@ -66,7 +66,7 @@ class PeakBytes(TorchDispatchMode):
 
     def hold(self, part: Part, tensors: Iterable[Tensor]) -> None:
         """Count `tensors` as `part`, whether they were seen before or not."""
-        for tensor in tensors:
+        for tensor in (dense for tensor in tensors for dense in _dense(tensor)):
             storage = tensor.untyped_storage()
             key = id(storage)
             if key in self._part:
@@ -103,13 +103,24 @@ class PeakBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         born = [
-            leaf
+            dense
             for leaf in tree_leaves(result)
-            if isinstance(leaf, Tensor) and id(leaf.untyped_storage()) not in self._part
+            if isinstance(leaf, Tensor)
+            for dense in _dense(leaf)
+            if id(dense.untyped_storage()) not in self._part
         ]
         if born:
             self.hold(BORN[self.stage.phase], born)
         return result
+
+
+def _dense(tensor: Tensor) -> tuple[Tensor, ...]:
+    """What has memory of a tensor: itself, or the indices and values of a sparse one."""
+    if tensor.layout == torch.strided:
+        return (tensor,)
+    if tensor.layout != torch.sparse_coo:
+        raise NotImplementedError(f"bytes of a tensor with the layout {tensor.layout}")
+    return tensor._indices(), tensor._values()
 
 
 class Flops(TorchDispatchMode):

@@ -1,0 +1,244 @@
+"""Any method of peft as an arm: its args, its steps, its files, its name, and what peft cannot do."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import peft_methods
+import pytest
+import torch
+from peft_methods import arms, run_spec, tried
+
+from peftbench import wording
+from peftbench.doctor.models import DATA, decoder, spec
+from peftbench.errors import InputError, UnsupportedError
+from peftbench.methods import METHODS
+from peftbench.methods.peft_method import UNTRAINABLE, described, peft_types
+from peftbench.methods.peft_network import merged_layer, peft_network, tuner_layers
+from peftbench.spec import bounds
+from peftbench.training.fine_tuning import check_specs, set_up
+from peftbench.training.generation import generate
+from peftbench.training.loop import train
+from peftbench.training.run import never, run
+
+CPU = torch.device("cpu")
+PEFT = METHODS["peft"]
+# Of every kind one: layers, initial values that change the base, allocation of ranks, sparse
+# tensors, random values that are frozen, biases, prompts in the text and in the cache.
+SOME = (
+    *("LORA (dora)", "LORA (pissa)", "LORA (lora_ga)", "LORA (bias)", "ADALORA", "IA3", "LN_TUNING"),
+    *("SHIRA", "VERA", "PROMPT_TUNING", "PREFIX_TUNING", "POLY"),
+)
+# Why a method is skipped on a model, by a word of the reason.
+SKIPPED = {
+    **{(kind, which): why for kind, why in UNTRAINABLE.items() for which in ("encoder", "decoder")},
+    ("ADAPTION_PROMPT", "encoder"): "Unsupported model type",
+    ("LORA (corda)", "encoder"): "no dimensions",
+    ("LORA (eva)", "encoder"): "not enough values",
+    **{
+        (kind, "encoder"): "language models only"
+        for kind in ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.mark.parametrize("which", ["encoder", "decoder"])
+@pytest.mark.parametrize(
+    "name",
+    [n if n in SOME else pytest.param(n, marks=pytest.mark.slow) for n in arms()],
+)
+def test_a_method_trains_what_it_declares_and_its_file_restores_it(
+    scratch: Path, name: str, which: Any
+) -> None:
+    found = tried(scratch, name, arms()[name], which)
+    if why := SKIPPED.get((name, which)):
+        assert (found.status, why in found.why) == ("skipped", True), found
+    else:
+        assert found.status == "works", found
+        assert found.params is not None
+        assert found.params > 0
+
+
+def test_every_method_of_peft_is_tried() -> None:
+    assert {args["peft_type"] for args in arms().values()} == set(peft_types())
+    works = [kind for kind in peft_types() if (kind, "decoder") not in SKIPPED]
+    assert len(works) >= 25
+
+
+# -- args
+
+
+@pytest.mark.parametrize("name", arms())
+def test_complete_args_are_json_and_complete(name: str) -> None:
+    full = PEFT.complete(arms()[name])
+    assert PEFT.complete(json.loads(json.dumps(full))) == full
+    assert full["peft_type"] == arms()[name]["peft_type"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"peft_type": "LORAX"}, "unknown peft_type 'LORAX': did you mean 'LORA'?"),
+        ({"peft_type": "LORA", "alpha": 3}, "unknown key in peft LORA: args 'alpha'"),
+        ({"peft_type": "OFT", "oft_blok_size": 3}, "did you mean 'oft_block_size'?"),
+        ({"peft_type": "LORA", "r": "many"}, "peft LORA: args: r: input should be a valid integer"),
+        ({"peft_type": "LORA", "r": True}, "r: value error, input should be a number"),
+        ({"peft_type": "ADALORA", "orth_reg_weight": -1}, "`orth_reg_weight` should be greater"),
+        ({"peft_type": "LORA", "corda_config": {"cache_file": "x.pt"}}, "pickled values"),
+        ({"peft_type": "LORA", "task_type": "CAUSAL_LM"}, "unknown key in peft LORA: args"),
+        ({"peft_type": "VERA", "projection_prng_key": 1}, "unknown key in peft VERA: args"),
+    ],
+)
+def test_wrong_args_are_named(args: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        PEFT.build(args)
+
+
+def test_the_order_of_targets_changes_no_args() -> None:
+    one, other = (
+        PEFT.complete({"peft_type": "LORA", "target_modules": names})
+        for names in (["q_proj", "v_proj"], ["v_proj", "q_proj", "v_proj"])
+    )
+    assert one == other
+
+
+def test_a_space_may_vary_any_number_of_a_configuration() -> None:
+    assert bounds(PEFT.of({"peft_type": "FOURIERFT"}), "scaling") is not None
+    assert bounds(PEFT.of({"peft_type": "LORA"}), "use_dora") is None
+
+
+def test_every_method_is_described_with_its_args() -> None:
+    rows = {row["name"]: row for row in described()}
+    assert {f"peft: {kind}" for kind in peft_types()} == rows.keys()
+    assert rows["peft: LORA"]["args"]["r"] == 8
+    assert "skipped" in rows["peft: XLORA"]
+    assert rows["peft: IA3"]["version"] == PEFT.of({"peft_type": "IA3"}).version > 2000
+
+
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        ({"peft_type": "LORA"}, "peft: LORA"),
+        ({"peft_type": "LORA", "use_dora": True}, "peft: LORA (dora)"),
+        ({"peft_type": "LORA", "init_lora_weights": "pissa"}, "peft: LORA (pissa)"),
+        ({"peft_type": "OFT"}, "peft: OFT"),
+    ],
+)
+def test_a_method_is_called_what_it_is(args: dict[str, Any], name: str) -> None:
+    assert wording.method_name("peft", PEFT.complete(args)) == name
+
+
+# -- training
+
+
+def test_a_layer_in_the_head_is_refused(scratch: Path) -> None:
+    args = {"peft_type": "LORA", "target_modules": ["query", "classifier"]}
+    with pytest.raises(InputError, match="target_modules: classifier is part of the head"):
+        set_up(run_spec(scratch, args, "encoder"), CPU)
+
+
+def test_what_peft_cannot_do_is_a_record_that_says_so(scratch: Path) -> None:
+    wanted = run_spec(scratch, {"peft_type": "MISS", "r": 999}, "decoder")
+    check_specs([wanted])  # no reason not to begin
+    record = run(wanted).record
+    assert record.status == "skipped"
+    assert record.error is not None
+    assert record.error.startswith("peft: MISS: `r` (999) must be less than or equal to")
+
+
+def test_adalora_trains_with_its_penalty_and_ends_at_its_budget(scratch: Path) -> None:
+    args = {"peft_type": "ADALORA", "init_r": 6, "target_r": 2, "tinit": 1, "tfinal": 2}
+    tuning = set_up(run_spec(scratch, args, "decoder"), CPU)
+    batch = tuning.batch(1)
+    *parts, penalty = tuning.losses(batch)
+    assert len(parts) == len(batch)
+    matrices = [
+        p @ p.T if "lora_A" in name else p.T @ p
+        for name, p in tuning.model.net.named_parameters()
+        if "lora_A" in name or "lora_B" in name
+    ]
+    norms = [(product - torch.eye(len(product))).norm() for product in matrices]
+    torch.testing.assert_close(penalty, 0.5 * sum(norms) / len(norms))
+    log = train(tuning, never)
+    first = sum(part.item() for part in parts)
+    assert log.curve[0].train_loss == pytest.approx(first, rel=1e-6)  # without the penalty
+    pattern = peft_network(tuning.model.net).wrapped.peft_config["default"].rank_pattern
+    assert pattern is not None
+    kept = sum(sum(rows) for rows in pattern.values())
+    assert kept == 2 * len(pattern) < 6 * len(pattern)
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"])
+def test_answers_after_a_prompt_do_not_depend_on_what_is_beside_them(
+    scratch: Path, kind: str
+) -> None:
+    tuning = set_up(run_spec(scratch, arms()[kind], "decoder"), CPU)
+    train(tuning, never)
+    model: Any = tuning.model
+    model.net.eval()
+    prompts = ["What is 3 + 4?", "A much longer question about 12 apples: how many?", "7"]
+    together = generate(model, prompts, 6, (), batch_tokens=10_000).answers
+    alone = [generate(model, [prompt], 6, (), batch_tokens=10_000).answers[0] for prompt in prompts]
+    in_turn = generate(model, prompts, 6, (), batch_tokens=80).answers
+    assert together == alone == in_turn
+
+
+def test_merging_leaves_the_layer_as_it_was(scratch: Path) -> None:
+    tuning = set_up(run_spec(scratch, arms()["LN_TUNING"], "decoder"), CPU)
+    train(tuning, never)
+    name, layer = next(iter(tuner_layers(tuning.model.net).items()))
+    before = {key: tensor.clone() for key, tensor in layer.state_dict().items()}
+    merged = merged_layer(layer)
+    after = layer.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before), name
+    assert not torch.equal(merged.weight, layer.base_layer.weight)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("base", ["plain", "nf4"])
+def test_peft_lora_on_equal_initial_values_trains_as_ours(scratch: Path, base: Any) -> None:
+    """Also on a quantised base."""
+    pytest.importorskip("bitsandbytes")
+    args = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+    theirs = spec(decoder(scratch), "peft", "gsm_symbolic", **args)
+    ours = spec(decoder(scratch), "lora", "gsm_symbolic", rank=4, alpha=8.0)
+    losses = []
+    start: dict[str, Any] = {}
+    for wanted in (theirs, ours):
+        tuning = set_up(wanted.model_copy(update={"base": base}), CPU)
+        with torch.no_grad():
+            for name, parameter in tuning.model.net.named_parameters():
+                if not parameter.requires_grad:
+                    continue
+                key = name.replace("lora_", "").replace(".default.weight", "")
+                parameter.copy_(start.setdefault(key, parameter.clone()))
+        losses.append([point.train_loss for point in train(tuning, never).curve])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert DATA.train is not None
+
+
+# -- the page
+
+
+def test_the_page_says_what_is_wrong_and_shows_it() -> None:
+    blocks = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", peft_methods.TEXT.read_text(), re.S)
+    assert len(blocks) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", range(4))
+def test_a_reproduction_prints_what_the_page_says(place: int) -> None:
+    text = peft_methods.TEXT.read_text(encoding="utf-8")
+    code, said = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", text, re.S)[place]
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == said
