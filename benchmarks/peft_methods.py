@@ -10,22 +10,23 @@ runs of experiments/cpu_peft_methods.toml, whose table the page gets.
 """
 
 import argparse
+import json
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jinja2 import Environment, StrictUndefined
+from pandas import DataFrame
 from torch import Tensor
 
+from peftbench import door
 from peftbench.doctor.models import decoder, encoder, spec
-from peftbench.errors import UnsupportedError, first_line
-from peftbench.markup import Sheet
+from peftbench.errors import InputError, UnsupportedError
 from peftbench.methods import files
 from peftbench.methods.linear import replaced
 from peftbench.methods.peft_method import peft_types
@@ -73,7 +74,6 @@ STARTS_ELSEWHERE = {
     *("ADAPTION_PROMPT", "C3A", "FOURIERFT", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"),
     *("UNILORA", "VBLORA"),
 }
-TARGETS = ("all-linear", "layer norms", "own")
 LAYER_NORMS = {"decoder": ["input_layernorm", "post_attention_layernorm"], "encoder": ["LayerNorm"]}
 OWN_TARGETS = {"ADAPTION_PROMPT", "TRAINABLE_TOKENS"}
 CLOSE = 1e-4  # of logits of about 1 to 30, after sums in another order
@@ -185,9 +185,8 @@ def _start(wanted: RunSpec, tuning: FineTuning) -> tuple[Any, float | None]:
     for name in tuning.model.head:
         head = plain.get_submodule(name)
         head.load_state_dict(tuning.model.net.get_submodule(name).state_dict())
-    if tuning.model.net.get_input_embeddings().weight is not plain.get_input_embeddings().weight:
-        if getattr(tuning.model, "virtual", []):
-            return plain, None
+    if getattr(tuning.model, "virtual", []):
+        return plain, None
     batch = tuning.model.collate(tuning.data["train"].items[:3])
     inputs = dict(batch.inputs)
     inputs["attention_mask"] = inputs["attention_mask"][:, -inputs["input_ids"].shape[1] :]
@@ -291,7 +290,9 @@ def _apart(difference: float | None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", type=Path, help="the page to write")
     parser.add_argument("--store", type=Path, help="with the runs of the experiment")
     parser.add_argument("--only", nargs="*", help="names of methods")
@@ -311,6 +312,36 @@ def main(arguments: list[str] | None = None) -> None:
         print(sheet(rows))
 
 
+def experiment_table(store: Path) -> str:
+    """The runs on test of the experiment, as a Markdown table, the lowest nll first. Raises
+    InputError where the store has none."""
+    frame: Any = door.compare(store)
+    test = frame[(frame["task"] == "reviews") & (frame["split"] == "test")]
+    peft = test[test["method"].str.startswith("peft")]
+    if peft.empty:
+        raise InputError(f"{store}: no runs of peft's methods on the test split of reviews")
+    own = test[test["data"] == peft.iloc[0]["data"]]
+    shown: list[dict[str, Any]] = []
+    for _, row in own.sort_values("nll").iterrows():
+        shown.append(
+            {
+                "method": row["label"],
+                "learning rate": f"{json.loads(row['train'])['lr']:.2g}",
+                "seeds": row["seeds"],
+                "nll": _interval(row, "nll", ".3f"),
+                "accuracy": _interval(row, "metric", ".3f"),
+                "trained": f"{row['trained_params']:,}",
+                "peak": size(row["peak_bytes"]),
+            }
+        )
+    return DataFrame(shown).to_markdown(index=False, disable_numparse=True)
+
+
+def _interval(row: Any, name: str, form: str) -> str:
+    """A mean and its 95 % interval."""
+    return f"{row[name]:{form}} ({row[f'{name}.low']:{form}} to {row[f'{name}.high']:{form}})"
+
+
 def page(rows: list[Tried], store: Path | None) -> str:
     """The whole page."""
     import peft
@@ -323,7 +354,7 @@ def page(rows: list[Tried], store: Path | None) -> str:
         transformers=transformers.__version__,
         table=sheet(rows),
         close=CLOSE,
-        counts={status: sum(row.status == status for row in rows) for status in ("works", "skipped", "wrong")},
+        counts={status: sum(row.status == status for row in rows) for status in get_args(Status)},
         experiment=experiment_table(store) if store else None,
     )
 

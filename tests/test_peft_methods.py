@@ -1,4 +1,4 @@
-"""Any method of peft as an arm: its args, its steps, its files, its name, and what peft cannot do."""
+"""Any method of peft as an arm: its args, steps, files and name, and what peft cannot do."""
 
 import json
 import re
@@ -14,9 +14,9 @@ from peft_methods import arms, run_spec, tried
 
 from peftbench import wording
 from peftbench.doctor.models import DATA, decoder, spec
-from peftbench.errors import InputError, UnsupportedError
+from peftbench.errors import InputError
 from peftbench.methods import METHODS
-from peftbench.methods.peft_method import UNTRAINABLE, described, peft_types
+from peftbench.methods.peft_method import UNTRAINABLE, peft_types, rows_of_types
 from peftbench.methods.peft_network import merged_layer, peft_network, tuner_layers
 from peftbench.spec import bounds
 from peftbench.training.fine_tuning import check_specs, set_up
@@ -29,7 +29,15 @@ PEFT = METHODS["peft"]
 # Of every kind one: layers, initial values that change the base, allocation of ranks, sparse
 # tensors, random values that are frozen, biases, prompts in the text and in the cache.
 SOME = (
-    *("LORA (dora)", "LORA (pissa)", "LORA (lora_ga)", "LORA (bias)", "ADALORA", "IA3", "LN_TUNING"),
+    *(
+        "LORA (dora)",
+        "LORA (pissa)",
+        "LORA (lora_ga)",
+        "LORA (bias)",
+        "ADALORA",
+        "IA3",
+        "LN_TUNING",
+    ),
     *("SHIRA", "VERA", "PROMPT_TUNING", "PREFIX_TUNING", "POLY"),
 )
 # Why a method is skipped on a model, by a word of the reason.
@@ -116,7 +124,7 @@ def test_a_space_may_vary_any_number_of_a_configuration() -> None:
 
 
 def test_every_method_is_described_with_its_args() -> None:
-    rows = {row["name"]: row for row in described()}
+    rows = {row["name"]: row for row in rows_of_types()}
     assert {f"peft: {kind}" for kind in peft_types()} == rows.keys()
     assert rows["peft: LORA"]["args"]["r"] == 8
     assert "skipped" in rows["peft: XLORA"]
@@ -228,16 +236,23 @@ def test_peft_lora_on_equal_initial_values_trains_as_ours(scratch: Path, base: A
 # -- the page
 
 
+REPRODUCTIONS = 4
+
+
+def reproductions() -> list[tuple[str, str]]:
+    """Each one's code, and what it prints."""
+    text = peft_methods.TEXT.read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", text, re.S)
+
+
 def test_the_page_says_what_is_wrong_and_shows_it() -> None:
-    blocks = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", peft_methods.TEXT.read_text(), re.S)
-    assert len(blocks) == 4
+    assert len(reproductions()) == REPRODUCTIONS
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("place", range(REPRODUCTIONS))
 def test_a_reproduction_prints_what_the_page_says(place: int) -> None:
-    text = peft_methods.TEXT.read_text(encoding="utf-8")
-    code, said = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", text, re.S)[place]
+    code, said = reproductions()[place]
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
     )

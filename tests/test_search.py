@@ -418,7 +418,7 @@ def test_edges_and_widening_in_closed_form() -> None:
 )
 def test_widening_ends_where_the_key_does(key: str, given: Range, high: bool, limit: float) -> None:
     best = {key: given.high if high else given.low}
-    dimensions = limited({key: given}, "lora")
+    dimensions = limited({key: given}, METHODS["lora"])
     for _ in range(9):
         dimensions = widened(dimensions, {(key, high)})
         distribution(dimensions[key])
@@ -428,7 +428,7 @@ def test_widening_ends_where_the_key_does(key: str, given: Range, high: bool, li
     assert edges(dimensions, {key: limit}) == set()
     assert limits(dimensions, {key: limit}) == {(key, high)}
     if best[key] != limit:
-        assert edges(limited({key: given}, "lora"), best) == {(key, high)}
+        assert edges(limited({key: given}, METHODS["lora"]), best) == {(key, high)}
 
 
 def test_a_best_value_at_the_limit_of_its_key_is_no_edge(tmp_path: Path) -> None:

@@ -382,7 +382,7 @@ def _rows(what: str) -> list[dict[str, Any]]:
         return [{"name": s.name, **s.sizes, "source": s.source} for s in SHAPES.values()]
     if what == "methods":
         from peftbench.methods import OURS
-        from peftbench.methods.peft_method import described
+        from peftbench.methods.peft_method import rows_of_types
 
         own = [
             {
@@ -394,7 +394,7 @@ def _rows(what: str) -> list[dict[str, Any]]:
             }
             for name, method in OURS.items()
         ]
-        return [*own, *described()]
+        return [*own, *rows_of_types()]
     if what == "tasks":
         from peftbench.tasks import TASKS
 

@@ -66,7 +66,7 @@ class PeftFile(AbstractFile):
 
         config_file = path.parent / CONFIG
         try:
-            config = PeftConfig.from_pretrained(str(path.parent))
+            config: Any = PeftConfig.from_pretrained(str(path.parent))
         # what peft raises on a damaged file differs
         except Exception as error:
             raise InputError(f"{config_file}: not a configuration of peft's: {error}") from error

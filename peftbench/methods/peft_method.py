@@ -8,7 +8,7 @@ import typing
 import warnings
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from packaging.version import Version
@@ -28,9 +28,6 @@ from peftbench.methods.peft_network import (
     wrap,
 )
 from peftbench.methods.peft_prompts import PROMPT_TYPES, prepend
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 # What the suite says itself of a configuration, or what says nothing of a method.
 OURS = {
@@ -59,7 +56,7 @@ FOUND = "peft_initial_values"  # likewise: what was found by running the first e
 LONGEST = 2**31  # steps, where their number is not known yet
 
 
-def peft_types() -> dict[str, type["PeftConfig"]]:
+def peft_types() -> dict[str, type[Any]]:
     """The configuration of each method of the installed peft, by its peft_type."""
     import peft  # takes seconds
 
@@ -69,7 +66,7 @@ def peft_types() -> dict[str, type["PeftConfig"]]:
 
 class Peft(AbstractMethod):
     """A method of huggingface/peft. The args are `peft_type` and the keys of that type's
-    configuration; what is left out has peft's default.
+    configuration, which `peftbench list methods` prints; what is left out has peft's default.
 
     The suite itself says the task type, the head, AdaLoRA's number of steps and the seeds of random
     values. `target_modules = "all-linear"` means the layers that it means in the suite's own
@@ -82,7 +79,7 @@ class Peft(AbstractMethod):
     space = rates(1e-4, 1e-2)
     file = PeftFile()
 
-    config_type: ClassVar[type["PeftConfig"]]
+    config_type: ClassVar[type[Any]]
 
     peft_type: str = Field("LORA", description="peft's name of the method.")
 
@@ -110,7 +107,7 @@ class Peft(AbstractMethod):
         names = type(self).model_fields.keys() - {"peft_type"}
         return {name: getattr(self, name) for name in sorted(names)}
 
-    def _config(self, values: Mapping[str, Any], rng: torch.Generator, steps: int) -> "PeftConfig":
+    def _config(self, values: Mapping[str, Any], rng: torch.Generator, steps: int) -> Any:
         """peft's configuration. Raises ValueError or TypeError as peft does."""
         fields = {field.name for field in dataclasses.fields(self.config_type) if field.init}
         seed = int(torch.randint(2**31, (), generator=rng))
@@ -122,7 +119,7 @@ class Peft(AbstractMethod):
         with warnings.catch_warnings(action="ignore"):
             return self.config_type(**values, **own)
 
-    def config(self, model: nn.Module, rng: torch.Generator) -> "PeftConfig":
+    def config(self, model: nn.Module, rng: torch.Generator) -> Any:
         """peft's configuration for a model. Raises UnsupportedError with peft's reason."""
         values = self._values()
         if values.get("target_modules") == "all-linear":
@@ -219,10 +216,12 @@ def _typed(kind: str, trains_weights: bool) -> type[Peft]:
             hint = hint | typing.Literal["lora_ga"]  # peft's annotation lacks it
         if field.name.endswith("_modules"):
             hint = Annotated[hint, AfterValidator(_in_order)]
-        made = field.default_factory is not dataclasses.MISSING
-        default = {"default_factory": field.default_factory} if made else {"default": field.default}
         text = field.metadata.get("help")
-        fields[field.name] = (hint, Field(**default, description=text))
+        if field.default_factory is dataclasses.MISSING:
+            described: Any = Field(field.default, description=text)
+        else:
+            described = Field(default_factory=field.default_factory, description=text)
+        fields[field.name] = (hint, described)
     made_type = create_model(f"peft {kind}", __base__=Peft, __module__=__name__, **fields)
     made_type.config_type = config_type
     made_type.version = _version()
@@ -230,7 +229,7 @@ def _typed(kind: str, trains_weights: bool) -> type[Peft]:
     return made_type
 
 
-def described() -> list[dict[str, Any]]:
+def rows_of_types() -> list[dict[str, Any]]:
     """Each method of the installed peft: its name, version, args with their defaults, and why it is
     skipped where it is."""
     rows: list[dict[str, Any]] = []

@@ -7,16 +7,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from peftbench.errors import InputError, UnsupportedError, first_line
 from peftbench.methods.quantized import QuantizedLinear, layout
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 ADAPTER = "default"  # peft's name of the one adapter
 NAME = "peft_network"  # of the network's attribute
@@ -27,7 +24,7 @@ class PeftNetwork:
     """What belongs to a network that peft has changed in place. It is no module of the network,
     which is one of its own."""
 
-    wrapped: "PeftModel"
+    wrapped: Any  # peft's PeftModel around the network
     # Whether the base's weights are those of the plain network; some initial values take their part
     # out of them.
     keeps_base: bool
@@ -52,7 +49,7 @@ def tuner_layers(model: nn.Module) -> dict[str, Any]:
     for name, module in model.named_modules():
         if isinstance(module, BaseTunerLayer) and module not in inner:
             found[name] = module
-            inner |= set(module.modules())
+            inner.update(nn.Module.modules(module))  # type: ignore[arg-type]
     return found
 
 
@@ -85,10 +82,15 @@ def _norms(parameters: Iterable[nn.Parameter]) -> list[tuple[nn.Parameter, float
 def _factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """Copies of A and B of every LoRA layer."""
     return {
-        name: tuple(part[ADAPTER].weight.detach().to("cpu", copy=True) for part in pair)
+        name: (_copied(layer.lora_A), _copied(layer.lora_B))
         for name, layer in tuner_layers(model).items()
-        if (pair := (getattr(layer, "lora_A", None), getattr(layer, "lora_B", None)))[0] is not None
-    }  # type: ignore[return-value]
+        if hasattr(layer, "lora_A") and ADAPTER in layer.lora_A
+    }
+
+
+def _copied(of_adapters: Any) -> Tensor:
+    matrix: Tensor = of_adapters[ADAPTER].weight
+    return matrix.detach().to("cpu", copy=True)
 
 
 @contextmanager
@@ -119,7 +121,7 @@ def merged_layer(layer: Any) -> nn.Module:
     """The plain layer with peft's change merged into it; the layer itself stays as it is. Raises
     what peft raises where it cannot merge."""
     base = layer.get_base_layer()
-    twin = _twin(layer)
+    twin: Any = _twin(layer)
     for name, child in layer.named_children():
         twin._modules[name] = _twin(child)  # merging may exchange what is in a container
     vars(twin)["merged_adapters"] = []

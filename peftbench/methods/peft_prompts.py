@@ -8,16 +8,13 @@ it; here no number is given to padding.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from peftbench.errors import UnsupportedError
 from peftbench.methods.base import IN_CACHE
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 PROMPT_TYPES = {
     *("CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING"),
@@ -27,7 +24,7 @@ PROMPT_TYPES = {
 class PromptedEmbedding(nn.Module):
     """The network's embedding, and beyond its vocabulary the virtual tokens, one after another."""
 
-    def __init__(self, base: nn.Embedding, wrapped: "PeftModel") -> None:
+    def __init__(self, base: nn.Embedding, wrapped: Any) -> None:
         super().__init__()
         self.base = base
         self.encoder = wrapped.prompt_encoder  # its parameters are the network's
@@ -57,7 +54,7 @@ class PromptedEmbedding(nn.Module):
 class _Prefix:
     """Gives the trunk a cache that begins with the virtual tokens, unless it has read them."""
 
-    wrapped: "PeftModel"
+    wrapped: Any
 
     def __call__(self, trunk: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
         cache = kwargs.get("past_key_values")
@@ -71,7 +68,7 @@ class _Prefix:
         return args, kwargs
 
 
-def prepend(model: Any, wrapped: "PeftModel") -> None:
+def prepend(model: Any, wrapped: Any) -> None:
     """Put the virtual tokens of `wrapped` into the network's embedding, or into the cache that its
     trunk is called with. Raises UnsupportedError."""
     kind = wrapped.active_peft_config.peft_type.value

@@ -66,7 +66,7 @@ class PeakBytes(TorchDispatchMode):
 
     def hold(self, part: Part, tensors: Iterable[Tensor]) -> None:
         """Count `tensors` as `part`, whether they were seen before or not."""
-        for tensor in (dense for tensor in tensors for dense in _dense(tensor)):
+        for tensor in (dense for given in tensors for dense in _dense(given)):
             storage = tensor.untyped_storage()
             key = id(storage)
             if key in self._part:
