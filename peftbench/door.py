@@ -245,8 +245,15 @@ def _begin_search(
 
     folder, precision = _device()
     planned = studies(experiment, stem, precision)
-    specs = [spec for study in planned for spec in study.runs({})]
-    check_specs(specs)
+    runs = [(study, study.runs({})) for study in planned]
+    specs = [spec for _, own in runs for spec in own]
+    reasons = check_specs(specs)
+    planned = []
+    for study, own in runs:
+        if why := next((reasons[spec.run_id] for spec in own if spec.run_id in reasons), None):
+            say(f"{study}: skipped: {why}")
+        else:
+            planned.append(study)
     check_confinement(specs, unconfined)
     results = _store(store)
     results.ensure_writable()

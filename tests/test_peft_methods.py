@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft_methods import arms, run_spec, tried
 
-from peftbench import wording
+from peftbench import door, wording
 from peftbench.doctor.models import DATA, decoder, spec
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
@@ -155,11 +155,40 @@ def test_a_layer_in_the_head_is_refused(scratch: Path) -> None:
 
 def test_what_peft_cannot_do_is_a_record_that_says_so(scratch: Path) -> None:
     wanted = run_spec(scratch, {"peft_type": "MISS", "r": 999}, "decoder")
-    check_specs([wanted])  # no reason not to begin
+    assert "(999) must be" in check_specs([wanted])[wanted.run_id]
     record = run(wanted).record
     assert record.status == "skipped"
     assert record.error is not None
     assert record.error.startswith("peft: MISS: `r` (999) must be less than or equal to")
+
+
+def test_a_search_leaves_out_what_peft_cannot_do(scratch: Path, tmp_path: Path) -> None:
+    file = tmp_path / "search.toml"
+    arms = "".join(
+        f"""
+        [[arm]]
+        method = "peft"
+        args = {{ peft_type = "MISS", r = {r}, target_modules = "all-linear" }}
+        space = {{ "train.lr" = {{ low = 1e-4, high = 1e-2, log = true }} }}
+        """
+        for r in (4, 999)
+    )
+    file.write_text(
+        f"""
+        question = "?"
+        model = {json.dumps(decoder(scratch))}
+        train = {{ steps = 2, batch_size = 2 }}
+        data = {{ train = 8, valid = 4, max_length = 64, generate = 0 }}
+        search = {{ trials = 1, pruner = "none" }}
+        task = ["gsm_symbolic"]
+        {arms}""",
+        encoding="utf-8",
+    )
+    said: list[str] = []
+    found = door.search(file, tmp_path / "store", say=said.append)
+    assert [result.study.arm.args["r"] for result in found] == [4]
+    assert any("999" in line and "skipped: peft: MISS" in line for line in said)
+    assert "999" in (tmp_path / "tuned" / "search.toml").read_text(encoding="utf-8")
 
 
 def test_adalora_trains_with_its_penalty_and_ends_at_its_budget(scratch: Path) -> None:

@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,10 +159,10 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     )
 
 
-def check_specs(specs: Sequence[RunSpec]) -> None:
+def check_specs(specs: Sequence[RunSpec]) -> dict[str, str]:
     """Try everything that can be wrong with a spec and is cheap to try: the precision on this
-    machine, the task's data, the model's configuration, the method's fit to its structure. Raises
-    InputError."""
+    machine, the task's data, the model's configuration, the method's fit to its structure. Returns
+    why runs will be skipped, by their ids: what their method cannot do. Raises InputError."""
     for spec in specs:
         check_precision(spec.train.precision, choose_device())
     for spec in {(spec.task, spec.data, *_splits(spec)): spec for spec in specs}.values():
@@ -171,12 +171,13 @@ def check_specs(specs: Sequence[RunSpec]) -> None:
             _examples(task, spec, split)
         shots_of(task, spec)
     with _quiet():
-        _check_models(specs, skip=True)
+        return _check_models(specs)
 
 
-def _check_models(specs: Sequence[RunSpec], skip: bool = False) -> None:
-    """Read the structure of each model once, and attach every method to it. skip: what a method
-    cannot do is left to the run, whose record says why it was skipped."""
+def _check_models(specs: Sequence[RunSpec]) -> dict[str, str]:
+    """Read the structure of each model once, and attach every method to it. Returns why methods
+    cannot do theirs, by the ids of runs."""
+    reasons: dict[str, str] = {}
     nets: dict[tuple[str, TaskKind, int, Pooling], Any] = {}
     distinct = {
         (
@@ -193,8 +194,11 @@ def _check_models(specs: Sequence[RunSpec], skip: bool = False) -> None:
             room_for_prompt(window(net), spec.data.max_new_tokens)
             cache_argument(net)
         check_transformer_blocks(net, spec.train, choose_device())
-        with suppress(UnsupportedError) if skip else nullcontext():
+        try:
             _check_method(spec, copy.deepcopy(net))
+        except UnsupportedError as error:
+            reasons[spec.run_id] = str(error)
+    return reasons
 
 
 def _check_method(spec: RunSpec, net: Any) -> None:
