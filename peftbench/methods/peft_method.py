@@ -110,7 +110,7 @@ class Peft(AbstractMethod):
     def _config(self, values: Mapping[str, Any], rng: torch.Generator, steps: int) -> Any:
         """peft's configuration. Raises ValueError or TypeError as peft does."""
         fields = {field.name for field in dataclasses.fields(self.config_type) if field.init}
-        seed = int(torch.randint(2**31, (), generator=rng))
+        seed = rng.initial_seed() % 2**31
         own: dict[str, Any] = dict.fromkeys(SEEDS & fields, seed)
         if "total_step" in fields:
             own["total_step"] = steps

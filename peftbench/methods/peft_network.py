@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from peftbench.errors import InputError, UnsupportedError, first_line
 from peftbench.methods.quantized import QuantizedLinear, layout
@@ -55,21 +56,39 @@ def tuner_layers(model: nn.Module) -> dict[str, Any]:
 
 def wrap(model: nn.Module, config: Any, rng: torch.Generator) -> PeftNetwork:
     """Let peft change a network in place. Initial values are drawn on the CPU; on the meta device
-    there are none. Raises UnsupportedError with peft's reason."""
+    and under FakeTensorMode there are none. Raises UnsupportedError with peft's reason."""
     import peft  # takes seconds
 
     device = next(model.parameters()).device
-    structure_only = device.type == "meta"
+    fake = isinstance(next(model.parameters()).data, FakeTensor)
+    structure_only = fake or device.type == "meta"
     if structure_only and isinstance(getattr(config, "init_lora_weights", None), str):
         config.init_lora_weights = False  # what is made of the weights' values
     before = _norms(model.parameters())
     with reasons(config.peft_type.value), _seeded(rng, device), redirect_stderr(StringIO()):
         wrapped = peft.get_peft_model(model, config, low_cpu_mem_usage=structure_only)  # type: ignore[arg-type]
+    if fake:  # peft has put nothing behind its parameters
+        _materialize(model, device)
     still = dict(_norms(model.parameters()))
     keeps_base = all(still.get(p) == norm for p, norm in before)
     found = PeftNetwork(wrapped, keeps_base, {} if keeps_base else _factors(model))
     vars(model)[NAME] = found
     return found
+
+
+def _materialize(model: nn.Module, device: torch.device) -> None:
+    """Put tensors of the mode that is on in the places of those on the meta device."""
+    made: dict[Tensor, Tensor] = {}
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is None or isinstance(tensor.data, FakeTensor):
+                    continue
+                if tensor not in made:
+                    empty = torch.empty_like(tensor, device=device)
+                    trained = isinstance(tensor, nn.Parameter)
+                    made[tensor] = nn.Parameter(empty, tensor.requires_grad) if trained else empty
+                table[name] = made[tensor]  # type: ignore[assignment]
 
 
 def _norms(parameters: Iterable[nn.Parameter]) -> list[tuple[nn.Parameter, float]]:
@@ -110,9 +129,8 @@ def reasons(kind: str) -> Iterator[None]:
 @contextmanager
 def _seeded(rng: torch.Generator, device: torch.device) -> Iterator[None]:
     """Within it torch's global generators are seeded by `rng`; afterwards they are as before."""
-    seed = int(torch.randint(2**31, (), generator=rng))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.manual_seed(rng.initial_seed())
         yield
 
 
