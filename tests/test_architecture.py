@@ -26,6 +26,7 @@ NOUNS = {
     "record",
     "store",
     "reading",
+    "once",
     "output",
     "wording",
     "markup",
@@ -59,7 +60,8 @@ NOUNS_KNOW = {
     "spec": {"errors"},
     "experiment": {"errors", "spec"},
     "record": {"spec"},
-    "store": {"errors", "spec", "record", "reading"},
+    "once": {"errors", "spec", "reading"},
+    "store": {"errors", "spec", "record", "reading", "once"},
     "markup": {"wording"},
     "at_scale": {"errors", "reading"},
 }
