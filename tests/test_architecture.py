@@ -46,7 +46,8 @@ ROOMS: dict[str, set[str]] = {
     "doctor": {"methods", "tasks", "training", "sandbox", "assets", "analysis"},
     "tuning": {"methods", "tasks", "training", "metrics"},
     "analysis": {"metrics"},
-    "tables": {"analysis"},
+    "imported": set(),
+    "tables": {"analysis", "imported"},
     "article": {"analysis"},
     "figures": {"analysis"},
     "page": {"analysis", "tables", "article", "figures"},
@@ -67,7 +68,7 @@ NOUNS_KNOW = {
 }
 DOORS = {"", "door", "cli", "unmeasured"}  # these may know everything
 
-WITHOUT_TORCH = NOUNS | {"analysis", "tables", "article", "figures", "page"}
+WITHOUT_TORCH = NOUNS | {"imported", "analysis", "tables", "article", "figures", "page"}
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "peft"}
 OWNERS = {
     "optuna": {"tuning"},
