@@ -47,7 +47,8 @@ ROOMS: dict[str, set[str]] = {
     "tuning": {"methods", "tasks", "training", "metrics"},
     "analysis": {"metrics"},
     "imported": set(),
-    "tables": {"analysis", "imported"},
+    "servable": set(),
+    "tables": {"analysis", "imported", "servable"},
     "article": {"analysis"},
     "figures": {"analysis"},
     "page": {"analysis", "tables", "article", "figures"},
@@ -68,7 +69,7 @@ NOUNS_KNOW = {
 }
 DOORS = {"", "door", "cli", "unmeasured"}  # these may know everything
 
-WITHOUT_TORCH = NOUNS | {"imported", "analysis", "tables", "article", "figures", "page"}
+WITHOUT_TORCH = NOUNS | {"imported", "servable", "analysis", "tables", "article", "figures", "page"}
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "peft"}
 OWNERS = {
     "optuna": {"tuning"},

@@ -279,15 +279,15 @@ def show_command(
     run_id: Annotated[str, typer.Argument(help="A run id or its beginning.")],
     store: StoreOption = Path("results"),
 ) -> None:
-    """Print one run's record as JSON."""
-    show(
-        json.dumps(
-            Store(store).read(run_id).model_dump(mode="json"),
-            indent=2,
-            sort_keys=True,
-            ensure_ascii=False,
-        )
-    )
+    """Print one run's record as JSON, and with it whether vLLM and SGLang serve what it left as it
+    is: of each null, or why not and where that was read; null where the run is not done."""
+    from peftbench.servable.arms import servable
+
+    record = Store(store).read(run_id)
+    cost = record.footprint
+    served = servable(record.spec, head=cost.head_params > 0).as_data() if cost else None
+    content = record.model_dump(mode="json") | {"servable": served}
+    show(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False))
 
 
 @app.command(
