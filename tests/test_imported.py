@@ -64,6 +64,7 @@ def test_full_fine_tuning_has_no_configuration() -> None:
     assert (record.method, record.config) == (FULL, {})
     assert record.trained_share == 1.0
     assert record.score == 0.5003790750568613
+    assert record.error is None  # an empty text in the file
 
 
 def test_the_newest_form_has_other_names_and_more_scores() -> None:
@@ -98,6 +99,8 @@ def test_a_rate_is_of_all_steps(tmp_path: Path) -> None:
     assert imports.imported(tmp_path).tokens_per_second == 300.0
     stretches = [{"tokens / sec": 100.0, "train time": 1.0}, {"step": 2}, {"test accuracy": 0.5}]
     assert imports.imported(tmp_path, train_info__metrics=stretches).tokens_per_second is None
+    stretches[1] = {"tokens / sec": 1e300, "train time": 1e300}  # too much to be multiplied
+    assert imports.imported(tmp_path, train_info__metrics=stretches).tokens_per_second is None
 
 
 def test_a_size_that_stands_for_none_is_none(tmp_path: Path) -> None:
@@ -131,7 +134,8 @@ def test_a_run_that_did_not_end_well_has_no_score(tmp_path: Path) -> None:
     [
         ({"run_info": None}, "run_info: field required"),
         ({"run_info__created_at": None}, "run_info.created_at: field required"),
-        ({"run_info__created_at": "2026-07-16"}, "run_info.created_at"),
+        ({"run_info__created_at": "2026-07-16"}, "run_info.created_at: input should have timezone"),
+        ({"run_info__created_at": 1e9}, "run_info.created_at: value error, input should be a time"),
         ({"run_info__train_config__model_id": None}, "run_info.train_config.model_id: field requ"),
         ({"run_info__peft_config": None}, "run_info.peft_config: field required"),
         ({"run_info__peft_config": {"r": 8}}, "run_info.peft_config.peft_type: field required"),
@@ -282,11 +286,15 @@ def test_a_changed_record_is_named(
     check = ["check", "--store", str(store)]
     assert command(check, monkeypatch) == 0
     assert capsys.readouterr().out.endswith("0 runs, 4 imported results, no problem\n")
-    path = min((store / IMPORTED).iterdir())
-    text = path.read_text()
+    path, other, *_ = sorted((store / IMPORTED).iterdir())
+    text, other_text = path.read_text(), other.read_text()
     path.write_text(text.replace('"steps": ', '"steps": 1'))
+    other.write_text(other_text[:-9])
     assert command(check, monkeypatch) == 2
-    assert f"{path}: changed after it was written" in capsys.readouterr().err
+    problems = capsys.readouterr().err.splitlines()
+    assert problems[0].startswith(f"{path}: changed after it was written")
+    assert problems[1].startswith(f"{other}: damaged, not a record's JSON")
+    other.write_text(other_text)
     with pytest.raises(InputError, match="changed after it was written"):
         door.imported(store)
     with pytest.raises(InputError, match="changed after it was written"):
@@ -414,6 +422,12 @@ def test_methods_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     ]
     labels = [row["label"] for row in imported(members).rows()]
     assert labels == ["LORA (r=8)", "LORA (r=16)", "LORA (r=16, use_dora=true)"]
+
+
+def test_a_key_that_only_a_later_peft_writes_tells_nothing_apart(tmp_path: Path) -> None:
+    configs = [{"peft_type": "LORA", "r": 8} | newer for newer in ({}, {"group_size": 16})]
+    members = [imports.imported(tmp_path, run_info__peft_config=own) for own in configs]
+    assert [row["label"] for row in imported(members).rows()] == ["LORA", "LORA"]
 
 
 def test_what_all_agree_in_is_said_once_and_else_in_a_column(tmp_path: Path) -> None:

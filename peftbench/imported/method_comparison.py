@@ -18,6 +18,7 @@ from pydantic import (
     AliasChoices,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -67,8 +68,14 @@ class PeftConfig(Theirs):
     peft_type: str
 
 
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("input should be a time as text")
+    return value
+
+
 class RunInfo(Theirs):
-    created_at: Annotated[AwareDatetime, Field(strict=False)]
+    created_at: Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_text)]
     experiment_name: str
     total_time: NonNegativeFloat | None = None
     train_config: TrainConfig
@@ -231,7 +238,7 @@ def _rate(metrics: Sequence[dict[str, Any]]) -> float | None:
     if not numbers or len(numbers) < len(pairs):
         return None
     seconds = sum(own for _, own in numbers)
-    return sum(rate * own for rate, own in numbers) / seconds if seconds else None
+    return _finite(sum(rate * own for rate, own in numbers) / seconds) if seconds else None
 
 
 def _numbers(pairs: Sequence[tuple[Any, Any]]) -> Iterator[tuple[float, float]]:
