@@ -303,6 +303,13 @@ def claims(store: Store | Path | str = "results") -> list["Verdict"]:
     return verdicts(results(store))
 
 
+def results(store: Store | Path | str) -> "Results":
+    """The runs of a store, as the tables and the claims take them. Raises InputError."""
+    from peftbench.analysis.results import Results
+
+    return Results.read(_store(store))
+
+
 @dataclass(frozen=True)
 class Import:
     """What reading in the results of others came to."""
@@ -353,13 +360,6 @@ def imported(store: Store | Path | str) -> list["ImportedRecord"]:
     from peftbench.imported.store import ImportedStore
 
     return list(ImportedStore(_store(store).root).read_all())
-
-
-def results(store: Store | Path | str) -> "Results":
-    """The runs of a store, as the tables and the claims take them. Raises InputError."""
-    from peftbench.analysis.results import Results
-
-    return Results.read(_store(store))
 
 
 def run_name(spec: RunSpec) -> str:

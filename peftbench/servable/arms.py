@@ -12,7 +12,8 @@ from peftbench.servable.rules import (
     BUFFERS,
     CHANGED_BASE,
     FEATURES,
-    INITIAL_VALUES,
+    KEEP_BASE,
+    LOFTQ,
     LONE_HEAD,
     MEAN_HEAD,
     MOST_RANK,
@@ -69,10 +70,16 @@ class PeftLoraArgs(BaseModel):
         return {*ranks} <= {self.r} and {*alphas} <= {self.lora_alpha}
 
     @property
-    def changes_base(self) -> bool:
-        """Whether the initial values were taken out of the base."""
+    def is_doubled(self) -> bool:
+        """Whether the initial values are taken out of the base: the suite saves such an adapter
+        as an ordinary LoRA file of twice the rank, which opens on the plain model."""
         init = self.init_lora_weights
-        return isinstance(init, str) and init.lower() not in INITIAL_VALUES
+        return isinstance(init, str) and init.lower() not in KEEP_BASE
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether no file of it opens on the plain model."""
+        return self.is_doubled and (not self.uniform or self.init_lora_weights == LOFTQ)
 
 
 def servable(spec: RunSpec, *, head: bool) -> Servable:
@@ -158,7 +165,8 @@ def _vllm_on_peft(spec: RunSpec, args: PeftLoraArgs, head: bool) -> Iterator[Obs
         yield VLLM_HEAD
     if head:
         yield _head(spec)
-    if max([args.r, *(args.rank_pattern or {}).values()]) > MOST_RANK:
+    rank = max([args.r, *(args.rank_pattern or {}).values()])
+    if (2 if args.is_doubled else 1) * rank > MOST_RANK:
         yield VLLM_RANK
     yield from (of_vllm(words, place) for words, place, _ in _variants(spec.args))
     if args.bias != "none":
@@ -173,7 +181,7 @@ def _sglang_on_peft(spec: RunSpec, args: PeftLoraArgs, head: bool) -> Iterator[O
     if head or args.modules_to_save:
         yield SGLANG_HEAD
     yield from (of_sglang(words, place) for words, _, place in _variants(spec.args))
-    if args.use_rslora or not args.uniform:
+    if (args.use_rslora and not args.is_doubled) or not args.uniform:
         yield SGLANG_SCALE
     if args.bias != "none":
         yield of_sglang(BIASES, BUFFERS)

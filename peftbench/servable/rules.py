@@ -73,8 +73,10 @@ SGLANG_TOGETHER = of_sglang(
 )
 BIASES = Words("trained biases", "训练过的偏置")
 CHANGED_BASE = Words("initial values that change the base", "改变基座权重的初始化")
-# The others, PiSSA's for one, are taken out of the base, and the adapter alone is not the change.
-INITIAL_VALUES = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}  # vLLM: _init_is_supported
+# Initial values that leave the base as it is (vLLM's _init_is_supported). The others, PiSSA's for
+# one, are taken out of it, and LoftQ's base is another one altogether.
+KEEP_BASE = {"gaussian", "eva", "orthogonal", "mica"}
+LOFTQ = "loftq"
 
 # Settings of peft's LoRA that make it compute something else, and where the servers fail it.
 VARIANTS: dict[str, tuple[Words, str, str]] = {
