@@ -23,6 +23,7 @@ from typer.models import CommandInfo, OptionInfo
 
 from peftbench import door, experiment, record, spec
 from peftbench.cli import app
+from peftbench.imported import record as imported
 from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod, Range
 
@@ -50,6 +51,10 @@ A record is the JSON file that a run leaves in the store, and what `peftbench sh
 the fields below it has a `digest` of them, by which readers and `peftbench check` notice an
 accident; what people changed shows in `peftbench check --against COMMIT`. A record has at most
 128 MiB, its predictions 1 GiB (packed or not) and ten million rows; more is not read."""
+IMPORTED = """## Imported records
+
+A result that others measured, as `peftbench import` reads it, is a JSON file in the store's folder
+`imported`, with a `digest` like a record's. No comparison, claim or figure reads it."""
 PYTHON = """## Python
 
 `import peftbench` loads nothing else until one of these functions is asked for."""
@@ -82,7 +87,12 @@ RECORD_MODELS: dict[type, str] = {
     record.Environment: "`environment`",
     record.Predictions: "`predictions`",
 }
-TITLES = EXPERIMENT_MODELS | RECORD_MODELS
+IMPORTED_MODELS: dict[type, str] = {
+    imported.ImportedRecord: "The imported record",
+    imported.Source: "`source`",
+    imported.Software: "`software`",
+}
+TITLES = EXPERIMENT_MODELS | RECORD_MODELS | IMPORTED_MODELS
 # Tables of an experiment file that are checked once they are laid over each other.
 TABLES = {"train": spec.TrainSpec, "data": spec.DataSpec, "limits": spec.LimitSpec}
 # What the models do not say, since an experiment file is completed before they see it.
@@ -91,6 +101,7 @@ TYPES = {
     "ArmEntry.args": "[table](#methods)",
     "Override.args": "[table](#methods)",
     "RunSpec.args": "[table](#methods)",
+    "ImportedRecord.train": "table",
     "ArmEntry.space": "table by name: [range](#a-range-of-space) or list: number or `false`",
 }
 DEFAULTS = {"TrainSpec.lr": "the method's", "TrainSpec.precision": '`"auto"`'}
@@ -122,6 +133,7 @@ UNITS = {
     "Environment.load_at_start": "processes",
     "Environment.load_at_end": "processes",
     "Predictions.rows": "examples",
+    "ImportedRecord.steps": "steps",
     **{f"Parts.{name}": "bytes" for name in record.Parts.model_fields},
     **{f"CudaPeaks.{name}": "bytes" for name in record.CudaPeaks.model_fields},
 }
@@ -151,6 +163,7 @@ def reference() -> str:
     parts += [METHOD, *(_method(name, kind) for name, kind in METHODS.items())]
     parts += [COMMANDS, *map(_command, app.registered_commands)]
     parts += [RECORD, *(_section(kind, title) for kind, title in RECORD_MODELS.items())]
+    parts += [IMPORTED, *(_section(kind, title) for kind, title in IMPORTED_MODELS.items())]
     parts += [PYTHON, *map(_function, (door.run, door.search, door.compare, door.claims))]
     return "\n\n".join(parts) + "\n"
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from peftbench.analysis.results import Results
     from peftbench.article.claim import Verdict
+    from peftbench.imported.record import ImportedRecord
     from peftbench.suite import Progress
     from peftbench.training.executor import LocalExecutor
     from peftbench.tuning.search import StudyResult
@@ -314,6 +315,58 @@ def results(store: Store | Path | str) -> "Results":
     from peftbench.analysis.results import Results
 
     return Results.read(_store(store))
+
+
+@dataclass(frozen=True)
+class Import:
+    """What reading in the results of others came to."""
+
+    new: tuple["ImportedRecord", ...]
+    known: tuple["ImportedRecord", ...]  # that the store had already
+    problems: tuple[str, ...]  # a line for each file that could not be read
+
+
+def import_method_comparison(folder: Path | str, store: Store | Path | str = "results") -> Import:
+    """Read the results of huggingface/peft's own benchmark into a store, as records of a kind of
+    their own: they stand in tables of their own, and nothing of ours is compared with them.
+
+    folder: `method_comparison` of a checkout of peft, or one of its folders `TASK/results`.
+    store: the folder of results, or a `Store`. The folder is made where there is none.
+
+    Files that cannot be read are named in `problems`; all others are imported. The same file again
+    changes nothing. Raises InputError if there is no such folder, it has no results, or the store
+    cannot be written.
+
+    Example:
+
+        done = import_method_comparison("peft/method_comparison", "results")
+        print(len(done.new), *done.problems)
+    """
+    from peftbench.imported.method_comparison import read_result, result_files
+    from peftbench.imported.store import ImportedStore
+
+    kept = ImportedStore(_store(store).root)
+    read: list[ImportedRecord] = []
+    problems: list[str] = []
+    for path in result_files(Path(folder)):
+        try:
+            read.append(read_result(path))
+        except InputError as error:
+            problems.append(str(error))
+    are_new = [(record, kept.write(record)) for record in read]
+    return Import(
+        new=tuple(record for record, is_new in are_new if is_new),
+        known=tuple(record for record, is_new in are_new if not is_new),
+        problems=tuple(problems),
+    )
+
+
+def imported(store: Store | Path | str) -> list["ImportedRecord"]:
+    """What others measured, of a store. Raises InputError that names a file that was changed or
+    damaged."""
+    from peftbench.imported.store import ImportedStore
+
+    return list(ImportedStore(_store(store).root).read_all())
 
 
 def run_name(spec: RunSpec) -> str:

@@ -5,15 +5,12 @@ The digest in a record is a guard against accidents: whoever edits a record can 
 What people did shows in a comparison with a git commit (committed.py).
 """
 
-import fcntl
 import hashlib
 import itertools
-import json
 import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +18,19 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from peftbench.errors import InputError
+from peftbench.once import (
+    TEMPORARY,
+    input_errors,
+    listed,
+    locked,
+    publish,
+    read_sealed,
+    sealed,
+)
 from peftbench.reading import (
     MOST_PREDICTIONS_BYTES,
     MOST_RECORD_BYTES,
     read_bytes,
-    read_object,
     read_predictions,
 )
 from peftbench.record import SCHEMA, Predictions, Record
@@ -38,7 +43,7 @@ NAME = re.compile(
     r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?"
     r"\.(json|predictions\.parquet)"
 )
-TEMPORARY = re.compile(r"(.+\.)?[0-9a-f]{32}\.tmp")  # a file that is not published yet
+IMPORTED = "imported"  # the folder of what others measured: no device is called so
 
 
 def device_folder(device: str, device_name: str) -> str:
@@ -85,7 +90,8 @@ class Entry:
 @dataclass(frozen=True)
 class Store:
     """The records under `root`, as `<device folder>/<run_id>.json`, and the predictions of a run
-    beside its record, as `<run_id>.predictions.parquet`.
+    beside its record, as `<run_id>.predictions.parquet`. What others measured lies in a folder of
+    its own (IMPORTED), and nothing here reads it.
 
     A run that is not done may be tried again: its record stays, the next one is called
     `<run_id>.attempt2.json`, and readers get the latest.
@@ -96,10 +102,10 @@ class Store:
     def ensure_writable(self) -> None:
         """Raises InputError if `write` cannot work here. Makes the folder, but not its parent."""
         probe = self.root / f"{uuid.uuid4().hex}.tmp"
-        with _input_errors(self.root):
+        with input_errors(self.root):
             self.root.mkdir(exist_ok=True)
-            with _locked(self.root):
-                _publish(probe, b"")
+            with locked(self.root):
+                publish(probe, b"")
                 probe.unlink()
 
     def write(self, record: Record, predictions: "DataFrame | None" = None) -> Record:
@@ -123,14 +129,13 @@ class Store:
             reference = Predictions(rows=len(predictions), sha256=sha256)
         content = record.model_copy(update={"predictions": reference}).model_dump(mode="json")
         stored = Record.model_validate(content)
-        content["digest"] = digest(content)
-        text = json.dumps(content, sort_keys=True, allow_nan=False, indent=1) + "\n"
+        text = sealed(content)
         _check_sizes(record.run_id, text, table)
         folder = self.root / _folder_of(record)
-        with _input_errors(self.root):
+        with input_errors(self.root):
             self.root.mkdir(exist_ok=True)
             folder.mkdir(exist_ok=True)
-            with _locked(folder):
+            with locked(folder):
                 paths = list(folder.glob(f"{record.run_id}.*"))
                 last = max((entry for path in paths if (entry := _entry(path))), default=None)
                 if last and (latest := _load(last)).status == "done":
@@ -139,8 +144,8 @@ class Store:
                 # left by a writer that was killed before it published the record
                 entry.predictions.unlink(missing_ok=True)
                 if table is not None:
-                    _publish(entry.predictions, table)
-                _publish(entry.path, text.encode())
+                    publish(entry.predictions, table)
+                publish(entry.path, text.encode())
         return stored
 
     def read_all(self) -> Iterator[Record]:
@@ -175,11 +180,11 @@ class Store:
             raise InputError(f"store {self.root}: there is no such folder")
         problems = [
             f"{path}: beside the devices' folders, where nothing reads it"
-            for path in _listed(self.root)
+            for path in listed(self.root)
             if path.suffix in (".json", ".parquet") and not path.is_dir()
         ]
         for folder in self._folders():
-            entries = {path: _entry(path) for path in _listed(folder)}
+            entries = {path: _entry(path) for path in listed(folder)}
             records = {entry for entry in entries.values() if entry}
             expected = {entry.predictions for entry in records}
             for path, entry in entries.items():
@@ -200,21 +205,22 @@ class Store:
         no part of the results, and the next `write` to its folder removes it."""
         folders = [self.root, *self._folders()] if self.root.is_dir() else []
         return [
-            path for folder in folders for path in _listed(folder) if TEMPORARY.fullmatch(path.name)
+            path for folder in folders for path in listed(folder) if TEMPORARY.fullmatch(path.name)
         ]
 
     def _folders(self) -> list[Path]:
         """The device folders; none if the store does not exist yet."""
-        with _input_errors(self.root):
+        with input_errors(self.root):
             if not os.path.lexists(self.root):
                 return []
-            return sorted(path for path in self.root.iterdir() if path.is_dir())
+            folders = (path for path in self.root.iterdir() if path.name != IMPORTED)
+            return sorted(path for path in folders if path.is_dir())
 
     def _latest(self) -> list[Entry]:
         """The last attempt of every run, in order."""
         latest: dict[str, Entry] = {}
         for folder in self._folders():
-            for path in _listed(folder):
+            for path in listed(folder):
                 if entry := _entry(path):
                     latest[entry.key] = max(entry, latest.get(entry.key, entry))
                 elif path.suffix == ".json":
@@ -266,12 +272,7 @@ def _load(entry: Entry) -> Record:
     """The record at `entry`. Raises InputError that names the file if it is damaged, changed, of
     another schema, or in the wrong folder."""
     path = entry.path
-    content = read_bytes(path, MOST_RECORD_BYTES)
-    try:
-        values = read_object(content)
-        intact = values.pop("digest", None) == digest(values)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged, not a record's JSON: {error}") from error
+    values, intact = read_sealed(path)
     if (schema := values.get("schema")) != SCHEMA:
         raise InputError(
             f"{path}: a record of schema {schema!r:.20}, where this version of peftbench reads "
@@ -339,66 +340,3 @@ def _problems(entry: Entry, records: set[Entry]) -> list[str]:
     except InputError as error:
         problems.append(str(error))
     return problems
-
-
-def _listed(folder: Path) -> list[Path]:
-    """What is in a folder, in order. Raises InputError if that cannot be seen."""
-    with _input_errors(folder):
-        return sorted(folder.iterdir())
-
-
-def _publish(path: Path, content: bytes) -> None:
-    """Make the file `path` with `content`, whole or not at all. Raises FileExistsError if it
-    exists."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Write the names in a folder to the disk."""
-    with _opened(folder) as handle:
-        os.fsync(handle)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a folder. The system lifts the lock even if we are killed, so what
-    such a writer has left is known by it, and removed here."""
-    with _opened(folder) as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        for path in folder.iterdir():
-            if TEMPORARY.fullmatch(path.name) and not path.is_dir():
-                path.unlink()
-        yield
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _input_errors(root: Path) -> Iterator[None]:
-    """Turn an error of the file system into an InputError of one line."""
-    try:
-        yield
-    except OSError as error:
-        if not root.parent.is_dir():
-            reason = f"there is no folder {root.parent}"
-        elif root.exists() and not root.is_dir():
-            reason = "not a folder"
-        else:
-            reason = f"{error.strerror} ({error.filename2 or error.filename or 'in the store'})"
-        raise InputError(f"store {root}: {reason}") from error

@@ -26,6 +26,7 @@ NOUNS = {
     "record",
     "store",
     "reading",
+    "once",
     "output",
     "wording",
     "markup",
@@ -45,7 +46,9 @@ ROOMS: dict[str, set[str]] = {
     "doctor": {"methods", "tasks", "training", "sandbox", "assets", "analysis"},
     "tuning": {"methods", "tasks", "training", "metrics"},
     "analysis": {"metrics"},
-    "tables": {"analysis"},
+    "imported": set(),
+    "servable": set(),
+    "tables": {"analysis", "imported", "servable"},
     "article": {"analysis"},
     "figures": {"analysis"},
     "page": {"analysis", "tables", "article", "figures"},
@@ -59,13 +62,14 @@ NOUNS_KNOW = {
     "spec": {"errors"},
     "experiment": {"errors", "spec"},
     "record": {"spec"},
-    "store": {"errors", "spec", "record", "reading"},
+    "once": {"errors", "spec", "reading"},
+    "store": {"errors", "spec", "record", "reading", "once"},
     "markup": {"wording"},
     "at_scale": {"errors", "reading"},
 }
 DOORS = {"", "door", "cli", "unmeasured"}  # these may know everything
 
-WITHOUT_TORCH = NOUNS | {"analysis", "tables", "article", "figures", "page"}
+WITHOUT_TORCH = NOUNS | {"imported", "servable", "analysis", "tables", "article", "figures", "page"}
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "peft"}
 OWNERS = {
     "optuna": {"tuning"},

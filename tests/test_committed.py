@@ -5,12 +5,14 @@ import os
 import subprocess
 from pathlib import Path
 
+import imports
 import pytest
 import records
 
 from peftbench import cli
 from peftbench.committed import compare
 from peftbench.errors import InputError
+from peftbench.imported.store import ImportedStore
 from peftbench.spec import digest
 from peftbench.store import Store
 
@@ -55,6 +57,18 @@ def test_an_unchanged_store_is_equal_and_may_have_grown(tmp_path: Path, object_f
     compared = compare(store.root, "HEAD")
     assert (compared.problems, compared.equal, compared.new) == ((), 3, 2)
     assert compared.commit == git(store.root, "rev-parse", "HEAD")
+
+
+def test_what_others_measured_is_compared_too(store: Store, tmp_path: Path) -> None:
+    others = ImportedStore(store.root)
+    record = imports.imported(tmp_path)
+    others.write(record)
+    git(store.root, "add", ".")
+    git(store.root, "commit", "--quiet", "--message=others")
+    assert compare(store.root, "HEAD").equal == 4
+    path = others.folder / f"{record.imported_id}.json"
+    path.unlink()
+    assert compare(store.root, "HEAD").problems == (f"{path}: deleted since the commit",)
 
 
 def test_an_edit_with_a_fitting_digest_is_seen(store: Store) -> None:

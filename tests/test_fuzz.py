@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import imports
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -93,7 +94,7 @@ def check(arguments: list[str], statuses: tuple[int, ...] = (0, 2)) -> None:
     assert status in statuses
     for text in (output, errors):
         assert text == for_terminal(text)
-    if status == 2 and arguments[:1] != ["check"]:
+    if status == 2 and arguments[:1] not in (["check"], ["import"]):
         assert errors.startswith("peftbench: ")
         assert errors.count("\n") == 1
         assert len(errors) < LINE
@@ -276,6 +277,7 @@ OPTIONS = {
     "report": ["--store", "--out"],
     "show": ["--store"],
     "check": ["--store"],
+    "import": ["--store"],
     "list": ["--format"],
 }
 NEEDED = {
@@ -283,6 +285,7 @@ NEEDED = {
     "search": ["tuned.toml"],
     "recommend": ["--model", "minilm", "--task", "reviews", "--memory", "8"],
     "list": ["models"],
+    "import": ["peft-method-comparison", "theirs"],
 }
 
 
@@ -305,6 +308,7 @@ def _in_place(folder: Path) -> None:
         (folder / name).write_text(text)
     (folder / "folder").mkdir(exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
+    imports.write(folder / "theirs")
     if not (folder / "pipe").exists():
         os.mkfifo(folder / "pipe")
 
@@ -356,6 +360,8 @@ READERS = [
     ["table"],
     ["table", "--lang", "zh", "--kind", "costs"],
     ["table", "--kind", "closing"],
+    ["table", "--kind", "imported"],
+    ["table", "--kind", "imported", "--format", "csv"],
     ["table", "--format", "csv"],
     ["table", "--format", "latex"],
     ["table", "--format", "json"],
@@ -401,6 +407,21 @@ def records_are_read_or_refused(
         check([*reader, "--store", name])
 
 
+THEIRS = st.lists(mutated(imports.content(), alike, 3), min_size=1, max_size=4)
+
+
+def what_others_measured_is_read_or_refused(files: list[dict[str, Any]]) -> None:
+    """Whatever is imported can be read, shown and checked."""
+    with tempfile.TemporaryDirectory() as name:
+        for number, content in enumerate(files):
+            (Path(name) / f"{number}.json").write_text(json.dumps(content))
+        store = ["--store", str(Path(name) / "results")]
+        check(["import", "peft-method-comparison", name, *store])
+        for reader in (["check"], ["table"], ["table", "--kind", "imported", "--format", "json"]):
+            if (Path(name) / "results").exists():
+                assert answer([*reader, *store])[0] == 0
+
+
 @pytest.mark.parametrize("times", [1, pytest.param(15, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("holds", "inputs", "examples"),
@@ -409,6 +430,7 @@ def records_are_read_or_refused(
         (a_search_begins_or_is_refused, files(TUNED), 20),
         (options_are_used_or_refused, commands().filter(_harmless), 30),
         (records_are_read_or_refused, STORES, 20),
+        (what_others_measured_is_read_or_refused, THEIRS, 40),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -11,13 +11,14 @@ import pytest
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
 
 from peftbench import experiment, record, spec
+from peftbench.imported import record as imported
 from peftbench.methods import METHODS, OURS
 from peftbench.spec import FrozenModel
 
 DOCS = Path(__file__).parent.parent / "docs"
 MODELS = [
     kind
-    for module in (spec, experiment, record)
+    for module in (spec, experiment, record, imported)
     for kind in vars(module).values()
     if isinstance(kind, type)
     and issubclass(kind, FrozenModel)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import records
 
-from peftbench import store as module
+from peftbench import once
 from peftbench.errors import InputError
 from peftbench.spec import digest
 from peftbench.store import Store, device_folder, run_key
@@ -209,7 +209,7 @@ def test_what_readers_would_refuse_is_not_stored(
 ) -> None:
     for what in ("RECORD", "PREDICTIONS"):
         with monkeypatch.context() as patch:
-            patch.setattr(module, f"MOST_{what}_BYTES", 100)
+            patch.setattr(f"peftbench.store.MOST_{what}_BYTES", 100)
             with pytest.raises(InputError, match=f"its {what.lower()} would have .* more than the"):
                 store.write(records.record(), PREDICTIONS)
     assert not store.root.exists()
@@ -240,13 +240,13 @@ def test_a_failing_disk_leaves_no_temporary_file(
 def _write_at_once(root: str, barrier: Any, number: int) -> None:
     mine = records.record(seconds=float(number))
     table = records.predictions(count=number)
-    sync = module._sync
+    sync = once._sync
 
     def slow(folder: Path) -> None:  # a wide window between predictions and record
         time.sleep(0.2)
         sync(folder)
 
-    module._sync = slow  # in this process only
+    once._sync = slow  # in this process only
     barrier.wait()
     Store(Path(root)).write(mine, table)
 

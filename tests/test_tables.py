@@ -35,7 +35,7 @@ from peftbench.wording import Words
 NASTY = "first line\nCUDA | out \\ of `memory` *now* <b> __init__ $5 100% a&b {x #1 ~^ \x1b[31m"
 FORMATS: tuple[Format, ...] = get_args(Format)
 TRIAL = StudyReference(name="glue", trials=20, trial=3)
-MODULES = ("cells", "comparison", "comparison_notes", "costs", "closing", "statements")
+MODULES = ("cells", "comparison", "comparison_notes", "costs", "closing", "imported", "statements")
 ELSEWHERE = records.environment(device_name="another")
 
 

@@ -1,6 +1,6 @@
 """What arms and blocks are called, and what a block is in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from peftbench.analysis.blocks import Block, Key, Run, canonical, grouped
@@ -27,21 +27,15 @@ def arm_labels(arms: Mapping[Key, Sequence[Run]]) -> dict[Key, str]:
     labels: dict[Key, str] = {}
     for method, keys in grouped(arms, lambda key: arms[key][0].method).items():
         firsts = {key: arms[key][0] for key in keys}
-        settings = {
-            key: run.settings | {"version": run.record.spec.method_version}
-            for key, run in firsts.items()
-        }
-        parts: dict[Key, tuple[str, ...]] = dict.fromkeys(keys, ())
-        for name in dict.fromkeys(name for own in settings.values() for name in own):
-            values = {key: own[name] for key, own in settings.items() if name in own}
-            longer = parts | {
-                key: (*parts[key], f"{name.removeprefix('train.')}={text}")
-                for key, text in _texts(values).items()
+        telling = telling_apart(
+            {
+                key: run.settings | {"version": run.record.spec.method_version}
+                for key, run in firsts.items()
             }
-            if len(set(longer.values())) > len(set(parts.values())):
-                parts = longer
-        for key in keys:
-            labels[key] = _joined(method, parts[key])
+        )
+        for key, texts in telling.items():
+            parts = [f"{name.removeprefix('train.')}={text}" for name, text in texts.items()]
+            labels[key] = _joined(method, parts)
     return labels
 
 
@@ -50,6 +44,23 @@ def _joined(method: str, parts: Sequence[str]) -> str:
         return method
     name, bracket, variants = method.removesuffix(")").partition(" (")
     return f"{name} ({', '.join([*([variants] if bracket else []), *parts])})"
+
+
+def telling_apart(settings: Mapping[Key, Mapping[str, Any]]) -> dict[Key, dict[str, str]]:
+    """As many settings of each, by name, as tell all of them apart, the first names first."""
+    telling: dict[Key, dict[str, str]] = {key: {} for key in settings}
+    for name in dict.fromkeys(name for own in settings.values() for name in own):
+        texts = _texts({key: own[name] for key, own in settings.items() if name in own})
+        longer = {
+            key: own | ({name: texts[key]} if key in texts else {}) for key, own in telling.items()
+        }
+        if _distinct(longer.values()) > _distinct(telling.values()):
+            telling = longer
+    return telling
+
+
+def _distinct(texts: Iterable[Mapping[str, str]]) -> int:
+    return len({tuple(own.items()) for own in texts})
 
 
 def _texts(values: Mapping[Key, Any]) -> dict[Key, str]:

@@ -172,17 +172,29 @@ def search_command(
 def table_command(
     store: StoreOption = Path("results"),
     kind: Annotated[
-        Literal["comparison", "costs", "closing"],
-        typer.Option(help="The comparison, what the methods cost, or the article's closing table."),
+        Literal["comparison", "costs", "closing", "imported"],
+        typer.Option(
+            help="The comparison, what the methods cost, the article's closing table, or what "
+            "others measured."
+        ),
     ] = "comparison",
     format: FormatOption = "md",
     lang: LanguageOption = "en",
 ) -> None:
-    """Compare the methods in the store, one table for each model, task and device."""
+    """Compare the methods in the store, one table for each model, task and device.
+
+    What others measured stands in tables of its own: below the comparison where people read it,
+    and by itself for programs.
+    """
     from peftbench import tables
 
+    if kind == "imported":
+        show(as_text(tables.imported(door.imported(store)), format, lang))
+        return
     tabulate = {"comparison": tables.comparison, "costs": tables.costs, "closing": tables.closing}
     show(as_text(tabulate[kind](door.results(store)), format, lang))
+    if kind == "comparison" and format in ("md", "latex") and (others := door.imported(store)):
+        show("\n" + as_text(tables.imported(others), format, lang))
 
 
 @app.command("claims", epilog="Example: peftbench claims --store results --lang zh")
@@ -249,14 +261,16 @@ def report_command(
     from peftbench.page import page
 
     ensure_writable(out)
-    results = door.results(store)
+    results, others = door.results(store), door.imported(store)
     comparison = tables.comparison(results)
+    imported = tables.imported(others).sheet("en") if others else None
     if not results.records:
-        write_whole(out, page.page(results, comparison).encode())
-        say(f"{out}: {tables.EMPTY.en}")
+        write_whole(out, page.page(results, comparison, imported=imported).encode())
+        say(f"{out}: {f'{len(others)} imported results' if others else tables.EMPTY.en}")
         return
     closing = tables.closing(results).sheet("en")
-    write_whole(out, page.page(results, comparison, verdicts(results), closing).encode())
+    text = page.page(results, comparison, verdicts(results), closing, imported)
+    write_whole(out, text.encode())
     say(f"{out}: {len(results.records)} runs")
 
 
@@ -265,15 +279,48 @@ def show_command(
     run_id: Annotated[str, typer.Argument(help="A run id or its beginning.")],
     store: StoreOption = Path("results"),
 ) -> None:
-    """Print one run's record as JSON."""
-    show(
-        json.dumps(
-            Store(store).read(run_id).model_dump(mode="json"),
-            indent=2,
-            sort_keys=True,
-            ensure_ascii=False,
-        )
-    )
+    """Print one run's record as JSON, and with it whether vLLM and SGLang serve what it left as it
+    is: of each null, or why not and where that was read; null where the run is not done."""
+    from peftbench.servable.arms import servable
+
+    record = Store(store).read(run_id)
+    cost = record.footprint
+    served = servable(record.spec, head=cost.head_params > 0).as_data() if cost else None
+    content = record.model_dump(mode="json") | {"servable": served}
+    show(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False))
+
+
+@app.command(
+    "import", epilog="Example: peftbench import peft-method-comparison peft/method_comparison"
+)
+def import_command(
+    kind: Annotated[
+        Literal["peft-method-comparison"],
+        typer.Argument(
+            help="Whose results: peft-method-comparison, of huggingface/peft's own benchmark."
+        ),
+    ],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder method_comparison of a checkout, or one of its folders TASK/results.",
+            parser=typed_path,
+        ),
+    ],
+    store: StoreOption = Path("results"),
+) -> None:
+    """Read what others measured into the store, as records of a kind of their own: they stand in
+    tables of their own, and no run of ours is compared with them.
+
+    All files that can be read are imported, once; each other one is named with what is wrong in it,
+    and the exit status is 2.
+    """
+    done = door.import_method_comparison(folder, store)
+    for problem in done.problems:
+        say(one_line(problem), file=sys.stderr)
+    say(f"{store}: {len(done.new)} results imported, {len(done.known)} were there already")
+    if done.problems:
+        raise typer.Exit(2)
 
 
 @app.command("check", epilog="Example: peftbench check --store results --against v1.0")
@@ -291,12 +338,13 @@ def check_command(
     """Check that every record in the store is whole, against accidents: an edit that makes its own
     digest passes, unless it is compared with a commit."""
     from peftbench import committed
+    from peftbench.imported.store import ImportedStore
 
-    results = Store(store)
-    problems = results.check()
+    results, others = Store(store), ImportedStore(store)
+    problems = results.check() + others.check()
     compared = committed.compare(store, against) if against is not None else None
     problems += compared.problems if compared else ()
-    for path in results.leftovers():
+    for path in results.leftovers() + others.leftovers():
         say(
             f"{path}: left by a writer that was killed, or of one at work: harmless, nothing reads "
             "it, and the next run stored there removes it"
@@ -307,7 +355,10 @@ def check_command(
         raise typer.Exit(2)
     if compared:
         say(f"{store}: {compared}")
-    say(f"{store}: {len({record.run_id for record in results.read_all()})} runs, no problem")
+    runs = len({record.run_id for record in results.read_all()})
+    imported = len(list(others.read_all()))
+    more = f", {imported} imported results" if imported else ""
+    say(f"{store}: {runs} runs{more}, no problem")
 
 
 @app.command("doctor", epilog="Example: peftbench doctor --store results")

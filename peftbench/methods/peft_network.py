@@ -4,7 +4,7 @@ and what a file must say of the start."""
 import copy
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -65,7 +65,12 @@ def wrap(model: nn.Module, config: Any, rng: torch.Generator) -> PeftNetwork:
     if structure_only and isinstance(getattr(config, "init_lora_weights", None), str):
         config.init_lora_weights = False  # what is made of the weights' values
     before = _norms(model.parameters())
-    with reasons(config.peft_type.value), _seeded(rng, device), redirect_stderr(StringIO()):
+    with (
+        reasons(config.peft_type.value),
+        _seeded(rng, device),
+        redirect_stderr(StringIO()),
+        _unmoved() if fake else nullcontext(),
+    ):
         wrapped = peft.get_peft_model(model, config, low_cpu_mem_usage=structure_only)  # type: ignore[arg-type]
     if fake:  # peft has put nothing behind its parameters
         _materialize(model, device)
@@ -76,13 +81,23 @@ def wrap(model: nn.Module, config: Any, rng: torch.Generator) -> PeftNetwork:
     return found
 
 
+@contextmanager
+def _unmoved() -> Iterator[None]:
+    """Within it no module moves to another device: torch cannot exchange fake parameters."""
+    apply, nn.Module._apply = nn.Module._apply, lambda self, *_, **__: self  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module._apply = apply  # type: ignore[method-assign]
+
+
 def _materialize(model: nn.Module, device: torch.device) -> None:
     """Put tensors of the mode that is on in the places of those on the meta device."""
     made: dict[Tensor, Tensor] = {}
     for module in model.modules():
         for table in (module._parameters, module._buffers):
             for name, tensor in table.items():
-                if tensor is None or isinstance(tensor.data, FakeTensor):
+                if tensor is None or tensor.device.type != "meta":
                     continue
                 if tensor not in made:
                     empty = torch.empty_like(tensor, device=device)

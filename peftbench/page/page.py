@@ -43,11 +43,10 @@ def page(
     comparison: Comparison,
     verdicts: Sequence[Verdict] = (),
     closing: Sheet | None = None,
+    imported: Sheet | None = None,
 ) -> str:
     """The page, as HTML. Whatever comes from a record is text there, never markup. Equal results
-    make equal pages.
-
-    closing: the article's closing table, as a sheet.
+    make equal pages. closing: the article's closing table; imported: what others measured.
     """
     labels = labelled(map(Run, results.records))
     sheet = comparison.sheet("en")
@@ -90,6 +89,7 @@ def page(
         claims=[[run.key for run in verdict.runs] for verdict in verdicts],
         tally=Counter(verdict.decision for verdict in verdicts),
         closing=closing,
+        imported=imported,
         comparison=comparison,
         nothing=sheet.empty,
         dash=NONE,

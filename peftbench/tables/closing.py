@@ -7,13 +7,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from peftbench.analysis.blocks import Arm, Block
+from peftbench.analysis.blocks import Arm, Block, grouped
 from peftbench.analysis.estimates import Difference, best
 from peftbench.analysis.labels import names
 from peftbench.analysis.learning import learned
 from peftbench.analysis.measures import mean
 from peftbench.analysis.results import Results
 from peftbench.markup import AbstractTable, Section, Sheet
+from peftbench.servable.answer import Servable
+from peftbench.servable.arms import servable
+from peftbench.servable.rules import SGLANG, VLLM
 from peftbench.tables.cells import ALONE, REFERENCE, bracket, interval_cells, nothing
 from peftbench.tables.peft_offers import PEFT_OFFERS, PeftOffers
 from peftbench.tables.statements import STATEMENTS
@@ -21,14 +24,18 @@ from peftbench.wording import NONE, Lang, Words, decimal, ranged
 
 LEGEND = Words(
     "recommended for, Hugging Face, as stated: what the article says. peft {0} offers: its public "
-    "names for the technique, read from its source on {1}. All else is read off the store. best "
+    f"names for the technique, read from its source on {{1}}. servable: as {VLLM} and {SGLANG} "
+    "read adapters, by their sources; after export: once `peftbench export --to lora` has made a "
+    "LoRA file of it; ?: it depends on the head. All else is read off the store. best "
     "on: tasks where the paired test over the same seeds and examples says that the technique is "
     "better than each of the other four, at 5 % after Holm's correction; better, worse than LoRA "
     "on: where it says so of LoRA. Differences to LoRA: of the primary metric, positive is better, "
     "with 95 % intervals; {{best}}: by more than chance, by these tests. peak, tok/s × LoRA: the "
     "ratio of means on one device, and its range over tasks and devices. A technique with several "
     f"settings stands with its first. {ALONE.en} – means that there is none.",
-    "推荐场景与“文中所述”来自文章;peft {0} 提供的接口于 {1} 读自其源代码;其余各格来自结果库。"
+    "推荐场景与“文中所述”来自文章;peft {0} 提供的接口于 {1} 读自其源代码;"
+    f"可直接服务:依据 {VLLM} 与 {SGLANG} 的源代码;导出之后:先用 `peftbench export --to lora` "
+    "转成 LoRA 文件;?:取决于分类头。其余各格来自结果库。"
     "最优的任务:在相同种子与样本上的配对检验,经 Holm 校正后在 5 % 水平上优于其余四种技术中的每一种;"
     "优于、劣于 LoRA:同一检验对 LoRA 的结论。"
     "与 LoRA 之差:主要指标之差(正值为优)及 95 % 区间;{{best}}:按上述检验显著。"
@@ -43,8 +50,10 @@ HEADER = (
     Words("better than LoRA on", "优于 LoRA 的任务"),
     Words("worse than LoRA on", "劣于 LoRA 的任务"),
     Words("Hugging Face, as stated", "Hugging Face 支持(文中所述)"),
+    Words("servable", "可直接服务"),
     Words("peft {0} offers", "peft {0} 提供"),
 )
+NOT_SERVED = Words("not served as it is: {0} ({1})", "不能直接提供服务:{0}({1})")
 NO_SUCH_NAME = Words("nothing of this name", "没有同名的接口")
 NOT_MEASURED = Words("no run of these techniques is done", "这些技术没有已完成的运行")
 DIFFERENCES = Words("Differences to LoRA", "与 LoRA 之差")
@@ -68,6 +77,7 @@ class Technique:
     differences: dict[str, Difference] = field(default_factory=dict)  # to LoRA
     peak: dict[str, float] = field(default_factory=dict)  # relative to LoRA
     speed: dict[str, float] = field(default_factory=dict)  # relative to LoRA
+    servable: dict[str, Servable] = field(default_factory=dict)
 
     def on(self, verdict: Verdict) -> list[str]:
         """The tasks whose difference to LoRA has a verdict; best: those where it alone has the
@@ -75,6 +85,13 @@ class Technique:
         if verdict == "best":
             return [task for task, sure in self.highest.items() if sure]
         return [task for task, effect in self.differences.items() if _verdict(effect) == verdict]
+
+    def served(self, lang: Lang) -> str:
+        """How it can be served, with the tasks where that is not the same on all of them."""
+        tasks = grouped(self.servable, lambda task: self.servable[task].words()[lang])
+        if len(tasks) < 2:
+            return next(iter(tasks), NONE)
+        return "; ".join(f"{text} ({', '.join(own)})" for text, own in tasks.items())
 
 
 @dataclass(frozen=True)
@@ -100,12 +117,23 @@ class Closing(AbstractTable):
                 statement.recommended_for[lang],
                 *(", ".join(self.techniques[method].on(verdict)) or NONE for verdict in SHOWN),
                 statement.support[lang],
+                self.techniques[method].served(lang),
                 ", ".join(self.offers.names[method]) or NO_SUCH_NAME[lang],
             ]
             for method, statement in STATEMENTS.items()
         ]
-        notes = [] if self.tasks else [self.empty[lang]]
+        notes = [note[lang] for note in self._not_served()] if self.tasks else [self.empty[lang]]
         return Section(TITLE[lang], "", header, rows, frozenset(range(len(HEADER))), notes=notes)
+
+    def _not_served(self) -> list[Words]:
+        """Each reason once, with its source."""
+        answers = [
+            own for technique in self.techniques.values() for own in technique.servable.values()
+        ]
+        obstacles = dict.fromkeys(
+            each for own in answers for each in (own.vllm, own.sglang) if each
+        )
+        return [NOT_SERVED.format(each.text, each.source) for each in obstacles]
 
     def _differences(self, lang: Lang) -> Section:
         """A row per task: the highest mean, and the other techniques' differences to LoRA; then
@@ -141,6 +169,7 @@ class Closing(AbstractTable):
             "differences": {task: _difference_cells(effect) for task, effect in differences},
             "peak_relative": technique.peak,
             "tokens_per_second_relative": technique.speed,
+            "servable": {task: own.as_data() for task, own in technique.servable.items()},
             "support_stated": statement.support["en"],
             "peft_version": self.offers.version,
             "peft_offers": list(self.offers.names[method]),
@@ -153,6 +182,9 @@ def closing(results: Results, offers: PeftOffers = PEFT_OFFERS) -> Closing:
     blocks = {block: arms for block in results.final if (arms := _present(block))}
     tasks = names(list(blocks))
     for task, (block, arms) in zip(tasks, blocks.items(), strict=True):
+        for method, arm in arms.items():
+            head = any(run.record.footprint.head_params for run in arm.done if run.record.footprint)
+            techniques[method].servable[task] = servable(arm.spec, head=head)
         if top := _highest(results, block, arms):
             techniques[top[0]].highest[task] = top[1]
         if REFERENCE in arms:

@@ -1,0 +1,1 @@
+"""Whether vLLM and SGLang serve what an arm leaves."""
