@@ -23,7 +23,7 @@ def tracked_peak(setting: Setting) -> int:
         setting.pooling,
         setting.base,
         device=torch.device("cpu"),
-        dtype=loaded_dtype(setting.precision, METHODS[setting.method]),
+        dtype=loaded_dtype(setting.precision, METHODS[setting.method].of(setting.args)),
         max_length=setting.length,
         precision=setting.precision,
     )

@@ -11,10 +11,13 @@ import peft_methods
 import pytest
 import torch
 from peft_methods import arms, run_spec, tried
+from real_step import tracked_peak
 
 from peftbench import door, wording
 from peftbench.doctor.models import DATA, decoder, spec
 from peftbench.errors import InputError
+from peftbench.estimate.forecast import forecast
+from peftbench.estimate.setting import Setting
 from peftbench.methods import METHODS
 from peftbench.methods.peft_method import UNTRAINABLE, peft_types, rows_of_types
 from peftbench.methods.peft_network import merged_layer, peft_network, tuner_layers
@@ -260,6 +263,23 @@ def test_peft_lora_on_equal_initial_values_trains_as_ours(scratch: Path, base: A
         losses.append([point.train_loss for point in train(tuning, never).curve])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert DATA.train is not None
+
+
+@pytest.mark.parametrize("name", ["LORA (dora)", "LORA (pissa)", "IA3", "VERA", "PREFIX_TUNING"])
+def test_a_forecast_is_the_real_step(scratch: Path, name: str) -> None:
+    wanted = run_spec(scratch, arms()[name], "decoder")
+    setting = Setting(
+        model=wanted.model,
+        method="peft",
+        args=wanted.args,
+        batch=3,
+        length=20,
+        precision="float32",
+        device="cpu",
+    )
+    made = forecast(setting)
+    assert made.peak_bytes == pytest.approx(tracked_peak(setting), rel=0.001)
+    assert made.trained_params == tried(scratch, name, arms()[name], "decoder").params
 
 
 # -- the page
