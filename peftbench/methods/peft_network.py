@@ -64,6 +64,8 @@ def wrap(model: nn.Module, config: Any, rng: torch.Generator) -> PeftNetwork:
     structure_only = fake or device.type == "meta"
     if structure_only and isinstance(getattr(config, "init_lora_weights", None), str):
         config.init_lora_weights = False  # what is made of the weights' values
+    # what torch does anyway, with a warning where nobody has said so
+    torch.sparse.check_sparse_tensor_invariants.disable()
     before = _norms(model.parameters())
     with (
         reasons(config.peft_type.value),
