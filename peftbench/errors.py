@@ -18,6 +18,10 @@ class UnsupportedError(InputError):
     """A method cannot do a model or a task. Its runs are skipped, and others go on."""
 
 
+class ValuesNeededError(InputError):
+    """A method cannot be tried on a structure alone, without the values of its weights."""
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
     """The error for a name that does not exist, with the nearest name and all names that do."""
     names = sorted(name if len(name) <= MOST_CHARACTERS else shown(name) for name in known)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from peftbench.errors import InputError, UnsupportedError, first_line
+from peftbench.errors import InputError, UnsupportedError, ValuesNeededError, first_line
 from peftbench.methods.quantized import QuantizedLinear, layout
 
 ADAPTER = "default"  # peft's name of the one adapter
@@ -68,7 +68,7 @@ def wrap(model: nn.Module, config: Any, rng: torch.Generator) -> PeftNetwork:
     torch.sparse.check_sparse_tensor_invariants.disable()
     before = _norms(model.parameters())
     with (
-        reasons(config.peft_type.value),
+        reasons(config.peft_type.value, structure_only=structure_only),
         _seeded(rng, device),
         redirect_stderr(StringIO()),
         _unmoved() if fake else nullcontext(),
@@ -130,8 +130,9 @@ def _copied(of_adapters: Any) -> Tensor:
 
 
 @contextmanager
-def reasons(kind: str) -> Iterator[None]:
-    """Makes an UnsupportedError of what peft raises, with its reason, and hides its warnings."""
+def reasons(kind: str, *, structure_only: bool = False) -> Iterator[None]:
+    """Makes an UnsupportedError of what peft raises, with its reason, and hides its warnings.
+    structure_only: there are no values, and what torch cannot do without is a ValuesNeededError."""
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
@@ -140,7 +141,9 @@ def reasons(kind: str) -> Iterator[None]:
     except Exception as error:  # what peft raises differs from method to method
         if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
             raise
-        raise UnsupportedError(f"peft: {kind}: {first_line(error)}") from error
+        torchs_own = isinstance(error, NotImplementedError | RuntimeError)
+        kind_of_error = ValuesNeededError if structure_only and torchs_own else UnsupportedError
+        raise kind_of_error(f"peft: {kind}: {first_line(error)}") from error
 
 
 @contextmanager

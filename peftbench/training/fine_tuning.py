@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from peftbench.errors import InputError, UnsupportedError
+from peftbench.errors import InputError, UnsupportedError, ValuesNeededError
 from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod, Upcoming
 from peftbench.methods.linear import linear_layers
@@ -195,7 +195,8 @@ def _check_models(specs: Sequence[RunSpec]) -> dict[str, str]:
             cache_argument(net)
         check_transformer_blocks(net, spec.train, choose_device())
         try:
-            _check_method(spec, copy.deepcopy(net))
+            with suppress(ValuesNeededError):  # then the run will show it
+                _check_method(spec, copy.deepcopy(net))
         except UnsupportedError as error:
             reasons[spec.run_id] = str(error)
     return reasons
