@@ -82,6 +82,7 @@ RECORD_MODELS: dict[type, str] = {
     record.Environment: "`environment`",
     record.Predictions: "`predictions`",
 }
+FUNCTIONS = (door.run, door.search, door.compare, door.claims, door.export)
 TITLES = EXPERIMENT_MODELS | RECORD_MODELS
 # Tables of an experiment file that are checked once they are laid over each other.
 TABLES = {"train": spec.TrainSpec, "data": spec.DataSpec, "limits": spec.LimitSpec}
@@ -151,7 +152,7 @@ def reference() -> str:
     parts += [METHOD, *(_method(name, kind) for name, kind in METHODS.items())]
     parts += [COMMANDS, *map(_command, app.registered_commands)]
     parts += [RECORD, *(_section(kind, title) for kind, title in RECORD_MODELS.items())]
-    parts += [PYTHON, *map(_function, (door.run, door.search, door.compare, door.claims))]
+    parts += [PYTHON, *map(_function, FUNCTIONS)]
     return "\n\n".join(parts) + "\n"
 
 
