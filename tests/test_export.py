@@ -86,19 +86,6 @@ def tokenizers_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "read_tokenizer", read_once)
 
 
-@pytest.fixture(scope="session")
-def bfloat16_decoder(small_decoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model that is stored in bfloat16, and whose embeddings are not tied."""
-    folder = tmp_path_factory.mktemp("bfloat16")
-    config = transformers.AutoConfig.from_pretrained(small_decoder, tie_word_embeddings=False)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(small_decoder).save_pretrained(folder)
-    return str(folder)
-
-
 def wanted(model: str, method: str = "lora", task: str = TASK, **train: Any) -> RunSpec:
     """A spec with arguments that are no defaults."""
     made = spec(model, method, task, seed=3, **UNUSUAL | train)
@@ -202,7 +189,7 @@ def test_every_value_is_the_specs(
     header = (files.get(f"train_{tool}.py") or files[f"{YAML.get(tool)}.yaml"]).decode()
     assert "run of a test" in header
     assert TOOLS[tool].version in " ".join(header.replace("#", "").split())
-    assert ("steps of warm-up" in header) != TOOLS[tool].exact_warmup
+    assert ("In the warm-up" in header) != TOOLS[tool].exact_warmup
 
 
 TARGETS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

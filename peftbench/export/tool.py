@@ -31,7 +31,7 @@ class Tool:
 
     name: str
     version: str  # the one whose source was read, which its exports are for
-    start: str  # the command that trains
+    start: str  # the command that trains; {kind} stands for full or lora
     methods: frozenset[str]
     kinds: frozenset[TaskKind]
     adapters: frozenset[Precision]  # in which it trains adapters
@@ -105,9 +105,11 @@ def rounded_first(recipe: Recipe) -> Iterator[str]:
 def header(recipe: Recipe, tool: Tool) -> str:
     """What a recipe rests on, and what is not as in the run; lines of at most 100 characters."""
     subject, train, rows = recipe.subject, recipe.train, recipe.rows
+    start = tool.start.format(kind="full" if recipe.adapter is None else "lora")
+    notes = [f"- {line}" for line in tool.notes(recipe)]
     lines = [
         f"Written by peftbench {__version__} (`peftbench export`) for {tool.version}: {subject}.",
-        f"Start it in this folder, on one device: {tool.start}",
+        f"Start it in this folder, on one device: {start}",
         "",
         "It rests on:",
         *(f"- {line}" for line in subject.rests_on),
@@ -116,6 +118,7 @@ def header(recipe: Recipe, tool: Tool) -> str:
         "",
         "Not as in the run:",
         *(f"- {line}" for line in _differences(recipe, tool)),
+        *(["", "To mind:", *notes] if notes else []),
     ]
     return "\n".join(part for line in lines for part in _wrapped(line))
 
@@ -124,12 +127,11 @@ def _differences(recipe: Recipe, tool: Tool) -> Iterator[str]:
     yield OTHER_DRAWS
     if recipe.warmup_steps and not tool.exact_warmup:
         yield (
-            f"In the {recipe.warmup_steps} steps of warm-up the learning rates are lower by "
+            f"In the warm-up (steps: {recipe.warmup_steps}) the learning rates are lower by "
             f"1/{recipe.warmup_steps} of their peaks, 0 at the first step; later they are equal."
         )
     if recipe.train.compile:
         yield "train.compile is left out: it changes seconds and rounding only."
-    yield from tool.notes(recipe)
 
 
 def _wrapped(line: str) -> list[str]:

@@ -187,8 +187,7 @@ def _limits(recipe: Recipe) -> Iterator[str]:
 
 
 def _notes(recipe: Recipe) -> Iterator[str]:
-    kind = "full" if recipe.adapter is None else "lora"
-    yield f"The recipe is torchtune's {kind}_finetune_single_device; it needs torchao 0.10."
+    yield "It needs torchao 0.10."
     yield (
         f"{PARTS}.py holds what torchtune has not: rows that are tokens already, and a schedule "
         "whose first step has a learning rate."
@@ -198,7 +197,7 @@ def _notes(recipe: Recipe) -> Iterator[str]:
 TORCHTUNE = Tool(
     name="torchtune",
     version="torchtune 0.6.1",
-    start="tune run RECIPE --config torchtune.yaml, where RECIPE is named below",
+    start="tune run {kind}_finetune_single_device --config torchtune.yaml",
     methods=frozenset({"full", "lora"}),
     kinds=frozenset({"generation"}),
     # bf16 is bfloat16 throughout (recipes/lora_finetune_single_device.py); there is no autocast
