@@ -237,7 +237,7 @@ def axolotl(values: dict[str, Any], made: RunSpec) -> None:
         "base_model": made.model,
         "micro_batch_size": 3,
         "lr_scheduler": "cosine",
-        "bf16": {"float32": False, "bf16-mixed": True, "bf16": "full"}[made.train.precision],
+        "bf16": made.train.precision == "bf16-mixed",
         "gradient_checkpointing": True,
         "sequence_len": 64,
         "curriculum_sampling": True,
@@ -245,7 +245,7 @@ def axolotl(values: dict[str, Any], made: RunSpec) -> None:
     }
     if made.method != "full":
         expected |= {"adapter": "lora", "lora_r": 3, "lora_alpha": 6, "lora_dropout": 0.25}
-        expected["peft_autocast_adapter_dtype"] = made.train.precision != "bf16"
+        expected["peft_autocast_adapter_dtype"] = True
         assert set(values["lora_target_modules"]) == TARGETS
     assert {key: values.get(key) for key in expected} == expected
     assert values.get("loraplus_lr_ratio") == (4.0 if made.method == "lora+" else None)
@@ -315,10 +315,10 @@ def script(tool: str, source: str, made: RunSpec) -> None:
         config = found["VeraConfig"]
         expected = {"r": 5, "vera_dropout": 0.0, "d_initial": 0.3}
         assert {key: config[key] for key in expected} == expected
+        assert set(config["target_modules"]) == TARGETS
     elif made.method != "full":
         config = found["get_peft_model" if tool == "unsloth" else "LoraConfig"]
         assert {key: config[key] for key in low_rank} == low_rank
-    if made.method != "full":
         assert set(config["target_modules"]) == TARGETS
     assert ('".lora_A." in name' in source) == (made.method == "lora-fa")
     dtype = "bfloat16" if made.train.precision == "bf16" else "float32"
@@ -359,7 +359,7 @@ def test_the_learning_rates_of_a_script_are_the_loops(
 @pytest.mark.parametrize("warmup", [0.0, 0.3])
 def test_the_header_says_how_far_a_tools_warm_up_is_from_ours(schedule: Any, warmup: float) -> None:
     made = wanted("none", schedule=schedule, warmup=warmup, steps=40)
-    name = {"constant": "constant_with_warmup"}.get(schedule, schedule)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
     steps = math.ceil(warmup * 40)
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
@@ -424,7 +424,7 @@ CANNOT: list[tuple[list[str], dict[str, Any], dict[str, Any], str]] = [
     (["torchtune"], {"precision": "bf16"}, {"base": "nf4"}, 'base = "nf4": it can say "plain"'),
     (["torchtune"], {"precision": "bf16-mixed"}, {}, 'precision = "bf16-mixed".*"bf16" or "float'),
     (["llama-factory"], {"precision": "float32"}, {}, 'precision = "float32".*"bf16-mixed"'),
-    (["llama-factory", "unsloth"], {"precision": "bf16"}, {}, 'precision = "bf16"'),
+    (["llama-factory", "axolotl", "unsloth"], {"precision": "bf16"}, {}, 'precision = "bf16"'),
     (["axolotl"], {"method": "full", "precision": "bf16-mixed"}, {}, 'can say "float32"'),
     (
         ["llama-factory", "axolotl"],

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 import yaml
-from test_export import calls, said, settings_of, wanted
+from safetensors.torch import load_file
+from test_export import calls, said, wanted
 from test_run import CPU
-from torch import Tensor
 
 from peftbench.export.tools import TOOLS
 from peftbench.export.write import write
 from peftbench.methods.files import save
+from peftbench.spec import RunSpec
 from peftbench.training.fine_tuning import set_up
 from peftbench.training.loop import train
 from peftbench.training.run import never
@@ -49,6 +51,7 @@ WHEELS = {
     ),
 }
 CACHE = Path(tempfile.gettempdir()) / f"peftbench-wheels-{os.getuid()}"
+MARK = "answer: "  # before a line that a program prints for the test
 Unpacked = Callable[..., list[str]]
 
 
@@ -98,31 +101,35 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Unpacked:
     return unpack
 
 
-def answer(code: str, folder: Path, paths: list[str], *arguments: str) -> Any:
-    """What a program of a fresh interpreter prints last, read as JSON."""
-    done = program(code, folder, paths, *arguments)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def program(
-    code: str, folder: Path, paths: list[str], *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    begin = f"import sys\nsys.path[:0] = {paths!r}\n"
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", begin + code, *arguments],
-        cwd=folder,
-        env=os.environ | {"DISABLE_VERSION_CHECK": "1", "WANDB_MODE": "disabled"},
+def answers(code: str, paths: list[str], *arguments: Path | str) -> list[Any]:
+    """What a program of a fresh interpreter prints, each line read as JSON."""
+    begin = f"import json, os, sys\nsys.path[:0] = {paths!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", begin + code, *map(str, arguments)],
+        env=os.environ | {"DISABLE_VERSION_CHECK": "1"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=900,
     )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    return [json.loads(line.removeprefix(MARK)) for line in lines]
+
+
+def written(tool: str, arms: list[RunSpec], folder: Path) -> list[Path]:
+    """The main file of the export of each arm, in a folder of its own."""
+    files: list[Path] = []
+    for i, made in enumerate(arms):
+        exported = said(tool, made)
+        write(folder / str(i), exported)
+        files.append(folder / str(i) / next(iter(exported)))
+    return files
 
 
 def misspelt(file: Path, key: str) -> Path:
     """A copy of a YAML file with a letter of a key doubled."""
-    copy = file.with_name("misspelt.yaml")
+    copy = file.with_name(f"misspelt_{key}.yaml")
     text = file.read_text()
     assert f"{key}:" in text
     copy.write_text(text.replace(f"{key}:", f"{key}{key[-1]}:", 1))
@@ -139,60 +146,51 @@ def arm(model: str, method: str, precision: str, base: str = "plain", **changes:
 # -- LLaMA-Factory
 
 LLAMA_FACTORY = """
-import json
-sys.argv = ["llamafactory-cli", sys.argv[1]]
 from llamafactory.hparams import parser
-parser.is_torch_bf16_gpu_available = lambda: True
-arguments = parser.read_args()
-parts = parser.get_train_args(arguments | {"use_cpu": True})  # the test has no GPU
-print(json.dumps({
-    key: next(getattr(part, key) for part in parts if hasattr(part, key)) for key in arguments
-}, default=str))
+parser.is_torch_bf16_gpu_available = lambda: True  # the test has no GPU
+for file in sys.argv[1:]:
+    os.chdir(os.path.dirname(file))
+    sys.argv = ["llamafactory-cli", file]
+    arguments = parser.read_args()
+    try:
+        parts = parser.get_train_args(arguments | {"use_cpu": True})
+        answer = {
+            key: next(getattr(part, key) for part in parts if hasattr(part, key))
+            for key in arguments
+        }
+    except ValueError as error:
+        answer = str(error)
+    print("answer: " + json.dumps(answer, default=str))
 """
+# As they read what they are given: a list of names, or a member of an enumeration.
+LISTS, MEMBERS = ("lora_target", "dataset"), ("lr_scheduler_type", "optim", "save_strategy")
+MEMBERS += ("quantization_method",)
 
 
-@pytest.mark.parametrize(
-    ("method", "precision", "base"),
-    [
-        ("full", "bf16-mixed", "plain"),
-        ("full", "bf16", "plain"),
-        ("lora", "bf16-mixed", "plain"),
-        ("lora+", "bf16-mixed", "nf4"),
-    ],
-)
-def test_llama_factory_reads_what_was_meant(
-    method: str,
-    precision: str,
-    base: str,
-    unpacked: Unpacked,
-    bfloat16_decoder: str,
-    tmp_path: Path,
-) -> None:
-    paths = unpacked("llamafactory", "omegaconf")
-    files = said("llama-factory", arm(bfloat16_decoder, method, precision, base))
-    write(tmp_path, files)
-    read = answer(LLAMA_FACTORY, tmp_path, paths, "llama_factory.yaml")
-    for key, value in settings_of("llama-factory", files).items():
-        if key == "lora_target":
-            value = value.split(",")
-        if key == "report_to":
-            value = []
-        if key in ("lr_scheduler_type", "optim", "save_strategy"):
-            read[key] = str(read[key]).rpartition(".")[2].lower()
-        if key == "quantization_method":
-            read[key] = value
-        assert read[key] == value, key
-
-
-def test_llama_factory_notices_a_misspelt_key(
+def test_llama_factory_reads_what_was_meant_and_notices_a_misspelt_key(
     unpacked: Unpacked, bfloat16_decoder: str, tmp_path: Path
 ) -> None:
+    arms = [
+        arm(bfloat16_decoder, "full", "bf16-mixed"),
+        arm(bfloat16_decoder, "full", "bf16"),
+        arm(bfloat16_decoder, "lora", "bf16-mixed"),
+        arm(bfloat16_decoder, "lora+", "bf16-mixed", "nf4"),
+    ]
+    files = written("llama-factory", arms, tmp_path)
+    wrong = misspelt(files[2], "lora_rank")
     paths = unpacked("llamafactory", "omegaconf")
-    write(tmp_path, said("llama-factory", arm(bfloat16_decoder, "lora", "bf16-mixed")))
-    file = misspelt(tmp_path / "llama_factory.yaml", "lora_rank")
-    done = program(LLAMA_FACTORY, tmp_path, paths, file.name)
-    assert done.returncode
-    assert "lora_rankk" in done.stderr
+    *read, noticed = answers(LLAMA_FACTORY, paths, *files, wrong)
+    for file, values in zip(files, read, strict=True):
+        for key, value in yaml.safe_load(file.read_text()).items():
+            if key in LISTS:
+                assert values[key] == value.split(",")
+            elif key in MEMBERS:
+                assert values[key].rpartition(".")[2].lower() == value
+            elif key == "report_to":
+                assert values[key] == []
+            else:
+                assert values[key] == value, key
+    assert "lora_rankk" in noticed
 
 
 def test_llama_factory_opens_the_tokens(bfloat16_decoder: str, tmp_path: Path) -> None:
@@ -210,79 +208,71 @@ def test_llama_factory_opens_the_tokens(bfloat16_decoder: str, tmp_path: Path) -
 # -- Axolotl
 
 AXOLOTL = """
-import json, yaml
+import yaml
 from axolotl.utils.schemas.config import AxolotlInputConfig
 from axolotl.utils.schemas.datasets import SFTDataset
-values = yaml.safe_load(open(sys.argv[1]))
-model = AxolotlInputConfig(**values)
-unknown = [key for key in values if key not in AxolotlInputConfig.model_fields]
-unknown += [key for key in values["datasets"][0] if key not in SFTDataset.model_fields]
-read = {key: getattr(model, key, None) for key in values if key != "datasets"}
-data = model.datasets[0]
-read["datasets"] = [{key: getattr(data, key, None) for key in values["datasets"][0]}]
-print(json.dumps([read, unknown]))
+for file in sys.argv[1:]:
+    values = yaml.safe_load(open(file))
+    model = AxolotlInputConfig(**values)
+    data, given = model.datasets[0], values.pop("datasets")[0]
+    unknown = [key for key in values if key not in AxolotlInputConfig.model_fields]
+    unknown += [key for key in given if key not in SFTDataset.model_fields]
+    read = {key: getattr(model, key, None) for key in values}
+    read["datasets"] = [{key: getattr(data, key, None) for key in given}]
+    print("answer: " + json.dumps([read, unknown]))
 """
 
 
-@pytest.mark.parametrize(
-    ("method", "precision", "base"),
-    [
-        ("full", "float32", "plain"),
-        ("lora", "bf16", "plain"),
-        ("lora", "bf16-mixed", "nf4"),
-        ("lora+", "bf16-mixed", "plain"),
-    ],
-)
-def test_axolotl_reads_what_was_meant(
-    method: str,
-    precision: str,
-    base: str,
-    unpacked: Unpacked,
-    bfloat16_decoder: str,
-    tmp_path: Path,
-) -> None:
-    paths = unpacked("axolotl", "addict")
-    files = said("axolotl", arm(bfloat16_decoder, method, precision, base))
-    write(tmp_path, files)
-    read, unknown = answer(AXOLOTL, tmp_path, paths, "axolotl.yaml")
-    assert not unknown
-    assert read == settings_of("axolotl", files)
-
-
-def test_axolotl_passes_over_a_misspelt_key_which_the_comparison_finds(
+def test_axolotl_reads_what_was_meant_and_passes_over_what_the_comparison_of_keys_finds(
     unpacked: Unpacked, bfloat16_decoder: str, tmp_path: Path
 ) -> None:
-    """If it is refused, Axolotl has mended it: drop the note in its exports."""
-    paths = unpacked("axolotl", "addict")
-    write(tmp_path, said("axolotl", arm(bfloat16_decoder, "lora+", "bf16-mixed")))
-    for key in ("loraplus_lr_ratio", "ds_type"):
-        file = misspelt(tmp_path / "axolotl.yaml", key)
-        _, unknown = answer(AXOLOTL, tmp_path, paths, file.name)
-        assert unknown == [f"{key}{key[-1]}"]
+    """If it refuses a misspelt key, it has mended that: drop the note in its exports."""
+    arms = [
+        arm(bfloat16_decoder, "full", "float32"),
+        arm(bfloat16_decoder, "lora", "float32"),
+        arm(bfloat16_decoder, "lora", "bf16-mixed", "nf4"),
+        arm(bfloat16_decoder, "lora+", "bf16-mixed"),
+    ]
+    files = written("axolotl", arms, tmp_path)
+    keys = ("loraplus_lr_ratio", "ds_type")
+    wrong = [misspelt(files[3], key) for key in keys]
+    read = answers(AXOLOTL, unpacked("axolotl", "addict"), *files, *wrong)
+    for file, (values, unknown) in zip(files, read[:4], strict=True):
+        assert not unknown
+        assert values == yaml.safe_load(file.read_text())
+    assert [unknown for _, unknown in read[4:]] == [[f"{key}{key[-1]}"] for key in keys]
 
 
 # -- torchtune
 
 # Its tokenizers, which the exports do not use, import what is not here.
 TORCHTUNE = """
-import importlib.machinery, json, runpy
+import importlib.machinery, runpy
 from unittest.mock import MagicMock
 for name in ("sentencepiece", "tiktoken", "tiktoken.load", "blobfile", "kagglehub"):
     sys.modules[name] = MagicMock(__spec__=importlib.machinery.ModuleSpec(name, None))
-sys.path.append(".")
 from omegaconf import OmegaConf
 from torchtune import config
-values = OmegaConf.load(sys.argv[1])
-config.validate(values)
-if len(sys.argv) > 2:
-    values.device = "cpu"
-    names = runpy.run_path(sys.argv[2])
-    (kind,) = [each for name, each in names.items() if name.endswith("RecipeSingleDevice")]
-    recipe = kind(cfg=values)
-    recipe.setup(cfg=values)
-    recipe.train()
-    recipe.cleanup()
-print(json.dumps(OmegaConf.to_container(values)))
+for argument in sys.argv[1:]:
+    file, _, source = argument.partition(":")
+    os.chdir(os.path.dirname(file))
+    sys.path.append(".")
+    sys.modules.pop("peftbench_parts", None)
+    values = OmegaConf.load(file)
+    try:
+        config.validate(values)
+        answer = None
+    except Exception as error:
+        answer = repr(error)
+    if source:
+        values.device = "cpu"
+        names = runpy.run_path(source)
+        (kind,) = [each for name, each in names.items() if name.endswith("RecipeSingleDevice")]
+        recipe = kind(cfg=values)
+        recipe.setup(cfg=values)
+        recipe.train()
+        recipe.cleanup()
+    print("answer: " + json.dumps(answer))
 """
 NEEDED = ("torchtune", "torchao", "torchdata", "omegaconf")
 x86_64_only = pytest.mark.skipif(
@@ -309,115 +299,115 @@ def asked(recipe: Path) -> set[str]:
 
 
 @x86_64_only
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_torchtune_trains_as_the_run_did(
-    method: str, unpacked: Unpacked, bfloat16_decoder: str, tmp_path: Path
-) -> None:
-    paths = unpacked(*NEEDED)
-    made = arm(bfloat16_decoder, method, "float32", steps=4, weight_decay=0.1, lr=1e-3)
-    files = said("torchtune", made)
-    write(tmp_path, files)
-    recipe = recipe_file(paths[0], method)
-    assert set(settings_of("torchtune", files)) - asked(recipe) == set()
-    answer(TORCHTUNE, tmp_path, paths, "torchtune.yaml", str(recipe))
-
-    log = train(set_up(made, CPU), never)
-    (file,) = (tmp_path / "trained" / "logs").glob("*.txt")
-    lines = [line for line in file.read_text().splitlines() if line.startswith("Step ")]
-    read = [dict(part.split(":") for part in line.partition("|")[2].split()) for line in lines]
-    assert [float(each["lr"]) for each in read][:-1] == pytest.approx(
-        [point.lr for point in log.curve][1:]  # it logs the rate of the step after
-    )
-    # an adapter's initial values are others, of which the first loss knows nothing
-    same = slice(None) if method == "full" else slice(1)
-    ours = [point.train_loss for point in log.curve]
-    assert [float(each["loss"]) for each in read][same] == pytest.approx(ours[same], abs=1e-4)
-    assert len(read) == 4
-
-
-@x86_64_only
-def test_torchtune_notices_a_misspelt_key(
+def test_torchtune_trains_as_the_run_did_and_notices_a_misspelt_key(
     unpacked: Unpacked, bfloat16_decoder: str, tmp_path: Path
 ) -> None:
     paths = unpacked(*NEEDED)
-    write(tmp_path, said("torchtune", arm(bfloat16_decoder, "lora", "float32")))
-    for key in ("lora_rank", "num_kv_heads", "checkpoint_dir", "weight_decay"):
-        done = program(TORCHTUNE, tmp_path, paths, misspelt(tmp_path / "torchtune.yaml", key).name)
-        assert done.returncode
-        assert f"{key}{key[-1]}" in done.stderr
-    file = misspelt(tmp_path / "torchtune.yaml", "clip_grad_norm")
-    keys = yaml.safe_load(file.read_text()).keys()
-    assert keys - asked(recipe_file(paths[0], "lora")) == {"clip_grad_normm"}
+    few: dict[str, Any] = {"steps": 4, "weight_decay": 0.1, "lr": 1e-3}
+    arms = [arm(bfloat16_decoder, method, "float32", **few) for method in ("full", "lora")]
+    files = written("torchtune", arms, tmp_path)
+    recipes = [recipe_file(paths[0], made.method) for made in arms]
+    keys = ("lora_rank", "num_kv_heads", "checkpoint_dir", "weight_decay")
+    wrong = [misspelt(files[1], key) for key in keys]
+    starts = [f"{file}:{recipe}" for file, recipe in zip(files, recipes, strict=True)]
+    noticed = answers(TORCHTUNE, paths, *starts, *wrong)
+    assert noticed[:2] == [None, None]
+    for key, error in zip(keys, noticed[2:], strict=True):
+        assert f"{key}{key[-1]}" in error
+    for file, recipe, made in zip(files, recipes, arms, strict=True):
+        assert yaml.safe_load(file.read_text()).keys() <= asked(recipe)
+        logged(file.parent / "trained" / "logs", made)
+    wrong_key = yaml.safe_load(misspelt(files[1], "clip_grad_norm").read_text()).keys()
+    assert wrong_key - asked(recipes[1]) == {"clip_grad_normm"}
+
+
+def logged(folder: Path, made: RunSpec) -> None:
+    """Learning rates and losses that torchtune logged are the run's."""
+    log = train(set_up(made, CPU), never)
+    (file,) = folder.glob("*.txt")
+    lines = [line for line in file.read_text().splitlines() if line.startswith("Step ")]
+    read = [dict(part.split(":") for part in line.partition("|")[2].split()) for line in lines]
+    assert len(read) == made.train.steps
+    rates = [point.lr for point in log.curve]
+    # it logs the rate of the step after
+    assert [float(each["lr"]) for each in read][:-1] == pytest.approx(rates[1:])
+    # an adapter's initial values are others, of which the first loss knows nothing
+    same = slice(None) if made.method == "full" else slice(1)
+    losses = [point.train_loss for point in log.curve]
+    assert [float(each["loss"]) for each in read][same] == pytest.approx(losses[same], abs=1e-4)
 
 
 # -- trl
 
 TRL = """
-import json, runpy, peft
+import runpy, peft, trl
 from safetensors.torch import load_file
 make = peft.get_peft_model
 def started(*arguments, **options):
     model = make(*arguments, **options)
-    peft.set_peft_model_state_dict(model, load_file(sys.argv[2]))
+    peft.set_peft_model_state_dict(model, load_file(start))
     return model
 peft.get_peft_model = started
-names = runpy.run_path(sys.argv[1])
-import trl
-history = names["trainer"].state.log_history
-print(json.dumps([trl.__version__, [each["loss"] for each in history if "loss" in each]]))
+print("answer: " + json.dumps(trl.__version__))
+for argument in sys.argv[1:]:
+    script, _, start = argument.partition(":")
+    try:
+        history = runpy.run_path(script)["trainer"].state.log_history
+        answer = [each["loss"] for each in history if "loss" in each]
+    except TypeError as error:
+        answer = str(error)
+    print("answer: " + json.dumps(answer))
 """
 
 
-@pytest.mark.parametrize(
-    ("method", "base"), [("full", "plain"), ("lora+", "plain"), ("vera", "plain"), ("lora", "nf4")]
-)
-def test_the_script_of_trl_ends_with_the_runs_weights(
-    method: str, base: str, unpacked: Unpacked, small_decoder: str, tmp_path: Path
+def test_the_scripts_of_trl_end_with_the_runs_weights_and_a_misspelt_argument_is_noticed(
+    unpacked: Unpacked, small_decoder: str, tmp_path: Path
 ) -> None:
-    if base == "nf4":
-        pytest.importorskip("bitsandbytes")
-    paths = unpacked("trl")
-    made = wanted(small_decoder, method, lr=1e-2, weight_decay=0.1, checkpointing=base == "plain")
-    made = made.model_copy(update={"base": base, "args": made.args | _no_dropout(method)})
-    write(tmp_path, said("trl", made))
-    tuning, folders = set_up(made, CPU), [tmp_path / "start", tmp_path / "ours"]
-    save(tuning.method, tuning.model.net, (), folders[0], base_model=small_decoder)
-    log = train(tuning, never)
-    save(tuning.method, tuning.model.net, (), folders[1], base_model=small_decoder)
-    (start,), (ours,) = (list(folder.glob("*.safetensors")) for folder in folders)
-    version, losses = answer(TRL, tmp_path, paths, "train_trl.py", str(start))
+    pytest.importorskip("bitsandbytes")
+    arms = [
+        trl_arm(small_decoder, method, base)
+        for method, base in [("full", "plain"), ("lora+", "plain"), ("lora", "nf4")]
+    ]
+    files = written("trl", arms, tmp_path)
+    curves = [trained(made, file.parent) for made, file in zip(arms, files, strict=True)]
+    starts = [next(file.parent.glob("start/*.safetensors")) for file in files]
+    peft = said("peft", trl_arm(small_decoder, "lora"))["train_peft.py"].decode()
+    (tmp_path / "wrong_peft.py").write_text(peft.replace("lora_alpha=", "lora_alphaa="))
+    wrong = files[1].with_name("wrong.py")
+    wrong.write_text(files[1].read_text().replace("max_steps=", "max_stepss="))
+    asked_for = [f"{file}:{start}" for file, start in zip(files, starts, strict=True)]
+    asked_for += [f"{wrong}:{starts[1]}", f"{tmp_path / 'wrong_peft.py'}:"]
+    version, *read = answers(TRL, unpacked("trl"), *asked_for)
     assert version == WHEELS["trl"][0]
-    apart = 1e-3 if base == "nf4" else 2e-4
-    assert losses == pytest.approx([point.train_loss for point in log.curve], abs=apart)
-    if base == "plain":
-        near(tmp_path / "trained" / ours.name, ours)
+    for file, losses, curve, made in zip(files, read[:3], curves, arms, strict=True):
+        assert losses == pytest.approx(curve, abs=2e-4 if made.base == "plain" else 1e-3)
+        if made.base == "plain":
+            ours = next(file.parent.glob("ours/*.safetensors"))
+            near(file.parent / "trained" / ours.name, ours)
+    assert "unexpected keyword argument 'max_stepss'" in read[3]
+    assert "unexpected keyword argument 'lora_alphaa'" in read[4]
 
 
-def _no_dropout(method: str) -> dict[str, float]:
-    return {} if method == "full" else {"dropout": 0.0}
+def trl_arm(model: str, method: str, base: Any = "plain") -> RunSpec:
+    changes: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1, "checkpointing": base == "plain"}
+    made = wanted(model, method, **changes)
+    args = made.args | ({} if method == "full" else {"dropout": 0.0})
+    return made.model_copy(update={"base": base, "args": args})
+
+
+def trained(made: RunSpec, folder: Path) -> list[float | None]:
+    """The losses of a run, whose files before and after are saved."""
+    tuning = set_up(made, CPU)
+    save(tuning.method, tuning.model.net, (), folder / "start", base_model=made.model)
+    log = train(tuning, never)
+    save(tuning.method, tuning.model.net, (), folder / "ours", base_model=made.model)
+    return [point.train_loss for point in log.curve]
 
 
 def near(one: Path, other: Path) -> None:
-    import torch
-    from safetensors.torch import load_file
-
-    theirs: dict[str, Tensor] = load_file(one)
+    theirs = load_file(one)
     for key, tensor in load_file(other).items():
         torch.testing.assert_close(theirs[key], tensor, rtol=1e-3, atol=2e-5)
-
-
-@pytest.mark.parametrize(("tool", "key"), [("trl", "max_steps"), ("peft", "lora_alpha")])
-def test_a_misspelt_argument_of_a_script_is_noticed(
-    tool: str, key: str, unpacked: Unpacked, small_decoder: str, tmp_path: Path
-) -> None:
-    write(tmp_path, said(tool, wanted(small_decoder)))
-    script = tmp_path / f"train_{tool}.py"
-    script.write_text(script.read_text().replace(f"{key}=", f"{key}{key[-1]}=", 1))
-    done = program(
-        "import runpy; runpy.run_path(sys.argv[1])", tmp_path, unpacked("trl"), str(script)
-    )
-    assert done.returncode
-    assert f"unexpected keyword argument '{key}{key[-1]}'" in done.stderr
 
 
 # -- unsloth

@@ -41,7 +41,7 @@ def settings(recipe: Recipe) -> dict[str, Any]:
         "max_grad_norm": 0.0 if train.clip is None else train.clip,
         "lr_scheduler": SCHEDULES[train.schedule],
         "warmup_steps": recipe.warmup_steps,
-        "bf16": {"float32": False, "bf16-mixed": True, "bf16": "full"}[train.precision],
+        "bf16": train.precision == "bf16-mixed",
         "fp16": False,
         "tf32": False,
         "gradient_checkpointing": train.checkpointing,
@@ -64,7 +64,7 @@ def _adapter(recipe: Recipe) -> dict[str, Any]:
         "lora_alpha": int(adapter.alpha or 0),
         "lora_dropout": adapter.dropout,
         "lora_target_modules": list(adapter.targets),
-        "peft_autocast_adapter_dtype": recipe.train.precision != "bf16",
+        "peft_autocast_adapter_dtype": True,
         # its own kernels round otherwise
         "lora_mlp_kernel": False,
         "lora_qkv_kernel": False,
@@ -88,11 +88,6 @@ def _limits(recipe: Recipe) -> Iterator[str]:
             f"train.warmup = {recipe.train.warmup:g} is one step of {recipe.train.steps}, of which "
             "it makes two: 0 or more steps than one are what it can say"
         )
-    if recipe.train.precision == "bf16" and recipe.spec.base == "nf4":
-        yield (
-            'train.precision = "bf16" with base = "nf4": it keeps the adapter in float32; '
-            '"bf16-mixed" says that'
-        )
 
 
 def _notes(recipe: Recipe) -> Iterator[str]:
@@ -107,7 +102,8 @@ AXOLOTL = Tool(
     start="axolotl train axolotl.yaml",
     methods=frozenset({"full", "lora", "lora+"}),
     kinds=frozenset({"generation"}),
-    adapters=frozenset({"float32", "bf16-mixed", "bf16"}),
+    # its schema has no bf16 = "full" any more
+    adapters=frozenset({"float32", "bf16-mixed"}),
     # bf16 loads a whole model in bfloat16, and its norms and embeddings in float32
     # (utils/config/__init__.py, resolve_dtype; loaders/model.py, _configure_embedding_dtypes)
     full=frozenset({"float32"}),

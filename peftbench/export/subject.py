@@ -10,7 +10,7 @@ from peftbench.record import Record
 from peftbench.spec import Precision, RunSpec
 from peftbench.store import run_key
 from peftbench.tasks import TASKS
-from peftbench.tasks.base import Split, fingerprint, sample
+from peftbench.tasks.base import Example, Split, fingerprint, sample
 from peftbench.wording import model_name
 
 MOST_RUNS = 12  # run ids that a header lists
@@ -63,9 +63,8 @@ def of_arm(
         if reference and record.spec.study and record.spec.study.name == reference.name
     ]
     precisions = {record.spec.train.precision for record in of_study}
-    if len(precisions) == 1:
-        (auto_precision,) = precisions
-    specs = expand(experiment, METHODS, TASKS, auto_precision=auto_precision)
+    precision = precisions.pop() if len(precisions) == 1 else auto_precision
+    specs = expand(experiment, METHODS, TASKS, auto_precision=precision)
     lines = [f"{name}: {arm.method} on {task.name}, seed {specs[0].seed}"]
     if reference is None:
         lines.append("no study: the file's own values")
@@ -125,7 +124,7 @@ def _check_data(record: Record) -> None:
     """Raises InputError where the task's examples are not those that the run saw."""
     spec, task = record.spec, TASKS[record.spec.task]()
     splits: list[Split] = ["train", *(["valid"] if spec.train.eval_every else []), spec.split]
-    examples = {
+    examples: dict[Split, list[Example]] = {
         split: sample(task.examples(split), getattr(spec.data, split))
         for split in dict.fromkeys(splits)
     }
