@@ -62,7 +62,7 @@ def of_arm(
         for record in records
         if reference and record.spec.study and record.spec.study.name == reference.name
     ]
-    precisions = {record.spec.train.precision for record in of_study}
+    precisions: set[Precision] = {record.spec.train.precision for record in of_study}
     precision = precisions.pop() if len(precisions) == 1 else auto_precision
     specs = expand(experiment, METHODS, TASKS, auto_precision=precision)
     lines = [f"{name}: {arm.method} on {task.name}, seed {specs[0].seed}"]

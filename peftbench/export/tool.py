@@ -6,7 +6,6 @@ from typing import Any
 
 import yaml
 
-from peftbench import __version__
 from peftbench.errors import InputError
 from peftbench.export.recipe import Recipe, adapter_of
 from peftbench.export.subject import Subject
@@ -108,7 +107,7 @@ def header(recipe: Recipe, tool: Tool) -> str:
     start = tool.start.format(kind="full" if recipe.adapter is None else "lora")
     notes = [f"- {line}" for line in tool.notes(recipe)]
     lines = [
-        f"Written by peftbench {__version__} (`peftbench export`) for {tool.version}: {subject}.",
+        f"Written by `peftbench export` for {tool.version}: {subject}.",
         f"Start it in this folder, on one device: {start}",
         "",
         "It rests on:",
