@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from peftbench.analysis.results import Results
     from peftbench.article.claim import Verdict
-    from peftbench.export.subject import Subject
+    from peftbench.exports.subject import Subject
     from peftbench.suite import Progress
     from peftbench.training.executor import LocalExecutor
     from peftbench.tuning.search import StudyResult
@@ -333,8 +333,8 @@ def export(
         peftbench.export("experiments/tuned/study.toml", "peft", "recipe",
                          only={"method": "vera", "task": "cola"})
     """
-    from peftbench.export.tools import TOOLS
-    from peftbench.export.write import adapter_files, recipe_files, write
+    from peftbench.exports.tools import TOOLS
+    from peftbench.exports.write import adapter_files, recipe_files, write
 
     if to not in (known := [*TOOLS, "lora"]):
         raise unknown("tool in --to", to, known)
@@ -352,7 +352,7 @@ def _subject(
     subject: Experiment | Path | str, store: Store | Path | str, only: Selection | None
 ) -> "Subject":
     """The run, or the arm of a file with what the store knows of it."""
-    from peftbench.export.subject import of_arm, of_run
+    from peftbench.exports.subject import of_arm, of_run
 
     kept = _store(store)
     if isinstance(subject, Experiment) or str(subject).endswith(".toml"):

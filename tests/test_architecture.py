@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "estimate": {"methods", "tasks", "training", "shapes"},
     "doctor": {"methods", "tasks", "training", "sandbox", "assets", "analysis"},
     "tuning": {"methods", "tasks", "training", "metrics"},
-    "export": {"methods", "tasks", "training"},
+    "exports": {"methods", "tasks", "training"},
     "analysis": {"metrics"},
     "tables": {"analysis"},
     "article": {"analysis"},

@@ -23,16 +23,17 @@ from test_methods import ADAPTERS, _name, logits
 from test_run import CPU, spec
 from torch import Tensor, nn
 
+import peftbench
 from peftbench import cli, door
 from peftbench.errors import InputError
 from peftbench.experiment import ArmEntry, Experiment, TaskEntry, expand, read_experiment
-from peftbench.export import rows
-from peftbench.export.plain_lora import plain_lora
-from peftbench.export.recipe import Recipe, _names, recipe_of
-from peftbench.export.subject import Subject, of_arm, of_run
-from peftbench.export.tools import TOOLS
-from peftbench.export.write import adapter_files, recipe_files
-from peftbench.export.write import write as write_files
+from peftbench.exports import rows
+from peftbench.exports.plain_lora import plain_lora
+from peftbench.exports.recipe import Recipe, _names, recipe_of
+from peftbench.exports.subject import Subject, of_arm, of_run
+from peftbench.exports.tools import TOOLS
+from peftbench.exports.write import adapter_files, recipe_files
+from peftbench.exports.write import write as write_files
 from peftbench.methods import METHODS
 from peftbench.methods.adapter_file import CONFIG
 from peftbench.methods.files import load, save
@@ -661,6 +662,10 @@ def test_the_command_writes_once_and_names_what_is_wrong_in_one_line(
     assert (out / "train_peft.py").read_bytes() == before
 
 
+def test_the_function_is_there_after_its_package_was_imported() -> None:
+    assert peftbench.export is door.export
+
+
 def test_the_door_names_a_tool_that_it_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'axolotl'"):
         door.export("x", "axolot", tmp_path)
@@ -762,20 +767,32 @@ def test_a_run_of_vera_is_exported_as_lora_by_the_command(
 
 # -- the script of peft trains as the run did
 
+CLASSIFY: list[Any] = [("full", {}), ("lora", {"rank": 3}), ("vera", {"rank": 5})]
 TRAINED = [
-    *((arm, TASK) for arm in [("full", {}), *ADAPTERS] if arm[0] != "delta-lora"),
-    *((arm, "mrpc") for arm in [("full", {}), ("lora", {"rank": 3}), ("vera", {"rank": 5})]),
+    *((arm, "decoder") for arm in [("full", {}), *ADAPTERS] if arm[0] != "delta-lora"),
+    *((arm, "encoder") for arm in CLASSIFY),
+    *((arm, "encoder without pooler") for arm in CLASSIFY[:2]),
 ]
 
 
 @pytest.fixture(scope="session")
-def without_dropout(small_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("encoder")
+def without_dropout(
+    small_encoder: str, small_decoder: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """Models whose outputs no draw changes: an encoder, whole and without its pooler, and a
+    decoder."""
+    folders = {"decoder": small_decoder}
     zero = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    model: Any = transformers.AutoModel.from_pretrained(small_encoder, **zero)
-    model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(small_encoder).save_pretrained(folder)
-    return str(folder)
+    for name, more in {
+        "encoder": {},
+        "encoder without pooler": {"add_pooling_layer": False},
+    }.items():
+        folder = tmp_path_factory.mktemp("encoder")
+        model: Any = transformers.AutoModel.from_pretrained(small_encoder, **zero, **more)
+        model.save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(small_encoder).save_pretrained(folder)
+        folders[name] = str(folder)
+    return folders
 
 
 def executed(script: Path, start: Path | None, patch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -800,18 +817,17 @@ def executed(script: Path, start: Path | None, patch: pytest.MonkeyPatch) -> dic
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arm", "task"), TRAINED, ids=str)
+@pytest.mark.parametrize(("arm", "name"), TRAINED, ids=str)
 @pytest.mark.parametrize("lean", [False, True])
 def test_the_script_of_peft_ends_with_the_runs_weights(
     arm: Any,
-    task: str,
+    name: str,
     lean: bool,
-    small_decoder: str,
-    without_dropout: str,
+    without_dropout: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = small_decoder if task == TASK else without_dropout
+    model, task = without_dropout[name], TASK if name == "decoder" else "mrpc"
     changes: dict[str, Any] = {"weight_decay": 0.1, "lr": 1e-2, "clip": 0.05}
     changes |= {"micro_batch": 3 if lean else None, "checkpointing": lean}
     made = wanted(model, arm[0], task, **changes)

@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from test_export import calls, said, wanted
 from test_run import CPU
 
-from peftbench.export.tools import TOOLS
-from peftbench.export.write import write
+from peftbench.exports.tools import TOOLS
+from peftbench.exports.write import write
 from peftbench.methods.files import save
 from peftbench.spec import RunSpec
 from peftbench.training.fine_tuning import set_up

@@ -6,10 +6,10 @@ from typing import Any
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 
-from peftbench.export.recipe import Adapter, Recipe
-from peftbench.export.tool import ALL_PRECISIONS, Tool, rounded_first
+from peftbench.exports.recipe import Adapter, Recipe
+from peftbench.exports.tool import ALL_PRECISIONS, Tool, rounded_first
 
-TEMPLATES = files("peftbench.export") / "templates"
+TEMPLATES = files("peftbench.exports") / "templates"
 NAMES = (
     "script.py.jinja",
     "peft.py.jinja",

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.errors import InputError
-from peftbench.export.recipe import Adapter, Recipe
-from peftbench.export.scripts import rendered
-from peftbench.export.tool import Tool, yaml_file
+from peftbench.exports.recipe import Adapter, Recipe
+from peftbench.exports.scripts import rendered
+from peftbench.exports.tool import Tool, yaml_file
 
 PARTS = "peftbench_parts"  # the module beside the file
 DTYPES = {"float32": "fp32", "bf16": "bf16"}

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from peftbench.export.recipe import Recipe
-from peftbench.export.tool import Tool, yaml_file
+from peftbench.exports.recipe import Recipe
+from peftbench.exports.tool import Tool, yaml_file
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from peftbench.errors import InputError
-from peftbench.export.recipe import Recipe, adapter_of
-from peftbench.export.subject import Subject
+from peftbench.exports.recipe import Recipe, adapter_of
+from peftbench.exports.subject import Subject
 from peftbench.spec import Base, Precision
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import TaskKind

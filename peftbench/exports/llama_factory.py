@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from peftbench.export.recipe import Recipe
-from peftbench.export.tool import Tool, rounded_first, yaml_file
+from peftbench.exports.recipe import Recipe
+from peftbench.exports.tool import Tool, rounded_first, yaml_file
 
 TOKENS = "tokens"  # the folder of the data set
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from peftbench.errors import InputError
-from peftbench.export.rows import Rows, rows_of, structure
-from peftbench.export.subject import Subject
+from peftbench.exports.rows import Rows, rows_of, structure
+from peftbench.exports.subject import Subject
 from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod
 from peftbench.methods.full import Full

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from peftbench.errors import InputError
-from peftbench.export.recipe import recipe_of
-from peftbench.export.subject import Subject
-from peftbench.export.tool import Tool, header, refuse, refuse_recipe
+from peftbench.exports.recipe import recipe_of
+from peftbench.exports.subject import Subject
+from peftbench.exports.tool import Tool, header, refuse, refuse_recipe
 from peftbench.output import ensure_folder, write_whole
 from peftbench.spec import RunSpec
 
@@ -23,7 +23,7 @@ def recipe_files(subject: Subject, tool: Tool) -> dict[str, bytes]:
 def adapter_files(subject: Subject, adapters: Path) -> dict[str, bytes]:
     """The adapter that a run left in a folder of its id below `adapters`, as an ordinary LoRA file.
     Raises InputError."""
-    from peftbench.export.plain_lora import plain_lora
+    from peftbench.exports.plain_lora import plain_lora
 
     spec = subject.spec
     if spec.method in ("full", "frozen"):
@@ -35,7 +35,7 @@ def _widths(spec: RunSpec) -> Mapping[str, int]:
     """Inputs of each linear layer of a run's model, by its configuration alone."""
     from torch import nn
 
-    from peftbench.export.rows import structure
+    from peftbench.exports.rows import structure
     from peftbench.methods.linear import layers
 
     return {name: layer.in_features for name, layer in layers(structure(spec), nn.Linear).items()}
