@@ -488,6 +488,18 @@ def test_a_model_that_is_rounded_first_is_refused(small_decoder: str) -> None:
     assert said("peft", made)
 
 
+def test_experts_are_balanced_by_no_loss_of_their_own(
+    bfloat16_decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = wanted(bfloat16_decoder, precision="bf16-mixed")
+    plain = calls(script_of("trl", said("trl", made)))["SFTConfig"]
+    monkeypatch.setattr(transformers.LlamaConfig, "router_aux_loss_coef", 0.01, raising=False)
+    config = calls(script_of("trl", said("trl", made)))["SFTConfig"]
+    assert config == plain | {"router_aux_loss_coef": 0.0}
+    with pytest.raises(InputError, match="has experts"):
+        said("unsloth", made)
+
+
 def test_torchtune_has_no_builder_for_every_network(
     small_decoder: str, bfloat16_decoder: str
 ) -> None:

@@ -91,6 +91,12 @@ class Recipe:
         return math.ceil(self.train.warmup * self.train.steps)
 
     @property
+    def has_experts(self) -> bool:
+        """Whether tokens are sent to experts, which tools balance by a loss of its own."""
+        text = self.config.get_text_config()
+        return getattr(text, "router_aux_loss_coef", None) is not None
+
+    @property
     def loaded_dtype(self) -> str:
         """In which the weights are loaded."""
         dtype = loaded_dtype(self.train.precision, METHODS[self.spec.method])

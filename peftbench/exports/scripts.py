@@ -100,6 +100,12 @@ def _files(tool: str) -> Callable[[Recipe, str], dict[str, bytes]]:
     return make
 
 
+def _unsloth_limits(recipe: Recipe) -> Iterator[str]:
+    yield from rounded_first(recipe)
+    if recipe.has_experts:
+        yield f"model {recipe.spec.model!r} has experts, which it adapts and balances otherwise"
+
+
 def _unsloth_notes(recipe: Recipe) -> Iterator[str]:
     yield "Its own kernels compute attention, MLP and loss, and round otherwise."
     yield "It imports on an accelerator only: the script's names were checked against its source."
@@ -147,6 +153,6 @@ UNSLOTH = Tool(
     decays_all=True,
     exact_warmup=True,
     files=_files("unsloth"),
-    limits=rounded_first,
+    limits=_unsloth_limits,
     notes=_unsloth_notes,
 )
