@@ -420,7 +420,7 @@ CANNOT: list[tuple[list[str], dict[str, Any], dict[str, Any], str]] = [
     (["torchtune", "unsloth"], {"method": "lora+"}, {}, "method 'lora.'"),
     (WITHOUT_CLASSES, {"task": "reviews"}, {}, "task 'reviews' is a classification"),
     (EVERY, {"task": "stsb"}, {}, "task 'stsb' is a regression"),
-    (["peft"], {"task": "reviews"}, {"pooling": "mean"}, 'pooling = "mean"'),
+    (["peft"], {"task": "reviews"}, {"pooling": "mean", "base": "nf4"}, 'with pooling = "mean"'),
     (EVERY, {}, {"base": "int8"}, 'base = "int8"'),
     (["torchtune"], {"precision": "bf16"}, {"base": "nf4"}, 'base = "nf4": it can say "plain"'),
     (["torchtune"], {"precision": "bf16-mixed"}, {}, 'precision = "bf16-mixed".*"bf16" or "float'),
@@ -784,6 +784,7 @@ TRAINED = [
     *((arm, "decoder") for arm in [("full", {}), *ADAPTERS] if arm[0] != "delta-lora"),
     *((arm, "encoder") for arm in CLASSIFY),
     *((arm, "encoder without pooler") for arm in CLASSIFY[:2]),
+    *((arm, "encoder with a head on the mean") for arm in CLASSIFY),
 ]
 
 
@@ -804,6 +805,7 @@ def without_dropout(
         model.save_pretrained(folder)
         transformers.AutoTokenizer.from_pretrained(small_encoder).save_pretrained(folder)
         folders[name] = str(folder)
+    folders["encoder with a head on the mean"] = folders["encoder"]
     return folders
 
 
@@ -840,10 +842,12 @@ def test_the_script_of_peft_ends_with_the_runs_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, task = without_dropout[name], TASK if name == "decoder" else "mrpc"
+    pooling = "mean" if "mean" in name else "model"
     changes: dict[str, Any] = {"weight_decay": 0.1, "lr": 1e-2, "clip": 0.05}
     changes |= {"micro_batch": 3 if lean else None, "checkpointing": lean}
     made = wanted(model, arm[0], task, **changes)
-    made = made.model_copy(update={"args": METHODS[arm[0]].complete(arm[1])})
+    args = METHODS[arm[0]].complete(arm[1])
+    made = made.model_copy(update={"args": args, "pooling": pooling})
     tuning = set_up(made, CPU)
     whole = arm[0] == "full"
     files: dict[str, Any] = {"base_model": model}

@@ -24,6 +24,7 @@ from peftbench.spec import RunSpec, TrainSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import TaskKind
 from peftbench.training.fine_tuning import loaded_dtype
+from peftbench.training.mean_pooling import DROPOUT
 from peftbench.training.models import source
 from peftbench.training.revisions import is_folder
 
@@ -61,6 +62,7 @@ class Recipe:
     adapter: Adapter | None
     rows: Rows = field(repr=False)
     config: Any = field(repr=False)  # transformers' configuration of the model
+    prefix: str  # the name of the trunk in its network
 
     @property
     def spec(self) -> RunSpec:
@@ -89,6 +91,12 @@ class Recipe:
     @property
     def warmup_steps(self) -> int:
         return math.ceil(self.train.warmup * self.train.steps)
+
+    @property
+    def head_dropout(self) -> float:
+        """Of a head on the mean."""
+        given = (getattr(self.config, name, None) for name in DROPOUT)
+        return next((p for p in given if p is not None), 0.0)
 
     @property
     def has_experts(self) -> bool:
@@ -164,7 +172,9 @@ def recipe_of(subject: Subject) -> Recipe:
     if adapter is not None and TASKS[spec.task].kind == "generation":
         adapter = replace(adapter, targets=_names(net, adapter.targets))
     rows = rows_of(spec, net, found)
-    return Recipe(subject=subject, adapter=adapter, rows=rows, config=net.config)
+    return Recipe(
+        subject=subject, adapter=adapter, rows=rows, config=net.config, prefix=net.base_model_prefix
+    )
 
 
 def _names(net: nn.Module, targets: str | tuple[str, ...]) -> tuple[str, ...]:

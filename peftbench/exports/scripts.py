@@ -67,7 +67,9 @@ def trainer_arguments(recipe: Recipe) -> dict[str, Any]:
         "save_strategy": "no",
         "report_to": "none",
     }
-    if train.checkpointing:
+    if recipe.spec.pooling == "mean":  # a network of the script's own, which checkpoints its trunk
+        arguments |= {"gradient_checkpointing": False, "remove_unused_columns": False}
+    elif train.checkpointing:
         arguments["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
     return arguments
 

@@ -68,8 +68,8 @@ def _unsayable(subject: Subject, tool: Tool) -> Iterator[str]:
         yield f"task {spec.task!r} is a regression, which has no recipe"
     if kind not in tool.kinds:
         yield f"task {spec.task!r} is a {kind}, and it trains language models only: take --to peft"
-    if spec.pooling != "model":
-        yield f'pooling = "{spec.pooling}": transformers has no such head; "model" has a recipe'
+    if spec.pooling == "mean" and spec.base != "plain":
+        yield f'base = "{spec.base}": with pooling = "mean" it can say "plain"'
     if spec.base not in tool.bases:
         known = " or ".join(f'"{base}"' for base in sorted(tool.bases))
         yield f'base = "{spec.base}": it can say {known}'
