@@ -420,7 +420,7 @@ CANNOT: list[tuple[list[str], dict[str, Any], dict[str, Any], str]] = [
     (["torchtune", "unsloth"], {"method": "lora+"}, {}, "method 'lora.'"),
     (WITHOUT_CLASSES, {"task": "reviews"}, {}, "task 'reviews' is a classification"),
     (EVERY, {"task": "stsb"}, {}, "task 'stsb' is a regression"),
-    (["peft"], {"task": "reviews"}, {"pooling": "mean", "base": "nf4"}, 'with pooling = "mean"'),
+    (["peft"], {"task": "reviews"}, {"base": "nf4"}, 'of a classifier it can say "plain"'),
     (EVERY, {}, {"base": "int8"}, 'base = "int8"'),
     (["torchtune"], {"precision": "bf16"}, {"base": "nf4"}, 'base = "nf4": it can say "plain"'),
     (["torchtune"], {"precision": "bf16-mixed"}, {}, 'precision = "bf16-mixed".*"bf16" or "float'),
@@ -876,8 +876,9 @@ def test_the_script_trains_beside_a_quantised_base(
     small_decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("bitsandbytes")
-    made = wanted(small_decoder, checkpointing=False).model_copy(update={"base": "nf4"})
-    made = made.model_copy(update={"args": METHODS["lora"].complete({"rank": 3})})
+    made = wanted(small_decoder, checkpointing=False, lr=1e-2)
+    args = METHODS["lora"].complete({"rank": 3})
+    made = made.model_copy(update={"base": "nf4", "args": args})
     tuning = set_up(made, CPU)
     save(tuning.method, tuning.model.net, (), tmp_path / "start", base_model=small_decoder)
     log = train(tuning, never)
