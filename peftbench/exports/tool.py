@@ -69,7 +69,7 @@ def _unsayable(subject: Subject, tool: Tool) -> Iterator[str]:
     if kind not in tool.kinds:
         yield f"task {spec.task!r} is a {kind}, and it trains language models only: take --to peft"
     if kind == "classification" and spec.base != "plain":
-        # transformers 5.23 with bitsandbytes 0.50 cannot compute an encoder's pooler in 4 bits
+        # transformers 5.23 makes 4 bits of a new head too, which then cannot compute
         yield f'base = "{spec.base}": of a classifier it can say "plain"'
     if spec.base not in tool.bases:
         known = " or ".join(f'"{base}"' for base in sorted(tool.bases))
