@@ -67,6 +67,7 @@ def wheel(name: str) -> Path:
         listed = Path(scratch, "list.txt")
         listed.write_text(f"{name}=={version} --hash=sha256:{digest}\n")
         options = ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
+        options += ["--retries", "1", "--timeout", "30"]
         options += ["--python-version", "3.12"]  # axolotl asks for it, and reads in 3.11
         pip = [sys.executable, "-m", "pip", "download", "--quiet", *options]
         done = subprocess.run(
