@@ -92,6 +92,7 @@ IMPORTED_MODELS: dict[type, str] = {
     imported.Source: "`source`",
     imported.Software: "`software`",
 }
+FUNCTIONS = (door.run, door.search, door.compare, door.claims, door.export)
 TITLES = EXPERIMENT_MODELS | RECORD_MODELS | IMPORTED_MODELS
 # Tables of an experiment file that are checked once they are laid over each other.
 TABLES = {"train": spec.TrainSpec, "data": spec.DataSpec, "limits": spec.LimitSpec}
@@ -164,7 +165,7 @@ def reference() -> str:
     parts += [COMMANDS, *map(_command, app.registered_commands)]
     parts += [RECORD, *(_section(kind, title) for kind, title in RECORD_MODELS.items())]
     parts += [IMPORTED, *(_section(kind, title) for kind, title in IMPORTED_MODELS.items())]
-    parts += [PYTHON, *map(_function, (door.run, door.search, door.compare, door.claims))]
+    parts += [PYTHON, *map(_function, FUNCTIONS)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -93,6 +93,19 @@ def small_decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return _save(transformers.LlamaForCausalLM, config, "smollm2-135m", folder)
 
 
+@pytest.fixture(scope="session")
+def bfloat16_decoder(small_decoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that is stored in bfloat16, and whose embeddings are not tied."""
+    folder = tmp_path_factory.mktemp("bfloat16")
+    config = transformers.AutoConfig.from_pretrained(small_decoder, tie_word_embeddings=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(small_decoder).save_pretrained(folder)
+    return str(folder)
+
+
 def _save(kind: type, config: transformers.PretrainedConfig, tokenizer: str, folder: Path) -> str:
     with torch.random.fork_rng():
         torch.manual_seed(0)

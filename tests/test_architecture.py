@@ -45,6 +45,7 @@ ROOMS: dict[str, set[str]] = {
     "estimate": {"methods", "tasks", "training", "shapes"},
     "doctor": {"methods", "tasks", "training", "sandbox", "assets", "analysis"},
     "tuning": {"methods", "tasks", "training", "metrics"},
+    "exports": {"methods", "tasks", "training"},
     "analysis": {"metrics"},
     "imported": set(),
     "servable": set(),

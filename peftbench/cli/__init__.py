@@ -15,8 +15,9 @@ from rich.console import Console
 
 from peftbench import door
 from peftbench.cli.estimating import EXAMPLE, estimate_command
-from peftbench.cli.typed import one_line, say, show, typed_path, typed_setting
-from peftbench.errors import InputError, shown
+from peftbench.cli.exporting import EXPORT_EXAMPLE, export_command
+from peftbench.cli.typed import one_line, say, show, typed_only, typed_path, typed_setting
+from peftbench.errors import InputError
 from peftbench.markup import Format, as_text
 from peftbench.output import ensure_writable, write_whole
 from peftbench.store import Store
@@ -89,7 +90,7 @@ def run_command(
 
     Two such commands at once do the same runs twice, and the store keeps what ends first.
     """
-    part, values = _only(only), dict(map(typed_setting, settings or []))
+    part, values = typed_only(only), dict(map(typed_setting, settings or []))
     if dry_run:
         plan = door.plan(file, store, only=part, settings=values, retry=retry or [])
         say(str(plan))
@@ -157,7 +158,7 @@ def search_command(
         results = door.search(
             file,
             store,
-            only=_only(only),
+            only=typed_only(only),
             storage=storage,
             workers=workers,
             unconfined=unconfined,
@@ -389,6 +390,7 @@ def doctor_command(
 
 
 app.command("estimate", epilog=EXAMPLE)(estimate_command)
+app.command("export", epilog=EXPORT_EXAMPLE)(export_command)
 
 
 @app.command("list", epilog="Example: peftbench list tasks --check")
@@ -464,22 +466,6 @@ def _rows(what: str) -> list[dict[str, Any]]:
 
     names = [*MODELS, "any local folder or hub id that transformers loads from safetensors"]
     return [{"name": name} for name in names]
-
-
-def _only(texts: list[str] | None) -> dict[str, set[str]]:
-    """{"task": {"cola", "rte"}} for ["task=cola,rte"]."""
-    values: dict[str, set[str]] = {}
-    for text in texts or ():
-        key = ""
-        for part in text.split(","):
-            before, equals, after = part.partition("=")
-            key, value = (before, after) if equals else (key, before)
-            if not key or not value:
-                raise InputError(
-                    f"--only {shown(text)}: write KEY=VALUE, such as method=lora,task=reviews"
-                )
-            values.setdefault(key, set()).add(value)
-    return values
 
 
 @contextmanager

@@ -43,6 +43,22 @@ def typed_setting(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {key}: {error}") from error
 
 
+def typed_only(texts: list[str] | None) -> dict[str, set[str]]:
+    """{"task": {"cola", "rte"}} for ["task=cola,rte"]."""
+    values: dict[str, set[str]] = {}
+    for text in texts or ():
+        key = ""
+        for part in text.split(","):
+            before, equals, after = part.partition("=")
+            key, value = (before, after) if equals else (key, before)
+            if not key or not value:
+                raise InputError(
+                    f"--only {shown(text)}: write KEY=VALUE, such as method=lora,task=reviews"
+                )
+            values.setdefault(key, set()).add(value)
+    return values
+
+
 def show(text: str) -> None:
     """Tables and data, whole. All that the command line prints goes through here or `say`, and so
     through `for_terminal`."""
