@@ -20,6 +20,8 @@ from peftbench.doctor.models import DATA, decoder, spec
 from peftbench.errors import InputError
 from peftbench.estimate.forecast import forecast
 from peftbench.estimate.setting import Setting
+from peftbench.exports.plain_lora import plain_lora
+from peftbench.exports.recipe import adapter_of
 from peftbench.methods import METHODS, files
 from peftbench.methods.peft_method import UNTRAINABLE, peft_types, rows_of_types
 from peftbench.methods.peft_network import merged_layer, peft_network, tuner_layers
@@ -288,6 +290,58 @@ def test_peft_opens_what_is_saved(scratch: Path, tmp_path: Path, name: str) -> N
     torch.testing.assert_close(
         peft_methods.logits(tuning, opened), peft_methods.logits(tuning), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.filterwarnings("ignore")  # peft's own
+@pytest.mark.parametrize("name", ["LORA", "LORA (rslora)", "LORA (pissa)", "ADALORA", "VERA"])
+def test_an_adapter_of_low_rank_becomes_a_plain_lora(
+    scratch: Path, tmp_path: Path, name: str
+) -> None:
+    tuning = set_up(run_spec(scratch, arms()[name], "decoder"), CPU)
+    train(tuning, never)
+    files.save(tuning.method, tuning.model.net, (), tmp_path, base_model=tuning.spec.model)
+    widths = {name: layer.in_features for name, layer in tuner_layers(tuning.model.net).items()}
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    for file, content in plain_lora(tmp_path, lambda: widths).items():
+        (folder / file).write_bytes(content)
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["peft_type"], config.get("use_rslora", False)) == ("LORA", False)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tuning.spec.model)
+    opened = peft.PeftModel.from_pretrained(plain, str(folder)).eval()
+    torch.testing.assert_close(
+        peft_methods.logits(tuning, opened), peft_methods.logits(tuning), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_dora_is_no_plain_lora(scratch: Path, tmp_path: Path) -> None:
+    tuning = set_up(run_spec(scratch, arms()["LORA (dora)"], "decoder"), CPU)
+    files.save(tuning.method, tuning.model.net, (), tmp_path, base_model=tuning.spec.model)
+    with pytest.raises(InputError, match="LoRA with use_dora is no plain LoRA"):
+        plain_lora(tmp_path, dict)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}, None),
+        ({"r": 4, "target_modules": ["q_proj"]}, None),
+        ({"r": 4, "use_dora": True, "target_modules": "all-linear"}, "use_dora = True"),
+        ({"r": 4}, "target_modules = None"),
+        ({"peft_type": "IA3", "target_modules": "all-linear"}, "peft_type = 'IA3'"),
+    ],
+)
+def test_plain_lora_of_peft_has_a_recipe(
+    scratch: Path, args: dict[str, Any], said: str | None
+) -> None:
+    wanted = spec(decoder(scratch), "peft", "gsm_symbolic", **args)
+    if said:
+        with pytest.raises(InputError, match=re.escape(said)):
+            adapter_of(wanted)
+        return
+    ours = adapter_of(wanted)
+    assert ours is not None
+    assert (ours.rank, ours.scale) == (4, args.get("lora_alpha", 8) / 4)
 
 
 @pytest.mark.parametrize("name", ["LORA (dora)", "LORA (pissa)", "IA3", "VERA", "PREFIX_TUNING"])

@@ -3,10 +3,11 @@ of the model."""
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -17,6 +18,12 @@ from peftbench.methods.files import OFFSET_FILE, POOLING_FILE
 from peftbench.methods.low_rank import LORA_FILE
 
 BESIDE = (OFFSET_FILE, POOLING_FILE)  # what a head's answer also needs
+# What makes another layer of LoRA's, or an adapter that changes more than one product.
+NOT_PLAIN = ("use_dora", "use_qalora", "use_bdlora", "lora_bias", "alora_invocation_tokens")
+ADALORA_ONLY = {
+    *("beta1", "beta2", "deltaT", "init_r", "orth_reg_weight", "rank_pattern", "target_r"),
+    *("tfinal", "tinit", "total_step"),
+}
 B, D = ".vera_lambda_b", ".vera_lambda_d"  # a VeRA layer's vectors
 
 
@@ -74,9 +81,33 @@ def _read(folder: Path) -> AdapterTensors:
     return AdapterTensors(config, tensors)
 
 
-def _as_it_is(adapter: AdapterTensors, widths: Widths) -> AdapterTensors:
-    """LoRA, LoRA+, LoRA-FA, and Delta-LoRA, whose file is a LoRA of rank r or 2r."""
-    return adapter
+def _of_lora(adapter: AdapterTensors, widths: Widths) -> AdapterTensors:
+    """LoRA, LoRA+, LoRA-FA, and Delta-LoRA, whose file is a LoRA of rank r or 2r, as they are; of
+    peft's variants rsLoRA, whose scale is alpha / sqrt(r), with another alpha."""
+    config = adapter.config
+    if more := [key for key in NOT_PLAIN if config.get(key)]:
+        raise InputError(f"an adapter of LoRA with {more[0]} is no plain LoRA, nor made into one")
+    if not config.get("use_rslora"):
+        return adapter
+    alpha = config["lora_alpha"] * config["r"] ** 0.5
+    return replace(adapter, config=config | {"use_rslora": False, "lora_alpha": alpha})
+
+
+def _of_adalora(adapter: AdapterTensors, widths: Widths) -> AdapterTensors:
+    """W + s B diag(E) A, s = alpha / (initial rank + 1e-5): A' = s diag(E) A with a scale of 1, and
+    rows of zeros where a layer kept a smaller rank than another (peft, tuners/adalora/layer.py)."""
+    config, tensors = adapter.config, dict(adapter.tensors)
+    scale = config["lora_alpha"] / (config["init_r"] + 1e-5)
+    layers = [key.removesuffix(".lora_E") for key in tensors if key.endswith(".lora_E")]
+    rank = max((tensors[f"{layer}.lora_A"].shape[0] for layer in layers), default=1)
+    for layer in layers:
+        A, B, E = (tensors.pop(f"{layer}.lora_{part}").float() for part in "ABE")
+        missing = rank - len(A)
+        tensors[f"{layer}.lora_A.weight"] = F.pad(scale * E * A, (0, 0, 0, missing))  # (r, in)
+        tensors[f"{layer}.lora_B.weight"] = F.pad(B, (0, missing))  # (out, r)
+    plain = {key: value for key, value in config.items() if key not in ADALORA_ONLY}
+    plain |= {"peft_type": "LORA", "r": max(rank, 1), "lora_alpha": max(rank, 1)}
+    return AdapterTensors(plain, tensors)
 
 
 def _of_vera(adapter: AdapterTensors, widths: Widths) -> AdapterTensors:
@@ -105,6 +136,7 @@ def _of_vera(adapter: AdapterTensors, widths: Widths) -> AdapterTensors:
 
 # By peft's name of the kind of adapter.
 FORMS: dict[str, Callable[[AdapterTensors, Widths], AdapterTensors]] = {
-    "LORA": _as_it_is,
+    "LORA": _of_lora,
+    "ADALORA": _of_adalora,
     "VERA": _of_vera,
 }

@@ -19,6 +19,7 @@ from peftbench.methods.lora import LoRA
 from peftbench.methods.lora_fa import LoRAFA
 from peftbench.methods.lora_plus import LoRAPlus
 from peftbench.methods.low_rank import AbstractLowRankMethod
+from peftbench.methods.peft_method import Peft
 from peftbench.methods.vera import VeRA
 from peftbench.spec import RunSpec, TrainSpec
 from peftbench.tasks import TASKS
@@ -107,7 +108,7 @@ class Recipe:
     @property
     def loaded_dtype(self) -> str:
         """In which the weights are loaded."""
-        dtype = loaded_dtype(self.train.precision, METHODS[self.spec.method])
+        dtype = loaded_dtype(self.train.precision, METHODS[self.spec.method].of(self.spec.args))
         return str(dtype).removeprefix("torch.")
 
     @property
@@ -138,6 +139,27 @@ def _vera(method: VeRA) -> Adapter:
     )
 
 
+def _of_peft(method: Any) -> Adapter:
+    """Raises InputError for what is not plain LoRA."""
+    args = method.model_dump(mode="json")
+    said = ("r", "lora_alpha", "lora_dropout", "target_modules")
+    plain = type(method).complete({key: args[key] for key in said if key in args})
+    other = next((key for key in args if args[key] != plain.get(key)), None)
+    if other is not None or args["target_modules"] is None:
+        key = other or "target_modules"
+        raise InputError(
+            f"method 'peft': there are recipes of plain LoRA with target_modules alone (given: "
+            f"{key} = {args[key]!r})"
+        )
+    targets = args["target_modules"]
+    return Adapter(
+        rank=args["r"],
+        alpha=args["lora_alpha"],
+        dropout=args["lora_dropout"],
+        targets=targets if isinstance(targets, str) else tuple(targets),
+    )
+
+
 # What each method is in these words; None: all of the model is trained.
 WORDS: dict[type[AbstractMethod], Callable[..., Adapter | None]] = {
     Full: lambda method: None,
@@ -145,6 +167,7 @@ WORDS: dict[type[AbstractMethod], Callable[..., Adapter | None]] = {
     LoRAPlus: _low_rank,
     LoRAFA: _low_rank,
     VeRA: _vera,
+    Peft: _of_peft,
 }
 REFUSED = {
     "frozen": "it trains nothing that a tool could train",
