@@ -30,6 +30,7 @@ from peftbench.errors import InputError, UnsupportedError
 from peftbench.methods import files
 from peftbench.methods.linear import replaced
 from peftbench.methods.peft_method import peft_types
+from peftbench.servable.arms import servable
 from peftbench.spec import RunSpec
 from peftbench.tasks import TASKS
 from peftbench.training.fine_tuning import FineTuning, set_up
@@ -95,6 +96,7 @@ class Tried:
     seeded: str = ""  # how many of the file's tensors another seed changes
     restored: float | None = None  # largest difference of a logit
     merged: float | None = None  # likewise; None: peft cannot merge
+    served: str = ""  # what serves the adapter
     peak_bytes: int | None = None
     step_seconds: float | None = None
 
@@ -153,6 +155,7 @@ def _examined(scratch: Path, wanted: RunSpec, tuning: FineTuning, found: Tried) 
         seeded=seeded,
         restored=_restored(scratch, wanted, tuning, plain, trained),
         merged=_merged(tuning, trained),
+        served=servable(wanted, head=bool(tuning.model.head)).words()["en"],
         peak_bytes=size_of.peak_bytes,
         step_seconds=median(log.step_seconds),
     )
@@ -259,7 +262,7 @@ def sheet(rows: list[Tried]) -> str:
     lora = {row.model: row for row in rows if row.name == "LORA"}
     header = (
         *("method", "model", "", "trained", "start", "other seed", "restored", "merged"),
-        *("peak", "step / LoRA's"),
+        *("served by", "peak", "step / LoRA's"),
     )
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for row in rows:
@@ -274,6 +277,7 @@ def sheet(rows: list[Tried]) -> str:
                 row.seeded,
                 _apart(row.restored),
                 "no" if row.merged is None else _apart(row.merged),
+                row.served,
                 size(row.peak_bytes),
                 f"{row.step_seconds / reference.step_seconds:.2f}",  # type: ignore[operator]
             ]

@@ -23,8 +23,9 @@ class Upcoming:
     at a time."""
 
     steps: int
-    inputs: Sequence[Mapping[str, Tensor]]  # of the network, for each example: (1, length)
-    loss: Callable[[int], Tensor]  # the mean nll of an example, by its place
+    examples: int
+    inputs: Callable[[int], Mapping[str, Tensor]]  # of the network for an example: (1, length)
+    loss: Callable[[int], Tensor]  # the mean nll of an example
 
 
 @dataclass(frozen=True)

@@ -266,8 +266,9 @@ def _eva(model: nn.Module, config: Any, upcoming: Upcoming) -> dict[str, Any]:
     """The main directions of each layer's inputs (arXiv:2410.07170)."""
     from peft.tuners.lora.eva import get_eva_state_dict
 
+    inputs = [upcoming.inputs(place) for place in range(upcoming.examples)]
     with torch.no_grad():
-        return get_eva_state_dict(model, upcoming.inputs, config, show_progress_bar=False)
+        return get_eva_state_dict(model, inputs, config, show_progress_bar=False)
 
 
 def _corda(model: nn.Module, config: Any, upcoming: Upcoming) -> None:
@@ -275,8 +276,8 @@ def _corda(model: nn.Module, config: Any, upcoming: Upcoming) -> None:
     from peft.tuners.lora.corda import preprocess_corda
 
     def run() -> None:
-        for inputs in upcoming.inputs:
-            model(**inputs)
+        for place in range(upcoming.examples):
+            model(**upcoming.inputs(place))
 
     preprocess_corda(model, config, run)
 
@@ -286,8 +287,8 @@ def _lora_ga(model: nn.Module, config: Any, upcoming: Upcoming) -> None:
     from peft.tuners.lora.loraga import preprocess_loraga
 
     def train() -> None:
-        for i in range(len(upcoming.inputs)):
-            upcoming.loss(i).backward()
+        for place in range(upcoming.examples):
+            upcoming.loss(place).backward()
 
     preprocess_loraga(model, config, train)
 

@@ -219,15 +219,17 @@ def _check_method(spec: RunSpec, net: Any) -> None:
 
 
 def upcoming(model: AbstractModel, items: Sequence[Item], steps: int) -> Upcoming:
-    """What a method may know of a training on `items`: examples are in evaluation mode."""
-    batches = [model.collate([item]) for item in items[:SEEN]]
+    """What a method may know of a training on `items`, with the network in evaluation mode."""
+
+    def inputs(place: int) -> dict[str, Tensor]:
+        return model.collate([items[place]]).inputs
 
     def loss(place: int) -> Tensor:
-        result = model.score(batches[place])
-        return result.nll.sum() / batches[place].count
+        batch = model.collate([items[place]])
+        return model.score(batch).nll.sum() / batch.count
 
     model.net.eval()
-    return Upcoming(steps, [batch.inputs for batch in batches], loss)
+    return Upcoming(steps, min(SEEN, len(items)), inputs, loss)
 
 
 def attach(
