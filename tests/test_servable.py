@@ -184,7 +184,7 @@ def test_a_head_beside_pefts_lora() -> None:
     assert on_peft(head=True, use_dora=True)[0] == "DoRA"
 
 
-@pytest.mark.parametrize("kind", ["IA3", "VERA", "BOFT", "PREFIX_TUNING"])
+@pytest.mark.parametrize("kind", ["IA3", "C3A", "BOFT", "PREFIX_TUNING"])
 def test_other_methods_of_peft_are_not_served(kind: str) -> None:
     spec = records.spec(method="peft").model_copy(update={"args": {"peft_type": kind}})
     answer = servable(spec, head=False)
@@ -276,3 +276,18 @@ def test_show_says_it_beside_the_record(
         assert served is None
     else:
         assert served["sglang"]["why"] == "a trained head"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"peft_type": "VERA", "target_modules": "all-linear"}, "after export"),
+        ({"peft_type": "ADALORA", "target_modules": "all-linear"}, "after export"),
+        ({"peft_type": "VERA", "r": 1024, "target_modules": "all-linear"}, "SGLang, after export"),
+        ({"peft_type": "IA3", "target_modules": "all-linear"}, "no"),
+    ],
+)
+def test_pefts_methods_that_become_lora(args: dict[str, Any], said: str) -> None:
+    full = METHODS["peft"].complete(args)
+    spec = records.spec(method="peft").model_copy(update={"args": full})
+    assert servable(spec, head=False).words()["en"] == said

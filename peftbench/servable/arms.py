@@ -37,6 +37,10 @@ from peftbench.servable.rules import (
 from peftbench.spec import RunSpec
 from peftbench.wording import Words
 
+# Methods of peft whose adapters `peftbench export --to lora` makes into plain LoRA, and the key of
+# their rank.
+EXPORTED = {"VERA": "r", "ADALORA": "init_r"}
+
 
 class LowRankArgs(BaseModel):
     """Of our methods, what decides; further args do not."""
@@ -116,6 +120,11 @@ def _servable(spec: RunSpec, head: bool) -> Servable:
                 _worst(_vllm_on_peft(spec, args, head)),
                 _worst(_sglang_on_peft(spec, args, head)),
             )
+        case "peft" if spec.args.get("peft_type") in EXPORTED:
+            targets = spec.args.get("target_modules") or "all-linear"
+            rank = spec.args.get(EXPORTED[spec.args["peft_type"]])
+            own = LowRankArgs.model_validate({"rank": rank, "targets": targets})
+            return _ordinary("export", spec, own, own.rank, head)
         case "peft":
             return Servable("adapter", VLLM_NOT_LORA, SGLANG_NOT_LORA)
         case method:
@@ -134,7 +143,12 @@ def _plain(form: Form, spec: RunSpec, ranks: int, head: bool) -> Servable:
     scale is alpha / r, and the layers are a list (but where their names end alike, as
     methods/adapter_file.py says)."""
     args = LowRankArgs.model_validate(spec.args)
-    obstacles = [VLLM_RANK] if ranks * args.rank > MOST_RANK else []
+    return _ordinary(form, spec, args, ranks * args.rank, head)
+
+
+def _ordinary(form: Form, spec: RunSpec, args: LowRankArgs, rank: int, head: bool) -> Servable:
+    """Likewise of a file of a rank."""
+    obstacles = [VLLM_RANK] if rank > MOST_RANK else []
     obstacles += [_head(spec)] if head else []
     sglang = SGLANG_HEAD if head else _together(args.targets)
     return Servable(form, _worst(obstacles), sglang)
