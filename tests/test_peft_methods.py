@@ -321,6 +321,47 @@ def test_dora_is_no_plain_lora(scratch: Path, tmp_path: Path) -> None:
         plain_lora(tmp_path, dict)
 
 
+@pytest.mark.filterwarnings("ignore")  # peft's own
+def test_a_run_of_pefts_is_exported_as_a_user_would(scratch: Path, tmp_path: Path) -> None:
+    file = tmp_path / "experiment.toml"
+    arms = "".join(
+        f"""
+        [[arm]]
+        method = "peft"
+        args = {{ peft_type = "{kind}", r = 4, target_modules = "all-linear" }}
+        """
+        for kind in ("LORA", "VERA")
+    )
+    file.write_text(
+        f"""
+        question = "?"
+        model = {json.dumps(decoder(scratch))}
+        train = {{ steps = 2, batch_size = 2, warmup = 0 }}
+        data = {{ train = 8, test = 4, max_length = 64, generate = 0 }}
+        task = ["gsm_symbolic"]
+        {arms}""",
+        encoding="utf-8",
+    )
+    store, adapters = tmp_path / "store", tmp_path / "adapters"
+    lora, vera = door.run(file, store, adapters=adapters, say=lambda _: None)
+    keys = [f"{folder.name}/{lora.run_id}" for folder in store.iterdir() if folder.is_dir()]
+    for record in (lora, vera):
+        out = tmp_path / record.run_id
+        key = keys[0].replace(lora.run_id, record.run_id)
+        door.export(key, to="lora", out=out, store=store, adapters=adapters)
+        config = json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))
+        assert (config["peft_type"], config["r"]) == ("LORA", 4)
+    for tool in ("peft", "axolotl"):
+        door.export(keys[0], to=tool, out=tmp_path / tool, store=store)
+    assert "r=4" in (tmp_path / "peft" / "train_peft.py").read_text(encoding="utf-8").replace(
+        " ", ""
+    )
+    with pytest.raises(InputError, match="peft_type = 'VERA'"):
+        door.export(
+            keys[0].replace(lora.run_id, vera.run_id), to="peft", out=tmp_path / "no", store=store
+        )
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

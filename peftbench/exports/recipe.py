@@ -187,6 +187,12 @@ def adapter_of(spec: RunSpec) -> Adapter | None:
     return words(METHODS[spec.method].build(spec.args))
 
 
+def said_as(spec: RunSpec) -> str:
+    """The method that tools know a run's by: of peft's there are recipes of its plain LoRA alone
+    (adapter_of)."""
+    return "lora" if METHODS[spec.method] is Peft else spec.method
+
+
 def recipe_of(subject: Subject) -> Recipe:
     """Everything about a subject that a tool is to be told. Raises InputError."""
     spec, record = subject.spec, subject.record

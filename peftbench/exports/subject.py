@@ -11,7 +11,7 @@ from peftbench.spec import Precision, RunSpec
 from peftbench.store import run_key
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import Example, Split, fingerprint, sample
-from peftbench.wording import model_name
+from peftbench.wording import method_name, model_name
 
 MOST_RUNS = 12  # run ids that a header lists
 
@@ -27,7 +27,9 @@ class Subject:
     def __str__(self) -> str:
         spec = self.spec
         base = "" if spec.base == "plain" else f" in {spec.base}"
-        return f"{spec.method} on {spec.task}, {model_name(spec.model)}{base}"
+        return (
+            f"{method_name(spec.method, spec.args)} on {spec.task}, {model_name(spec.model)}{base}"
+        )
 
 
 def of_run(record: Record) -> Subject:
@@ -107,13 +109,14 @@ def _runs(what: str, records: Sequence[Record]) -> list[str]:
 
 def _check_versions(spec: RunSpec) -> None:
     """Raises InputError where the run's method or task meant something else than it does now."""
-    for kind, name, version, known in (
-        ("method", spec.method, spec.method_version, METHODS),
-        ("task", spec.task, spec.task_version, TASKS),
-    ):
+    for kind, name, known in (("method", spec.method, METHODS), ("task", spec.task, TASKS)):
         if name not in known:
             raise InputError(f"{kind} {name!r} of run {spec.run_id} is not known here")
-        if (now := known[name].version) != version:
+    for kind, name, version, now in (
+        ("method", spec.method, spec.method_version, METHODS[spec.method].of(spec.args).version),
+        ("task", spec.task, spec.task_version, TASKS[spec.task].version),
+    ):
+        if now != version:
             raise InputError(
                 f"run {spec.run_id} is of version {version} of {kind} {name!r}, which is now at "
                 f"version {now}: run it again"

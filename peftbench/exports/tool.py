@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from peftbench.errors import InputError
-from peftbench.exports.recipe import Recipe, adapter_of
+from peftbench.exports.recipe import Recipe, adapter_of, said_as
 from peftbench.exports.subject import Subject
 from peftbench.spec import Base, Precision
 from peftbench.tasks import TASKS
@@ -61,7 +61,7 @@ def _unsayable(subject: Subject, tool: Tool) -> Iterator[str]:
     spec, train = subject.spec, subject.spec.train
     kind = TASKS[spec.task].kind
     adapter = adapter_of(spec)
-    if spec.method not in tool.methods:
+    if said_as(spec) not in tool.methods:
         known = ", ".join(sorted(tool.methods))
         yield f"method {spec.method!r}: it has {known} only; take --to peft"
     if kind == "regression":
