@@ -217,7 +217,8 @@ class Record(FrozenModel):
     device: str
     """The device's type: cpu, cuda."""
     status: Status
-    """done: scored; pruned: a search ended it early; diverged: a loss that is not finite."""
+    """done: scored; pruned: a search ended it early; diverged: a loss that is not finite; skipped:
+    the method cannot do the model or the task."""
     error: str | None = None
     """The error's last line; null: the run is done. `scoring: ...`: all is there but the scores of
     answers."""

@@ -15,7 +15,12 @@ from peftbench.figures.ticks import log_axis
 from peftbench.record import Status
 
 MARKS: dict[Status, str] = {"diverged": "x", "pruned": "|"}  # at the edge
-OTHER_ENDS = ("out-of-memory", "timed-out", "failed")  # these say nothing about a learning rate
+OTHER_ENDS = (
+    "out-of-memory",
+    "timed-out",
+    "failed",
+    "skipped",
+)  # these say nothing about a learning rate
 
 
 def lr_sensitivity(results: Results) -> Figure:
