@@ -215,10 +215,9 @@ def _undeclared(tuning: FineTuning, before: Mapping[str, Tensor]) -> str:
     groups = optimizer.param_groups if optimizer is not None else []
     own = {id(p) for group in groups for p in group["params"]}
     named = tuning.model.net.named_parameters(remove_duplicate=False)
-    declared = {name for name, p in named if id(p) in own}
+    others = {name for name, parameter in named if id(parameter) not in own}
     changed = {n for n, t in before.items() if n in after and not torch.equal(t, after[n])}
-    parameters = {name for name, _ in tuning.model.net.named_parameters(remove_duplicate=False)}
-    return ", ".join(sorted((changed & parameters) - declared)[:1])
+    return min(changed & others, default="")
 
 
 def _restored(

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from peftbench.exports.recipe import Recipe
-from peftbench.exports.tool import Tool, yaml_file
-
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+from peftbench.exports.tool import SCHEDULES, Tool, adamw, yaml_file
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
@@ -33,12 +31,7 @@ def settings(recipe: Recipe) -> dict[str, Any]:
         "micro_batch_size": recipe.rows.micro_batch,
         "gradient_accumulation_steps": recipe.rows.accumulation,
         "optimizer": "adamw_torch_fused",
-        "learning_rate": train.lr,
-        "adam_beta1": train.beta1,
-        "adam_beta2": train.beta2,
-        "adam_epsilon": train.eps,
-        "weight_decay": train.weight_decay,
-        "max_grad_norm": 0.0 if train.clip is None else train.clip,
+        **adamw(train),
         "lr_scheduler": SCHEDULES[train.schedule],
         "warmup_steps": recipe.warmup_steps,
         "bf16": train.precision == "bf16-mixed",

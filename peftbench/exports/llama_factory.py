@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.exports.recipe import Recipe
-from peftbench.exports.tool import Tool, rounded_first, yaml_file
+from peftbench.exports.tool import SCHEDULES, Tool, adamw, rounded_first, yaml_file
 
 TOKENS = "tokens"  # the folder of the data set
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
@@ -49,12 +48,7 @@ def settings(recipe: Recipe) -> dict[str, Any]:
         "per_device_train_batch_size": recipe.rows.micro_batch,
         "gradient_accumulation_steps": recipe.rows.accumulation,
         "optim": "adamw_torch_fused",
-        "learning_rate": train.lr,
-        "adam_beta1": train.beta1,
-        "adam_beta2": train.beta2,
-        "adam_epsilon": train.eps,
-        "weight_decay": train.weight_decay,
-        "max_grad_norm": 0.0 if train.clip is None else train.clip,
+        **adamw(train),
         "lr_scheduler_type": SCHEDULES[train.schedule],
         "warmup_steps": recipe.warmup_steps,
         "bf16": train.precision == "bf16-mixed",

@@ -1,6 +1,7 @@
 """peft, trl and unsloth: short scripts, with the tokens as JSON lines."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -127,18 +128,12 @@ PEFT = Tool(
     exact_warmup=True,
     files=_files("peft"),
 )
-TRL = Tool(
+TRL = replace(
+    PEFT,
     name="trl",
     version="trl 1.16.0 with peft 0.21",
     start="python train_trl.py",
-    methods=frozenset({"full", "lora", "lora+", "lora-fa", "vera"}),
     kinds=frozenset({"generation"}),
-    adapters=ALL_PRECISIONS,
-    full=ALL_PRECISIONS,
-    bases=frozenset({"plain", "nf4"}),
-    whole_alpha=False,
-    decays_all=True,
-    exact_warmup=True,
     files=_files("trl"),
 )
 UNSLOTH = Tool(

@@ -9,11 +9,13 @@ import yaml
 from peftbench.errors import InputError
 from peftbench.exports.recipe import Recipe, adapter_of, said_as
 from peftbench.exports.subject import Subject
-from peftbench.spec import Base, Precision
+from peftbench.spec import Base, Precision, TrainSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.base import TaskKind
 
 ALL_PRECISIONS: frozenset[Precision] = frozenset({"float32", "bf16-mixed", "bf16"})
+# transformers' names of them
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 MADE = (
     "The rows of data are tokens as the run read them, in the order of its steps: nothing is to be "
     "shuffled. A language model's labels are -100 on the prompt."
@@ -142,6 +144,18 @@ def _wrapped(line: str) -> list[str]:
     return textwrap.wrap(
         line, 96, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     ) or [""]
+
+
+def adamw(train: TrainSpec) -> dict[str, Any]:
+    """AdamW's values by the names of transformers.TrainingArguments."""
+    return {
+        "learning_rate": train.lr,
+        "adam_beta1": train.beta1,
+        "adam_beta2": train.beta2,
+        "adam_epsilon": train.eps,
+        "weight_decay": train.weight_decay,
+        "max_grad_norm": 0.0 if train.clip is None else train.clip,
+    }
 
 
 def yaml_file(header: str, content: Mapping[str, Any]) -> bytes:

@@ -60,14 +60,9 @@ class AdapterFile(AbstractFile):
         adapted = layers(model, AbstractAdapted)
         if not adapted:
             raise ValueError("the model has no adapted layer (was it merged?)")
-        name, commit = split_revision(base_model)
-        of_hub = is_commit(commit)
         config = next(iter(adapted.values())).settings() | {
             "peft_type": self.settings.peft_type,
             "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
-            "base_model_name_or_path": name if of_hub else base_model,
-            "revision": commit if of_hub else None,
-            "inference_mode": True,
             "bias": "none",
             "target_modules": exact_targets(model, adapted),
             "modules_to_save": list(head) or None,
@@ -76,7 +71,7 @@ class AdapterFile(AbstractFile):
                 issubclass(layout(layer.base), TransposedLinear) for layer in adapted.values()
             ),
         }
-        return {CONFIG: json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"}
+        return config_text(config, base_model)
 
     def prepare(self, model: nn.Module, path: Path, stored: Mapping[str, Tensor]) -> Sequence[str]:
         settings = self._read(path.parent / CONFIG)
@@ -112,6 +107,19 @@ class AdapterFile(AbstractFile):
         if not isinstance(raw, dict) or raw.get("peft_type") != self.settings.peft_type:
             raise InputError(f"{path}: peft_type: must be {self.settings.peft_type}")
         return validated(self.settings, raw, str(path))
+
+
+def config_text(config: Mapping[str, Any], base_model: str) -> dict[str, str]:
+    """The adapter_config.json of a trained adapter, with the name to load the plain model by."""
+    name, commit = split_revision(base_model)
+    of_hub = is_commit(commit)
+    full = {
+        **config,
+        "base_model_name_or_path": name if of_hub else base_model,
+        "revision": commit if of_hub else None,
+        "inference_mode": True,
+    }
+    return {CONFIG: json.dumps(full, indent=2, sort_keys=True, allow_nan=False) + "\n"}
 
 
 def exact_targets(model: nn.Module, names: Iterable[str]) -> list[str] | str:

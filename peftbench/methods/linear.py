@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from peftbench.errors import InputError
 from peftbench.methods.base import AbstractMethod, Targets
-from peftbench.methods.quantized import QuantizedLinear, layout
+from peftbench.methods.quantized import QuantizedLinear, plain_linear
 
 
 class TransposedLinear(nn.Linear):
@@ -70,13 +70,8 @@ class AbstractAdapted(nn.Module, abc.ABC):
     def merged(self) -> nn.Linear:
         """A plain linear layer that computes the same, also where the base is quantised; shares the
         bias, not the weight."""
-        linear = layout(self.base)(
-            self.base.in_features, self.base.out_features, bias=False, device="meta"
-        )
         weight = self.base.weight
-        linear.weight = nn.Parameter((weight + self.delta()).to(weight.dtype), requires_grad=False)
-        linear.bias = self.base.bias
-        return linear
+        return plain_linear(self.base, (weight + self.delta()).to(weight.dtype))
 
 
 Layer = TypeVar("Layer", bound=nn.Module)

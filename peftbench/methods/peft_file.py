@@ -1,6 +1,5 @@
 """Files of huggingface/peft's own methods, as peft writes and reads them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -10,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.errors import InputError, first_line
-from peftbench.methods.adapter_file import CONFIG, LAYER, exact_targets
+from peftbench.methods.adapter_file import CONFIG, LAYER, config_text, exact_targets
 from peftbench.methods.base import AbstractFile, head_tensors
 from peftbench.methods.peft_network import ADAPTER, peft_network, reasons, tuner_layers, wrap
-from peftbench.spec import is_commit, split_revision
 
 
 class PeftFile(AbstractFile):
@@ -40,17 +38,10 @@ class PeftFile(AbstractFile):
 
     def texts(self, model: nn.Module, head: Sequence[str], base_model: str) -> dict[str, str]:
         network = peft_network(model)
-        name, commit = split_revision(base_model)
-        of_hub = is_commit(commit)
         config = network.wrapped.peft_config[ADAPTER].to_dict()
         if network.start:
             config |= _doubled(model)
-        config |= {
-            "task_type": "CAUSAL_LM" if model.can_generate() else "SEQ_CLS",  # type: ignore[operator]
-            "base_model_name_or_path": name if of_hub else base_model,
-            "revision": commit if of_hub else None,
-            "inference_mode": True,
-        }
+        config["task_type"] = "CAUSAL_LM" if model.can_generate() else "SEQ_CLS"  # type: ignore[operator]
         if "modules_to_save" in config:
             config["modules_to_save"] = list(head) or None
         if "feedforward_modules" in config:  # which must be among the others, by the same names
@@ -58,8 +49,7 @@ class PeftFile(AbstractFile):
             config["target_modules"] = exact_targets(model, layers)
             own = [name for name, layer in layers.items() if layer.is_feedforward]
             config["feedforward_modules"] = exact_targets(model, own)
-        text = json.dumps(_jsonable(config), indent=2, sort_keys=True, allow_nan=False)
-        return {CONFIG: text + "\n"}
+        return config_text(_jsonable(config), base_model)
 
     def prepare(self, model: nn.Module, path: Path, stored: Mapping[str, Tensor]) -> Sequence[str]:
         from peft import PeftConfig

@@ -146,11 +146,11 @@ class Peft(AbstractMethod):
             prepend(model, network.wrapped)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise UnsupportedError(f"peft: {self.peft_type}: it trains nothing of the model")
-        if FOUND in vars(model) and vars(model)[FOUND] is not None:
+        if (found := vars(model).pop(FOUND, None)) is not None:
             from peft.tuners.lora.eva import initialize_lora_eva_weights
 
             with reasons(self.peft_type):
-                initialize_lora_eva_weights(network.wrapped, eva_state_dict=vars(model).pop(FOUND))
+                initialize_lora_eva_weights(network.wrapped, eva_state_dict=found)
         self._check_places(model, network.wrapped)
 
     def _check_places(self, model: nn.Module, wrapped: nn.Module) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from peftbench.errors import InputError, UnsupportedError, ValuesNeededError, first_line
-from peftbench.methods.quantized import QuantizedLinear, layout
+from peftbench.methods.quantized import QuantizedLinear, plain_linear
 
 ADAPTER = "default"  # peft's name of the one adapter
 NAME = "peft_network"  # of the network's attribute
@@ -179,9 +179,6 @@ def _twin(module: nn.Module) -> nn.Module:
 
 def _plain_copy(base: nn.Module) -> nn.Module:
     """A copy with weights of its own; of a quantised layer a dequantised one."""
-    if not isinstance(base, QuantizedLinear):
-        return copy.deepcopy(base)
-    linear = layout(base)(base.in_features, base.out_features, bias=False, device="meta")
-    linear.weight = nn.Parameter(base.weight, requires_grad=False)
-    linear.bias = base.bias
-    return linear
+    if isinstance(base, QuantizedLinear):
+        return plain_linear(base, base.weight)
+    return copy.deepcopy(base)

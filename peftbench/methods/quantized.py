@@ -139,6 +139,14 @@ def layout(linear: nn.Linear) -> type[nn.Linear]:
     return linear.layout if isinstance(linear, QuantizedLinear) else type(linear)
 
 
+def plain_linear(base: nn.Linear, weight: Tensor) -> nn.Linear:
+    """The plain layer, also of a quantised one, with another weight; shares the bias."""
+    linear = layout(base)(base.in_features, base.out_features, bias=False, device="meta")
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    linear.bias = base.bias
+    return linear
+
+
 def parameter_count(model: nn.Module) -> int:
     """Parameters of a model, those included whose numbers are quantised."""
     quantized = [each for each in model.modules() if isinstance(each, QuantizedLinear)]
