@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import peft
@@ -27,7 +28,7 @@ from peftbench.methods.peft_method import UNTRAINABLE, peft_types, rows_of_types
 from peftbench.methods.peft_network import merged_layer, peft_network, tuner_layers
 from peftbench.spec import bounds
 from peftbench.training.fine_tuning import check_specs, set_up
-from peftbench.training.generation import generate
+from peftbench.training.generation import Running, generate
 from peftbench.training.loop import train
 from peftbench.training.run import never, run
 
@@ -80,6 +81,13 @@ def test_a_method_trains_what_it_declares_and_its_file_restores_it(
         assert found.status == "works", found
         assert found.params is not None
         assert found.params > 0
+
+
+@pytest.mark.parametrize("name", ["LORA", "VERA", "SHIRA"])
+def test_another_seed_has_other_random_values(scratch: Path, name: str) -> None:
+    """Frozen ones too: peft draws VeRA's from a key that is the same for all seeds."""
+    changed, _, _ = tried(scratch, name, arms()[name], "decoder").seeded.partition(" of ")
+    assert int(changed) >= {"LORA": 14, "VERA": 2, "SHIRA": 14}[name]
 
 
 def test_every_method_of_peft_is_tried() -> None:
@@ -242,6 +250,49 @@ def test_answers_after_a_prompt_do_not_depend_on_what_is_beside_them(
     alone = [generate(model, [prompt], 6, (), batch_tokens=10_000).answers[0] for prompt in prompts]
     in_turn = generate(model, prompts, 6, (), batch_tokens=80).answers
     assert together == alone == in_turn
+
+
+def test_eva_begins_with_directions_of_the_data(scratch: Path) -> None:
+    """A's rows are orthonormal, as singular vectors are and drawn values are not."""
+    tuning = set_up(run_spec(scratch, arms()["LORA (eva)"], "decoder"), CPU)
+    for layer in tuner_layers(tuning.model.net).values():
+        A = layer.lora_A["default"].weight.detach()  # (r, in)
+        torch.testing.assert_close(A @ A.T, torch.eye(len(A)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")  # peft's own
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"])
+def test_without_padding_a_prompt_is_pefts(scratch: Path, kind: str) -> None:
+    """peft's own forward is the oracle, and the prompt is no part of what it leaves alone."""
+    tuning = set_up(run_spec(scratch, arms()[kind], "decoder"), CPU)
+    train(tuning, never)
+    net, item = tuning.model.net.eval(), tuning.data["train"].items[0]
+    ids = torch.tensor([item.tokens])
+    with torch.inference_mode():
+        ours = net(**tuning.model.collate([item]).inputs).logits[:, -ids.shape[1] :]
+        wrapped = peft_network(net).wrapped.eval()
+        theirs = wrapped(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    torch.testing.assert_close(ours, theirs[:, -ids.shape[1] :], rtol=1e-5, atol=1e-5)
+    plain = peft_methods.plain_net(tuning.spec).eval()
+    with torch.inference_mode():
+        assert (plain(input_ids=ids).logits - ours).abs().max() > 0.01
+
+
+def test_only_columns_that_no_row_has_read_are_trimmed() -> None:
+    """A row that begins with virtual tokens in the cache has its padding behind them."""
+    for mask, kept in (
+        ([[0, 0, 1, 1], [0, 1, 1, 1]], 3),
+        ([[1, 0, 0, 1], [1, 0, 1, 1]], 4),
+        ([[0, 1, 0, 1], [0, 1, 1, 1]], 3),
+    ):
+        width = len(mask[0])
+        states = torch.arange(2.0 * width).view(2, 1, width, 1)
+        layer = SimpleNamespace(keys=states, values=states + 1)
+        cache: Any = SimpleNamespace(layers=[layer])
+        left = Running([0, 1], torch.zeros(2), torch.tensor(mask), cache).trimmed()
+        assert left.mask.tolist() == [row[width - kept :] for row in mask]
+        assert torch.equal(layer.keys, states[:, :, width - kept :])
+        assert torch.equal(layer.values, states[:, :, width - kept :] + 1)
 
 
 def test_merging_leaves_the_layer_as_it_was(scratch: Path) -> None:
