@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, create_model, model_validator
 from torch import Tensor, nn
 
 from peftbench.errors import InputError, UnsupportedError, first_line, unknown
-from peftbench.methods.adapter_file import exact_targets
+from peftbench.methods.adapter_file import LAYER, exact_targets
 from peftbench.methods.base import AbstractMethod, Upcoming, rates
 from peftbench.methods.linear import answering, linear_layers
 from peftbench.methods.peft_file import PeftFile
@@ -151,6 +151,8 @@ class Peft(AbstractMethod):
 
             with reasons(self.peft_type):
                 initialize_lora_eva_weights(network.wrapped, eva_state_dict=found)
+            if found:  # peft takes out what it uses, and draws the rest with a warning
+                raise UnsupportedError(f"peft: LORA: EVA's values of {min(found)} have no layer")
         self._check_places(model, network.wrapped)
 
     def _check_places(self, model: nn.Module, wrapped: nn.Module) -> None:
@@ -268,7 +270,9 @@ def _eva(model: nn.Module, config: Any, upcoming: Upcoming) -> dict[str, Any]:
 
     inputs = [upcoming.inputs(place) for place in range(upcoming.examples)]
     with torch.no_grad():
-        return get_eva_state_dict(model, inputs, config, show_progress_bar=False)
+        found = get_eva_state_dict(model, inputs, config, show_progress_bar=False)
+    # peft looks them up by the names in its own model, whatever model they were found in
+    return {f"{LAYER}{name}": directions for name, directions in found.items()}
 
 
 def _corda(model: nn.Module, config: Any, upcoming: Upcoming) -> None:
