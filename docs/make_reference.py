@@ -26,6 +26,7 @@ from peftbench.cli import app
 from peftbench.imported import record as imported
 from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod, Range
+from peftbench.store import Store
 
 FILE = Path(__file__).with_name("reference.md")
 INTRODUCTION = """# Reference
@@ -152,6 +153,7 @@ WORDS: dict[object, str] = {
     bool: "true or false",
     AwareDatetime: "time",
     Path: "path",
+    Store: "folder or URL",
     Any: "any value",
     type(None): "null",
 }
@@ -227,7 +229,7 @@ def _fields(kind: type) -> str:
 def _default(value: Any) -> str:
     if value in (PydanticUndefined, dataclasses.MISSING):
         return "required"
-    return f"`{json.dumps(value if not isinstance(value, Path) else str(value))}`"
+    return f"`{json.dumps(value if not isinstance(value, Path | Store) else str(value))}`"
 
 
 def _method(name: str, kind: type[AbstractMethod]) -> str:

@@ -5,7 +5,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import io
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench.errors import InputError, unknown
+from peftbench.files.cache import cache_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +127,6 @@ def model_folder(name: str) -> Path:
         _verify(file, weights.sha256)
         _convert(file, folder)
     return folder
-
-
-def cache_folder() -> Path:
-    """Where converted models lie: $PEFTBENCH_CACHE, or peftbench in the user's cache folder."""
-    if own := os.environ.get("PEFTBENCH_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peftbench"
 
 
 def _convert(gguf: Path, folder: Path) -> None:

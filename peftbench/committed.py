@@ -29,9 +29,11 @@ class Comparison:
         return f"the {self.equal} files that commit {self.commit[:12]} holds are unchanged; {new}"
 
 
-def compare(store: Path, commit: str) -> Comparison:
+def compare(store: Path | str, commit: str) -> Comparison:
     """Compare the files. Raises InputError if git or the commit cannot be had, or the commit holds
     no records of this store."""
+    if isinstance(store, str):
+        raise InputError(f"--against is for a folder in a git repository, which {store} is not")
     if not store.is_dir():
         raise InputError(f"store {store}: there is no such folder")
     # rev-parse would take it for an option

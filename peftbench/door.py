@@ -17,8 +17,8 @@ from peftbench.experiment import Experiment, expand, read_experiment, select
 from peftbench.output import ensure_folder, ensure_writable
 from peftbench.record import Record, Status
 from peftbench.spec import Precision, RunSpec
-from peftbench.store import Store, device_folder
-from peftbench.wording import method_name, model_name
+from peftbench.store import Store, device_folder, store_at
+from peftbench.wording import duration, method_name, model_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from peftbench.training.executor import LocalExecutor
     from peftbench.tuning.search import StudyResult
     from peftbench.tuning.storage import Search
+    from peftbench.working.merge import Merged
+    from peftbench.working.status import Standing
 
 Choice = str | int
 Selection = Mapping[str, Choice | Iterable[Choice]]
@@ -61,6 +63,21 @@ def plan(
 ) -> Plan:
     """What `run` would do with the same arguments. Raises InputError."""
     from peftbench import suite
+
+    kept, folder = _store(store), _device()[0]
+    title, specs, statuses = _wanted(experiment, only, settings, retry)
+    return Plan(title, specs, suite.pending(specs, kept, folder, statuses), kept, folder)
+
+
+def _wanted(
+    experiment: Experiment | Path | str,
+    only: Selection | None,
+    settings: Mapping[str, Any] | None,
+    retry: str | Iterable[str] = (),
+    auto_precision: Precision | None = None,
+) -> tuple[str, list[RunSpec], set[str]]:
+    """What an experiment is called, its runs, and the statuses that are tried again.
+    auto_precision: what "auto" comes to; None: what it does on this machine's device."""
     from peftbench.methods import METHODS
     from peftbench.tasks import TASKS
 
@@ -71,10 +88,9 @@ def plan(
     known = {*get_args(Status)} - {"done"}
     for name in statuses - known:
         raise unknown("status in --retry", name, known)
-    folder, precision = _device()
+    precision = auto_precision or _device()[1]
     specs = expand(part, METHODS, TASKS, (settings or {}).items(), auto_precision=precision)
-    kept = _store(store)
-    return Plan(title, specs, suite.pending(specs, kept, folder, statuses), kept, folder)
+    return title, specs, statuses
 
 
 def run(
@@ -138,6 +154,15 @@ def _carry_out(
 ) -> None:
     """Check and run what is pending. Its imports take seconds, and a plan needs none of them."""
     from peftbench import suite
+
+    make_executor = _checked(planned.pending, planned.store, adapters, unconfined)
+    suite.run_all(planned.pending, planned.store, make_executor(), begin, end)
+
+
+def _checked(
+    specs: list[RunSpec], store: Store, adapters: Path | str | None, unconfined: bool
+) -> Callable[[], "LocalExecutor"]:
+    """Check runs, and what they are to be written to; returns what makes their executor."""
     from peftbench.training import processes
 
     processes.prepare()  # its imports and ours at the same time
@@ -145,11 +170,11 @@ def _carry_out(
     from peftbench.training.fine_tuning import check_specs
     from peftbench.training.run import check_confinement
 
-    check_specs(planned.pending)
-    check_confinement(planned.pending, unconfined)
-    planned.store.ensure_writable()
-    executor = LocalExecutor(_writable_folder(adapters), unconfined=unconfined)
-    suite.run_all(planned.pending, planned.store, executor, begin, end)
+    check_specs(specs)
+    check_confinement(specs, unconfined)
+    store.ensure_writable()
+    folder = _writable_folder(adapters)
+    return lambda: LocalExecutor(folder, unconfined=unconfined)
 
 
 def _writable_folder(adapters: Path | str | None) -> Path | None:
@@ -160,6 +185,94 @@ def _writable_folder(adapters: Path | str | None) -> Path | None:
     ensure_folder(folder)
     ensure_writable(folder / ".probe")
     return folder
+
+
+def work(
+    experiment: Experiment | Path | str,
+    store: Store | Path | str = "results",
+    *,
+    only: Selection | None = None,
+    settings: Mapping[str, Any] | None = None,
+    retry: str | Iterable[str] = (),
+    adapters: Path | str | None = None,
+    unconfined: bool = False,
+    begin: Callable[[RunSpec], object] | None = None,
+    say: Callable[[str], object] = print,
+) -> list[Record]:
+    """Take part in an experiment: claim runs that no other worker has, one after another, until
+    each has a record.
+
+    Any number of workers on any number of machines may share a store, started and ended at any
+    time. They need no coordinator: a run is claimed by a lease in the store, and taken over where
+    its worker has shown no sign of life for two minutes. A record of any device counts, so that
+    what is learned pools over devices; with precision "auto" devices of one kind belong together.
+
+    All arguments are as in `run`; retry: what has failed by now; what fails from now on is not
+    tried again. Returns the records of this worker's own runs. Raises InputError where anything is
+    wrong that can be seen before the first run. KeyboardInterrupt ends the run in progress, and
+    others can claim it at once.
+
+    Example:
+
+        peftbench.door.work("experiments/quick.toml", "s3://bucket/results")
+    """
+    from peftbench.working.work import Worker
+
+    kept, folder = _store(store), _device()[0]
+    name, specs, statuses = _wanted(experiment, only, settings, retry)
+    make_executor = _checked(specs, kept, adapters, unconfined)
+    worker = Worker(kept, folder, specs, make_executor, statuses)
+    say(f"{name}: {len(specs)} runs, {len(specs) - worker.left} of them in {kept} already")
+
+    def end(record: Record, done: int, total: int) -> None:
+        say(f"[{done}/{total}] {_outcome(record)} ({record.seconds:.0f} s){_notes(record)}")
+
+    return worker.work(begin or (lambda spec: None), end)
+
+
+def status(
+    experiment: Experiment | Path | str,
+    store: Store | Path | str = "results",
+    *,
+    only: Selection | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> "Standing":
+    """How far an experiment is, by its store alone: what is done, running (where, since when),
+    waiting or failed, the seconds spent, and those to come by what like runs took.
+
+    Arguments as in `run`. It counts the runs of every device, whatever this machine's is. Raises
+    InputError that names a damaged record.
+
+    Example:
+
+        standing = peftbench.door.status("experiments/quick.toml", "results")
+        print(len(standing.done), "of", standing.total)
+    """
+    from peftbench.working.status import standing
+
+    kinds: list[Precision] = ["float32", "bf16-mixed"]  # what "auto" comes to, here and there
+    of_kinds = [_wanted(experiment, only, settings, auto_precision=kind) for kind in kinds]
+    runs = [
+        list({spec.run_id: spec for spec in alternatives}.values())
+        for alternatives in zip(*(specs for _, specs, _ in of_kinds), strict=True)
+    ]
+    return standing(of_kinds[0][0], runs, _store(store))
+
+
+def merge(into: Store | Path | str, *sources: Store | Path | str) -> "Merged":
+    """Copy the records of stores into one, byte for byte. What is there stays: a record that
+    contradicts one that is done there is named in `problems`, as is one that cannot be read.
+
+    Raises InputError if a source is no store or `into` cannot be written.
+
+    Example:
+
+        merged = peftbench.door.merge("results", "from_gpu1", "s3://bucket/results")
+        print(merged.new, *merged.problems)
+    """
+    from peftbench.working.merge import merge
+
+    return merge(_store(into), [_store(source) for source in sources])
 
 
 def search(
@@ -259,7 +372,7 @@ def _begin_search(
     check_confinement(specs, unconfined)
     results = _store(store)
     results.ensure_writable()
-    place = str(results.root / "studies.journal") if storage is None else storage
+    place = _journal(results) if storage is None else storage
     opened = open_storage(place, say)
     with storage_errors(place):
         tunable = create_studies(planned, opened, say)
@@ -406,7 +519,8 @@ def import_method_comparison(folder: Path | str, store: Store | Path | str = "re
     from peftbench.imported.method_comparison import read_result, result_files
     from peftbench.imported.store import ImportedStore
 
-    kept = ImportedStore(_store(store).root)
+    results = _store(store)
+    kept = ImportedStore(results.root)
     read: list[ImportedRecord] = []
     problems: list[str] = []
     for path in result_files(Path(folder)):
@@ -414,6 +528,7 @@ def import_method_comparison(folder: Path | str, store: Store | Path | str = "re
             read.append(read_result(path))
         except InputError as error:
             problems.append(str(error))
+    results.ensure_writable()
     are_new = [(record, kept.write(record)) for record in read]
     return Import(
         new=tuple(record for record, is_new in are_new if is_new),
@@ -438,21 +553,27 @@ def run_name(spec: RunSpec) -> str:
 
 def progress_line(progress: "Progress") -> str:
     """What a run came to, and how long the others will take."""
+    left = ""
+    if progress.seconds_left is not None and progress.done < progress.total:
+        left = f"; about {duration(progress.seconds_left)} left"
     record = progress.record
+    return (
+        f"[{progress.done}/{progress.total}] {_outcome(record)} "
+        f"({record.seconds:.0f} s{left}){_notes(record)}"
+    )
+
+
+def _outcome(record: Record) -> str:
+    """What a run came to."""
     outcome = f"{record.status}: {record.error}"
     if record.status == "done":
         values = {name: record.metrics.get(name) for name in (record.primary, "nll")}
         outcome = ", ".join(f"{n} {value:.4g}" for n, value in values.items() if value is not None)
-    left = ""
-    if progress.seconds_left is not None and progress.done < progress.total:
-        seconds = progress.seconds_left
-        left = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-        left = f"; about {left} left"
-    notes = "".join(f"\n    note: {note}" for note in record.notes)
-    return (
-        f"[{progress.done}/{progress.total}] {run_name(record.spec)}: {outcome} "
-        f"({record.seconds:.0f} s{left}){notes}"
-    )
+    return f"{run_name(record.spec)}: {outcome}"
+
+
+def _notes(record: Record) -> str:
+    return "".join(f"\n    note: {note}" for note in record.notes)
 
 
 def _experiment(
@@ -473,7 +594,18 @@ def _experiment(
 
 
 def _store(store: Store | Path | str) -> Store:
-    return store if isinstance(store, Store) else Store(Path(store))
+    return store if isinstance(store, Store) else store_at(store)
+
+
+def _journal(store: Store) -> str:
+    """Where a search's trials are kept unless it is said. Raises InputError if there is no such
+    place."""
+    if isinstance(store.root, str):
+        raise InputError(
+            f"store {store}: a search's trials cannot be kept there, they change: name --storage, "
+            "a journal file or postgresql://..."
+        )
+    return str(store.root / "studies.journal")
 
 
 def _device() -> tuple[str, Precision]:

@@ -1,4 +1,4 @@
-"""The folder of results: a record is written once, whole or not at all, and read only if it is
+"""The store of results: a record is written once, whole or not at all, and read only if it is
 unchanged.
 
 The digest in a record is a guard against accidents: whoever edits a record can make another digest.
@@ -7,32 +7,20 @@ What people did shows in a comparison with a git commit (committed.py).
 
 import hashlib
 import itertools
-import os
 import re
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from peftbench.errors import InputError
-from peftbench.once import (
-    TEMPORARY,
-    input_errors,
-    listed,
-    locked,
-    publish,
-    read_sealed,
-    sealed,
-)
-from peftbench.reading import (
-    MOST_PREDICTIONS_BYTES,
-    MOST_RECORD_BYTES,
-    read_bytes,
-    read_predictions,
-)
+from peftbench.files import Files, files_at, is_url
+from peftbench.files.base import TEMPORARY
+from peftbench.once import sealed, unsealed
+from peftbench.reading import MOST_PREDICTIONS_BYTES, MOST_RECORD_BYTES, read_predictions
 from peftbench.record import SCHEMA, Predictions, Record
 from peftbench.spec import digest
 
@@ -41,9 +29,10 @@ if TYPE_CHECKING:
 
 NAME = re.compile(
     r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?"
-    r"\.(json|predictions\.parquet)"
+    r"\.(json|([0-9a-f]{16}\.)?predictions\.parquet)"
 )
 IMPORTED = "imported"  # the folder of what others measured: no device is called so
+LEASES = "leases"  # the folder of who does what (working/leases.py): likewise
 
 
 def device_folder(device: str, device_name: str) -> str:
@@ -54,10 +43,11 @@ def device_folder(device: str, device_name: str) -> str:
 
 def run_key(record: Record) -> str:
     """The one key of a run, "<device folder>/<run id>": equal specs on two devices are two runs."""
-    return f"{_folder_of(record)}/{record.run_id}"
+    return f"{folder_of(record)}/{record.run_id}"
 
 
-def _folder_of(record: Record) -> str:
+def folder_of(record: Record) -> str:
+    """The folder of the device that the run took place on."""
     return device_folder(record.device, record.environment.device_name)
 
 
@@ -65,48 +55,66 @@ def _folder_of(record: Record) -> str:
 class Entry:
     """The place of a record in the store."""
 
-    folder: Path
+    folder: str
     run_id: str
     attempt: int
 
     @property
     def stem(self) -> str:
-        return self.run_id if self.attempt == 1 else f"{self.run_id}.attempt{self.attempt}"
+        attempt = "" if self.attempt == 1 else f".attempt{self.attempt}"
+        return f"{self.folder}/{self.run_id}{attempt}"
 
     @property
-    def path(self) -> Path:
-        return self.folder / f"{self.stem}.json"
+    def record(self) -> str:
+        return f"{self.stem}.json"
 
     @property
-    def predictions(self) -> Path:
-        return self.folder / f"{self.stem}.predictions.parquet"
+    def predictions(self) -> str:
+        return f"{self.stem}.predictions.parquet"
+
+    def predictions_of(self, sha256: str) -> str:
+        """Where predictions lie whose place was taken by those of a writer that never stored a
+        record."""
+        return f"{self.stem}.{sha256[:16]}.predictions.parquet"
 
     @property
     def key(self) -> str:
         """The `run_key` of the record."""
-        return f"{self.folder.name}/{self.run_id}"
+        return f"{self.folder}/{self.run_id}"
 
 
 @dataclass(frozen=True)
 class Store:
-    """The records under `root`, as `<device folder>/<run_id>.json`, and the predictions of a run
-    beside its record, as `<run_id>.predictions.parquet`. What others measured lies in a folder of
-    its own (IMPORTED), and nothing here reads it.
+    """The records below `root`, a folder or a URL such as s3://BUCKET/PREFIX, as
+    `<device folder>/<run_id>.json`, and the predictions of a run beside its record, as
+    `<run_id>.predictions.parquet`. What others measured lies in a folder of its own (IMPORTED), and
+    nothing here reads it.
 
     A run that is not done may be tried again: its record stays, the next one is called
-    `<run_id>.attempt2.json`, and readers get the latest.
+    `<run_id>.attempt2.json`, and readers get the latest. Any number of processes and machines may
+    write at once: a name is given to the first that makes it, and nothing is locked.
     """
 
-    root: Path
+    root: Path | str
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    @property
+    def folder(self) -> Path:
+        """The root, of a store on this machine. Raises InputError for a URL."""
+        if isinstance(self.root, str):
+            raise InputError(f"store {self.root}: is no folder of this machine")
+        return self.root
+
+    @cached_property
+    def files(self) -> Files:
+        """Raises InputError if the root is a URL that cannot be used."""
+        return files_at(self.root)
 
     def ensure_writable(self) -> None:
         """Raises InputError if `write` cannot work here. Makes the folder, but not its parent."""
-        probe = self.root / f"{uuid.uuid4().hex}.tmp"
-        with input_errors(self.root):
-            self.root.mkdir(exist_ok=True)
-            with locked(self.root):
-                publish(probe, b"")
-                probe.unlink()
+        self.files.prepare()
 
     def write(self, record: Record, predictions: "DataFrame | None" = None) -> Record:
         """Store a record and its predictions. Returns the record that the store now has for this
@@ -130,111 +138,150 @@ class Store:
         content = record.model_copy(update={"predictions": reference}).model_dump(mode="json")
         stored = Record.model_validate(content)
         text = sealed(content)
-        _check_sizes(record.run_id, text, table)
-        folder = self.root / _folder_of(record)
-        with input_errors(self.root):
-            self.root.mkdir(exist_ok=True)
-            folder.mkdir(exist_ok=True)
-            with locked(folder):
-                paths = list(folder.glob(f"{record.run_id}.*"))
-                last = max((entry for path in paths if (entry := _entry(path))), default=None)
-                if last and (latest := _load(last)).status == "done":
-                    return latest
-                entry = Entry(folder, record.run_id, last.attempt + 1 if last else 1)
-                # left by a writer that was killed before it published the record
-                entry.predictions.unlink(missing_ok=True)
-                if table is not None:
-                    publish(entry.predictions, table)
-                publish(entry.path, text.encode())
-        return stored
+        check_sizes(record.run_id, text, table)
+        while True:
+            attempts = self.attempts(folder_of(record), record.run_id)
+            if attempts and (latest := self._load(attempts[-1])).status == "done":
+                return latest
+            if self.put(Entry(folder_of(record), record.run_id, len(attempts) + 1), text, table):
+                return stored
+
+    def put(self, entry: Entry, text: bytes, table: bytes | None) -> bool:
+        """Make the files of a record, its predictions first: who sees a record sees all of it.
+        Returns False if another writer has made a record there, and leaves nothing then."""
+        own = None if table is None else self._put_predictions(entry, table)
+        if self.files.create(entry.record, text):
+            if own != entry.predictions:  # of a writer that was killed, or that comes too late
+                self.files.remove(entry.predictions)
+            return True
+        if own is not None and table is not None:
+            theirs = self._load(entry).predictions
+            if theirs is None or theirs.sha256 != hashlib.sha256(table).hexdigest():
+                self.files.remove(own)
+        return False
+
+    def _put_predictions(self, entry: Entry, table: bytes) -> str:
+        """Make the file of predictions; returns its name."""
+        if self.files.create(entry.predictions, table):
+            return entry.predictions
+        name = entry.predictions_of(hashlib.sha256(table).hexdigest())
+        self.files.create(name, table)
+        return name
 
     def read_all(self) -> Iterator[Record]:
         """The latest record of every run, ordered by device folder and run_id. Raises InputError
         that names the first file that is damaged, changed or moved."""
-        return map(_load, self._latest())
+        return self.read_entries(self.latest())
+
+    def read_entries(self, entries: Sequence[Entry]) -> Iterator[Record]:
+        """The records at these places, in order. Raises InputError as `read_all` does."""
+        for entry, content in self._contents(entries):
+            yield self._parsed(entry, content)
 
     def read(self, run: str) -> Record:
         """The latest record of a run, given its key or the beginning of its id. Raises InputError
         if there is none, or more than one."""
-        return _load(self._find(run))
+        return self._load(self._find(run))
 
     def find(self, key: str) -> Record | None:
         """The latest record of the run with this `run_key`; None if there is none. No other record
         is read."""
-        entries = self._exact(key)
-        return _load(entries[0]) if entries else None
+        entries = self.exact(key)
+        return self._load(entries[0]) if entries else None
 
     def predictions(self, run: str) -> "DataFrame":
         """The predictions of a run, given as in `read`. Raises InputError if the run has none, they
         were changed or they are no table of predictions."""
         entry = self._find(run)
-        record = _load(entry)
+        record = self._load(entry)
         if record.predictions is None:
             raise InputError(f"run {record.run_id} ({record.status}) has no predictions")
-        return _table(entry, record.predictions)
+        return self._table(entry, record.predictions)
+
+    def predictions_bytes(self, entry: Entry, reference: Predictions) -> tuple[str, bytes]:
+        """The file of a record's predictions, by its name and content. Raises InputError if they
+        are not those of the record."""
+        problem = InputError(
+            f"{self.files.place(entry.predictions)}: predictions were changed after they were "
+            "written"
+        )
+        for name in (entry.predictions, entry.predictions_of(reference.sha256)):
+            try:
+                content = self.files.read(name, MOST_PREDICTIONS_BYTES)
+            except InputError as error:
+                problem = error if name == entry.predictions else problem
+                continue
+            if hashlib.sha256(content).hexdigest() == reference.sha256:
+                return name, content
+        raise problem
 
     def check(self) -> list[str]:
         """Everything that is wrong with the store, a line for each problem: damaged, changed or
         misplaced records, lost or changed predictions. Raises InputError if there is no store."""
-        if not os.path.lexists(self.root):
+        if not self.files.exists():
             raise InputError(f"store {self.root}: there is no such folder")
+        folders = self.files.folders()
         problems = [
-            f"{path}: beside the devices' folders, where nothing reads it"
-            for path in listed(self.root)
-            if path.suffix in (".json", ".parquet") and not path.is_dir()
+            f"{self.files.place(name)}: beside the devices' folders, where nothing reads it"
+            for name in self.files.names()
+            if name.endswith((".json", ".parquet")) and name not in folders
         ]
-        for folder in self._folders():
-            entries = {path: _entry(path) for path in listed(folder)}
-            records = {entry for entry in entries.values() if entry}
-            expected = {entry.predictions for entry in records}
-            for path, entry in entries.items():
-                if entry:
-                    problems += _problems(entry, records)
-                elif not NAME.fullmatch(path.name):
-                    if not TEMPORARY.fullmatch(path.name):
-                        problems.append(f"{path}: not the name of a record or of predictions")
-                elif path not in expected:
-                    problems.append(
-                        f"{path}: predictions without a record: it is lost, or its writer was "
-                        "killed, and then the same run again replaces them"
-                    )
+        listed = {folder: self.files.names(folder) for folder in self._devices(folders)}
+        known = {entry.run_id for names in listed.values() for entry in _entries("", names)}
+        for folder, names in listed.items():
+            problems += self._problems(folder, names, known)
         return problems
 
-    def leftovers(self) -> list[Path]:
-        """What writers that were killed left behind, or one at work has not published yet. It is
-        no part of the results, and the next `write` to its folder removes it."""
-        folders = [self.root, *self._folders()] if self.root.is_dir() else []
-        return [
-            path for folder in folders for path in listed(folder) if TEMPORARY.fullmatch(path.name)
-        ]
+    def leftovers(self) -> list[str]:
+        """What writers that were killed left behind, or one at work has not published yet: it is no
+        part of the results, and nothing reads it."""
+        left: list[str] = []
+        folders = self._devices(self.files.folders())
+        listed = {folder: self.files.names(folder) for folder in ("", *folders)}
+        known = {entry.run_id for names in listed.values() for entry in _entries("", names)}
+        for folder, names in listed.items():
+            orphans = _orphans(folder, names)
+            for name in names:
+                path = f"{folder}/{name}" if folder else name
+                elsewhere = path in orphans and name[:16] in known
+                if TEMPORARY.fullmatch(name) or elsewhere:
+                    left.append(self.files.place(path))
+        return left
 
-    def _folders(self) -> list[Path]:
-        """The device folders; none if the store does not exist yet."""
-        with input_errors(self.root):
-            if not os.path.lexists(self.root):
-                return []
-            folders = (path for path in self.root.iterdir() if path.name != IMPORTED)
-            return sorted(path for path in folders if path.is_dir())
-
-    def _latest(self) -> list[Entry]:
-        """The last attempt of every run, in order."""
-        latest: dict[str, Entry] = {}
-        for folder in self._folders():
-            for path in listed(folder):
-                if entry := _entry(path):
-                    latest[entry.key] = max(entry, latest.get(entry.key, entry))
-                elif path.suffix == ".json":
+    def entries(self) -> list[Entry]:
+        """Every attempt of every run, in order. Raises InputError that names a file that is called
+        like none."""
+        entries: list[Entry] = []
+        for folder in self._devices(self.files.folders()):
+            for name in self.files.names(folder):
+                if entry := _entry(folder, name):
+                    entries.append(entry)
+                elif name.endswith(".json"):
                     raise InputError(
-                        f"{path}: not named like a record: "
+                        f"{self.files.place(f'{folder}/{name}')}: not named like a record: "
                         "restore its name, or move it out of the store"
                     )
-        return sorted(latest.values())
+        return sorted(entries)
+
+    def latest(self) -> list[Entry]:
+        """The last attempt of every run, in order. Raises InputError as `entries` does."""
+        return list({entry.key: entry for entry in self.entries()}.values())
+
+    def attempts(self, folder: str, run_id: str) -> list[Entry]:
+        """All attempts of a run on a device, found without listing the records."""
+        attempts = (Entry(folder, run_id, number) for number in itertools.count(1))
+        return [*itertools.takewhile(lambda entry: self.files.has(entry.record), attempts)]
+
+    @staticmethod
+    def _devices(folders: Sequence[str]) -> list[str]:
+        """Those that hold a device's records."""
+        return [folder for folder in folders if folder not in (IMPORTED, LEASES)]
 
     def _find(self, run: str) -> Entry:
         """The latest attempt of the only run whose id or key begins with `run`."""
-        entries = self._exact(run) or [
+        entries = self.exact(run) or [
             entry
-            for entry in self._latest()
+            for entry in self.latest()
             if run and (entry.run_id.startswith(run) or entry.key.startswith(run))
         ]
         if not entries:
@@ -246,42 +293,104 @@ class Store:
             )
         return entries[0]
 
-    def _exact(self, run: str) -> list[Entry]:
+    def exact(self, run: str) -> list[Entry]:
         """The latest attempts of a run that is named in full, by a whole id or a key, found without
-        listing the folders."""
+        listing the records."""
         device, _, run_id = run.rpartition("/")
-        if not NAME.fullmatch(f"{run_id}.json"):
+        if not NAME.fullmatch(f"{run_id}.json") or (device and device != device_folder(device, "")):
             return []
-        entries: list[Entry] = []
-        for folder in self._folders():
-            if device in ("", folder.name):
-                attempts = (Entry(folder, run_id, n) for n in itertools.count(1))
-                entries += [*itertools.takewhile(lambda entry: entry.path.exists(), attempts)][-1:]
-        return entries
+        folders = [device] if device else self._devices(self.files.folders())
+        return [last for folder in folders for last in self.attempts(folder, run_id)[-1:]]
+
+    def _contents(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes | Exception]]:
+        names = [entry.record for entry in entries]
+        return zip(entries, self.files.read_many(names, MOST_RECORD_BYTES), strict=True)
+
+    def _load(self, entry: Entry) -> Record:
+        """The record at `entry`. Raises InputError that names the file if it is damaged, changed,
+        of another schema, or in the wrong folder."""
+        return self._parsed(entry, self.files.read(entry.record, MOST_RECORD_BYTES))
+
+    def _parsed(self, entry: Entry, content: bytes | Exception) -> Record:
+        if isinstance(content, Exception):
+            raise content
+        return parsed(entry, content, self.files.place(entry.record))
+
+    def _table(self, entry: Entry, reference: Predictions) -> "DataFrame":
+        """The predictions of a record. Raises InputError if they are none, or not the record's."""
+        name, content = self.predictions_bytes(entry, reference)
+        try:
+            return read_predictions(content, reference.rows)
+        except ValueError as error:
+            raise InputError(f"{self.files.place(name)}: not predictions: {error}") from error
+
+    def _problems(self, folder: str, names: Sequence[str], known: set[str]) -> Iterator[str]:
+        """What is wrong in a device's folder. known: ids of all runs that have a record."""
+        entries = _entries(folder, names)
+        present = {*entries, *(f"{folder}/{name}" for name in names)}
+        for entry, content in self._contents(entries):
+            if entry.attempt > 1 and replace(entry, attempt=entry.attempt - 1) not in present:
+                yield f"{self.files.place(entry.record)}: an earlier attempt of this run is missing"
+            try:
+                record = self._parsed(entry, content)
+                if record.predictions is not None:
+                    self._table(entry, record.predictions)
+                elif entry.predictions in present:
+                    place = self.files.place(entry.predictions)
+                    yield f"{place}: predictions that their record does not mention"
+            except InputError as error:
+                yield str(error)
+        for name in names:
+            if not NAME.fullmatch(name) and not TEMPORARY.fullmatch(name):
+                place = self.files.place(f"{folder}/{name}")
+                yield f"{place}: not the name of a record or of predictions"
+        for name in sorted(_orphans(folder, names)):
+            if name.rpartition("/")[2][:16] not in known:
+                yield (
+                    f"{self.files.place(name)}: predictions without a record: it is lost, or its "
+                    "writer was killed, and then the same run again replaces them"
+                )
 
 
-def _entry(path: Path) -> Entry | None:
-    """The record whose file `path` is; None if it is not named like one."""
-    match = NAME.fullmatch(path.name)
-    if match is None or path.suffix != ".json":
+def store_at(place: Path | str) -> Store:
+    """The store in a folder, or at a URL."""
+    return Store(str(place) if is_url(place) else Path(place))
+
+
+def _entry(folder: str, name: str) -> Entry | None:
+    """The record whose file is called `name`; None if it is not named like one."""
+    match = NAME.fullmatch(name)
+    if match is None or not name.endswith(".json"):
         return None
-    return Entry(path.parent, match["run_id"], int(match["attempt"] or 1))
+    return Entry(folder, match["run_id"], int(match["attempt"] or 1))
 
 
-def _load(entry: Entry) -> Record:
-    """The record at `entry`. Raises InputError that names the file if it is damaged, changed, of
-    another schema, or in the wrong folder."""
-    path = entry.path
-    values, intact = read_sealed(path)
+def _entries(folder: str, names: Sequence[str]) -> list[Entry]:
+    """The records among the files of a folder, in order."""
+    return sorted(entry for name in names if (entry := _entry(folder, name)))
+
+
+def _orphans(folder: str, names: Sequence[str]) -> set[str]:
+    """The predictions in a folder that have no record."""
+    stems = {name.removesuffix(".json") for name in names if _entry(folder, name)}
+    tables = [name for name in names if NAME.fullmatch(name) and name.endswith(".parquet")]
+    owner = re.compile(r"(\.[0-9a-f]{16})?\.predictions\.parquet")
+    return {f"{folder}/{name}" for name in tables if owner.sub("", name) not in stems}
+
+
+def parsed(entry: Entry, content: bytes, place: str) -> Record:
+    """The record in a file, `place`. Raises InputError that names it if it is damaged, changed, of
+    another schema, or not where it belongs."""
+    values, intact = unsealed(content, place)
     if (schema := values.get("schema")) != SCHEMA:
         raise InputError(
-            f"{path}: a record of schema {schema!r:.20}, where this version of peftbench reads "
+            f"{place}: a record of schema {schema!r:.20}, where this version of peftbench reads "
             f"schema {SCHEMA}: read it with the version that wrote it, "
             "or move it to a store of its own and run again"
         )
     if not intact:
         raise InputError(
-            f"{path}: changed after it was written, its digest does not fit: restore the original"
+            f"{place}: changed after it was written, its digest does not fit: restore the original"
         )
     try:
         record = Record.model_validate(values)
@@ -289,31 +398,19 @@ def _load(entry: Entry) -> Record:
         of_spec = record.spec.run_id
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise InputError(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except ValueError as error:
-        raise InputError(f"{path}: holds what cannot be written again: {error}") from error
+        raise InputError(f"{place}: holds what cannot be written again: {error}") from error
     if not record.run_id == of_spec == entry.run_id:
         raise InputError(
-            f"{path}: changed: it holds run {record.run_id}, and its spec is that of run {of_spec}"
+            f"{place}: changed: it holds run {record.run_id}, and its spec is that of run {of_spec}"
         )
-    if (folder := _folder_of(record)) != entry.folder.name:
-        raise InputError(f"{path}: moved: this device's records belong in {folder}/")
+    if (folder := folder_of(record)) != entry.folder:
+        raise InputError(f"{place}: moved: this device's records belong in {folder}/")
     return record
 
 
-def _table(entry: Entry, reference: Predictions) -> "DataFrame":
-    """The predictions beside a record. Raises InputError if they are not those of the record."""
-    path = entry.predictions
-    content = read_bytes(path, MOST_PREDICTIONS_BYTES)
-    if hashlib.sha256(content).hexdigest() != reference.sha256:
-        raise InputError(f"{path}: predictions were changed after they were written")
-    try:
-        return read_predictions(content, reference.rows)
-    except ValueError as error:
-        raise InputError(f"{path}: not predictions: {error}") from error
-
-
-def _check_sizes(run_id: str, text: str, table: bytes | None) -> None:
+def check_sizes(run_id: str, text: bytes, table: bytes | None) -> None:
     """Raises InputError if readers would refuse the files of a run."""
     for what, content, most in [
         ("record", text, MOST_RECORD_BYTES),
@@ -324,19 +421,3 @@ def _check_sizes(run_id: str, text: str, table: bytes | None) -> None:
                 f"run {run_id} is not stored: its {what} would have {len(content):,} bytes, "
                 f"more than the {most:,} that are read again"
             )
-
-
-def _problems(entry: Entry, records: set[Entry]) -> list[str]:
-    """What is wrong with one record, given all records of its device."""
-    problems: list[str] = []
-    if entry.attempt > 1 and replace(entry, attempt=entry.attempt - 1) not in records:
-        problems.append(f"{entry.path}: an earlier attempt of this run is missing")
-    try:
-        record = _load(entry)
-        if record.predictions is not None:
-            _table(entry, record.predictions)
-        elif os.path.lexists(entry.predictions):
-            problems.append(f"{entry.predictions}: predictions that their record does not mention")
-    except InputError as error:
-        problems.append(str(error))
-    return problems

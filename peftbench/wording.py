@@ -95,6 +95,16 @@ def _scaled(number: float | None, units: Iterable[tuple[float, str]], unit: str)
     return f"{number:.0f}{unit}"
 
 
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it: 45 s, 12 min, 3.4 h, 2.5 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
 def mebibytes(number: float | None) -> str:
     return decimal(number and number / 2**20, ",.1f")
 

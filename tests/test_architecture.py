@@ -26,6 +26,7 @@ NOUNS = {
     "record",
     "store",
     "reading",
+    "files",
     "once",
     "output",
     "wording",
@@ -41,6 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "tasks": {"metrics", "sandbox", "assets"},
     "training": {"methods", "tasks", "sandbox", "assets"},
     "suite": {"training"},
+    "working": {"training"},
     "shapes": set(),
     "estimate": {"methods", "tasks", "training", "shapes"},
     "doctor": {"methods", "tasks", "training", "sandbox", "assets", "analysis"},
@@ -64,7 +66,8 @@ NOUNS_KNOW = {
     "experiment": {"errors", "spec"},
     "record": {"spec"},
     "once": {"errors", "spec", "reading"},
-    "store": {"errors", "spec", "record", "reading", "once"},
+    "files": {"errors", "reading"},
+    "store": {"errors", "spec", "record", "reading", "once", "files"},
     "markup": {"wording"},
     "at_scale": {"errors", "reading"},
 }
@@ -74,6 +77,7 @@ WITHOUT_TORCH = NOUNS | {"imported", "servable", "analysis", "tables", "article"
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "peft"}
 OWNERS = {
     "optuna": {"tuning"},
+    "fsspec": {"files"},
     "matplotlib": {"figures"},
     "typer": {"cli"},
     "bitsandbytes": {"methods"},

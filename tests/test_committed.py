@@ -14,7 +14,7 @@ from peftbench.committed import compare
 from peftbench.errors import InputError
 from peftbench.imported.store import ImportedStore
 from peftbench.spec import digest
-from peftbench.store import Store
+from peftbench.store import IMPORTED, Store
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -34,7 +34,7 @@ def committed(folder: Path, object_format: str = "sha1") -> Store:
     store = Store(folder / "deep er" / "results [x]")
     store.write(records.record(), records.predictions())
     store.write(records.record(seed=1))
-    (store.root / "notes.md").write_text("no record")
+    (store.folder / "notes.md").write_text("no record")
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "--message=all")
     return store
@@ -46,27 +46,27 @@ def store(tmp_path: Path) -> Store:
 
 
 def first_record(store: Store) -> Path:
-    return min(store.root.rglob("*.json"))
+    return min(store.folder.rglob("*.json"))
 
 
 @pytest.mark.parametrize("object_format", ["sha1", "sha256"])
 def test_an_unchanged_store_is_equal_and_may_have_grown(tmp_path: Path, object_format: str) -> None:
     store = committed(tmp_path / "repository", object_format)
     store.write(records.record(seed=2), records.predictions())
-    (store.root / "notes.md").write_text("changed")
+    (store.folder / "notes.md").write_text("changed")
     compared = compare(store.root, "HEAD")
     assert (compared.problems, compared.equal, compared.new) == ((), 3, 2)
-    assert compared.commit == git(store.root, "rev-parse", "HEAD")
+    assert compared.commit == git(store.folder, "rev-parse", "HEAD")
 
 
 def test_what_others_measured_is_compared_too(store: Store, tmp_path: Path) -> None:
-    others = ImportedStore(store.root)
+    others = ImportedStore(store.folder)
     record = imports.imported(tmp_path)
     others.write(record)
-    git(store.root, "add", ".")
-    git(store.root, "commit", "--quiet", "--message=others")
+    git(store.folder, "add", ".")
+    git(store.folder, "commit", "--quiet", "--message=others")
     assert compare(store.root, "HEAD").equal == 4
-    path = others.folder / f"{record.imported_id}.json"
+    path = store.folder / IMPORTED / f"{record.imported_id}.json"
     path.unlink()
     assert compare(store.root, "HEAD").problems == (f"{path}: deleted since the commit",)
 
@@ -83,17 +83,17 @@ def test_an_edit_with_a_fitting_digest_is_seen(store: Store) -> None:
     assert compared.problems == (f"{path}: changed since the commit",)
     assert compared.equal == 2
     # committed, it is seen against the commit before
-    git(store.root, "commit", "--quiet", "--all", "--message=edited")
+    git(store.folder, "commit", "--quiet", "--all", "--message=edited")
     assert compare(store.root, "HEAD").problems == ()
     assert compare(store.root, "HEAD~1").problems == compared.problems
 
 
 def test_one_changed_byte_of_layout_and_a_deletion_are_lines(store: Store) -> None:
-    path, other = sorted(store.root.rglob("*.json"))
-    (predictions,) = store.root.rglob("*.parquet")
+    path, other = sorted(store.folder.rglob("*.json"))
+    (predictions,) = store.folder.rglob("*.parquet")
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    (store.root.parent.parent / ".gitattributes").write_text("*.json text\n")
-    git(store.root, "config", "core.autocrlf", "true")  # for git itself it is the same text
+    (store.folder.parent.parent / ".gitattributes").write_text("*.json text\n")
+    git(store.folder, "config", "core.autocrlf", "true")  # for git itself it is the same text
     other.unlink()
     predictions.unlink()
     os.mkfifo(predictions)
@@ -108,10 +108,10 @@ def test_one_changed_byte_of_layout_and_a_deletion_are_lines(store: Store) -> No
 
 def test_a_replaced_commit_does_not_pass_for_the_commit(store: Store) -> None:
     path = first_record(store)
-    original = git(store.root, "rev-parse", "HEAD")
+    original = git(store.folder, "rev-parse", "HEAD")
     path.write_text("edited")
-    git(store.root, "commit", "--quiet", "--all", "--message=edited")
-    git(store.root, "replace", original, "HEAD")
+    git(store.folder, "commit", "--quiet", "--all", "--message=edited")
+    git(store.folder, "replace", original, "HEAD")
     assert compare(store.root, original).problems == (f"{path}: changed since the commit",)
 
 
@@ -121,8 +121,8 @@ def test_a_replaced_commit_does_not_pass_for_the_commit(store: Store) -> None:
 def test_a_store_is_found_from_any_folder(
     root: str, where: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (store.root.parent.parent / "other").mkdir()
-    monkeypatch.chdir(store.root.parent.parent / where if where else store.root)
+    (store.folder.parent.parent / "other").mkdir()
+    monkeypatch.chdir(store.folder.parent.parent / where if where else store.folder)
     monkeypatch.setenv("GIT_DIR", "/nonexistent")
     first_record(store).unlink()
     compared = compare(Path(root), "HEAD")
@@ -153,7 +153,7 @@ def test_what_cannot_be_compared_is_one_line(
         compare(tmp_path / "elsewhere", "HEAD")
     with pytest.raises(InputError, match="there is no such folder"):
         compare(tmp_path / "typo", "HEAD")
-    new = store.root.parent / "new"
+    new = store.folder.parent / "new"
     new.mkdir()
     with pytest.raises(InputError, match="the commit holds no record under"):
         compare(new, "HEAD")
@@ -176,11 +176,11 @@ def call(
 def test_the_command_says_it(
     store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(store.root.parent)
+    monkeypatch.chdir(store.folder.parent)
     of_store = ("--store", "results [x]")
     against = (*of_store, "--against", "HEAD")
     whole = "results [x]: 2 runs, no problem\n"
-    commit = git(store.root, "rev-parse", "HEAD")[:12]
+    commit = git(store.folder, "rev-parse", "HEAD")[:12]
     assert call(capsys, monkeypatch, *of_store) == (0, whole, "")
     store.write(records.record(seed=2))
     temporary = first_record(store).with_name(f"x.{'0' * 32}.tmp")
@@ -188,12 +188,12 @@ def test_the_command_says_it(
     status, output, errors = call(capsys, monkeypatch, *against)
     assert (status, errors) == (0, "")
     assert output.splitlines() == [
-        f"{temporary.relative_to(store.root.parent)}: left by a writer that was killed, or of one "
-        "at work: harmless, nothing reads it, and the next run stored there removes it",
+        f"{temporary.relative_to(store.folder.parent)}: left by a writer that was killed, or of "
+        "one at work: harmless, nothing reads it, and it may be deleted",
         f"results [x]: the 3 files that commit {commit} holds are unchanged; 1 is new",
         "results [x]: 3 runs, no problem",
     ]
-    next(store.root.rglob(f"{records.record(seed=1).run_id}.json")).unlink()
+    next(store.folder.rglob(f"{records.record(seed=1).run_id}.json")).unlink()
     status, output, errors = call(capsys, monkeypatch, *against)
     assert status == 2
     assert "deleted since the commit" in errors

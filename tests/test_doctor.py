@@ -31,6 +31,7 @@ from peftbench.doctor.finding import Finding, carried_out
 from peftbench.errors import InputError
 from peftbench.methods import METHODS, OURS
 from peftbench.methods.low_rank import LowRank
+from peftbench.store import Store
 from peftbench.training import rates
 from peftbench.training.footprint import state_tensors
 from peftbench.training.rates import Rates
@@ -68,7 +69,7 @@ def test_the_others_go_on_where_one_raises(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         doctor, "checks", lambda *_: {"one": boom, "two": lambda: Finding("ok", "")}
     )
-    assert [(n, f.status) for n, f in doctor.examine(tmp_path)] == [
+    assert [(n, f.status) for n, f in doctor.examine(Store(tmp_path))] == [
         ("one", "failed"),
         ("two", "ok"),
     ]
@@ -78,7 +79,7 @@ def test_the_others_go_on_where_one_raises(tmp_path: Path, monkeypatch: pytest.M
 def test_every_method_is_checked_on_the_cpu_and_on_a_gpu(
     place: torch.device, tmp_path: Path
 ) -> None:
-    names = [*doctor.checks(tmp_path, False, place, tmp_path)]
+    names = [*doctor.checks(Store(tmp_path), False, place, tmp_path)]
     assert {*OURS} <= {*names}
     on_gpu = {name.removesuffix(doctor.ON_GPU) for name in names if name.endswith(doctor.ON_GPU)}
     assert on_gpu == ({*OURS} if place == CUDA else {"methods"})
@@ -467,17 +468,18 @@ def test_free_space_is_judged(
     monkeypatch.setattr(
         surroundings.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free)
     )
-    finding = surroundings.disk(tmp_path / "no" / "such" / "folder")
+    finding = surroundings.disk(Store(tmp_path / "no" / "such" / "folder"))
     assert finding.status == status
     assert all(name in finding.found for name in ("results", "cache", "temporary files"))
 
 
 def test_a_store_has_to_be_writable_and_is_left_as_it_was(tmp_path: Path) -> None:
-    assert surroundings.writable(tmp_path / "results").status == "ok"
+    assert surroundings.writable(Store(tmp_path / "results")).status == "ok"
     assert not [*tmp_path.iterdir()]
     file = tmp_path / "file"
     file.touch()
-    for store in (file, tmp_path / "no" / "folder", file / "results"):
+    for root in (file, tmp_path / "no" / "folder", file / "results"):
+        store = Store(root)
         assert carried_out(lambda store=store: surroundings.writable(store)).status == "failed"
 
 
@@ -577,7 +579,7 @@ def call(
     """The exit status of the command, and what the checks were given."""
     given: list[Any] = []
 
-    def examine(store: Path, ask_hub: bool) -> Any:
+    def examine(store: Store, ask_hub: bool) -> Any:
         given.extend((store, ask_hub))
         return iter(findings.items())
 
@@ -593,9 +595,9 @@ def test_the_exit_status_is_1_where_a_check_failed(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["--format", form, "--store", "there"]
-    assert call(arguments, FINDINGS, monkeypatch) == (0, [Path("there"), False])
+    assert call(arguments, FINDINGS, monkeypatch) == (0, [Store(Path("there")), False])
     failed = FINDINGS | {"four": Finding("failed", "broken")}
-    assert call([*arguments, "--hub"], failed, monkeypatch) == (1, [Path("there"), True])
+    assert call([*arguments, "--hub"], failed, monkeypatch) == (1, [Store(Path("there")), True])
 
 
 def test_json_is_a_list_of_the_findings(

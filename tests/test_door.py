@@ -116,7 +116,7 @@ def test_importing_the_package_needs_the_standard_library_only() -> None:
 
 def test_comparing_needs_neither_torch_nor_optuna(store: Store) -> None:
     code = "import sys, peftbench as p; p.compare(sys.argv[1]), p.claims(sys.argv[1])"
-    modules = python("-c", f"{code}; print(*sys.modules)", str(store.root)).split()
+    modules = python("-c", f"{code}; print(*sys.modules)", str(store.folder)).split()
     assert not {"torch", "transformers", "optuna", "matplotlib"} & set(modules)
 
 
@@ -209,7 +209,7 @@ def test_an_experiment_is_as_good_as_its_file(file: Path, tmp_path: Path) -> Non
     )
     store = Store(tmp_path / "s")
     of_file = peftbench.run(file, store)
-    assert peftbench.run(experiment, str(store.root), begin=nothing_runs) == of_file
+    assert peftbench.run(experiment, str(store.folder), begin=nothing_runs) == of_file
 
 
 @pytest.mark.usefixtures("fake")
@@ -286,7 +286,7 @@ def test_a_search_needs_a_worker_and_a_table(file: Path, tmp_path: Path) -> None
 def printed(*arguments: str, store: Store, capsys: pytest.CaptureFixture[str]) -> str:
     """What a command prints."""
     capsys.readouterr()
-    cli.app([*arguments, "--store", str(store.root)], standalone_mode=False)
+    cli.app([*arguments, "--store", str(store.folder)], standalone_mode=False)
     return capsys.readouterr().out
 
 
@@ -300,7 +300,7 @@ def test_compare_is_the_table_that_the_command_line_prints(
     for name in ("label", "seeds", "metric", "nll", "trained_params", "peak_bytes"):
         assert table[name].dtype == of_csv[name].dtype
         assert list(table[name].dropna()) == list(of_csv[name].dropna())
-    pd.testing.assert_frame_equal(table, peftbench.compare(str(store.root)))
+    pd.testing.assert_frame_equal(table, peftbench.compare(str(store.folder)))
     assert peftbench.compare(tmp_path / "empty").empty
 
 
@@ -308,7 +308,7 @@ def test_claims_are_those_that_the_command_line_prints(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = json.loads(printed("claims", "--format", "json", store=store, capsys=capsys))
-    verdicts = peftbench.claims(store.root)
+    verdicts = peftbench.claims(store.folder)
     assert [(verdict.claim.id, verdict.decision) for verdict in verdicts] == [
         (row["claim"], row["verdict"]) for row in rows
     ]
@@ -318,7 +318,7 @@ def test_the_example_on_one_line_runs(store: Store) -> None:
     (line,) = [line for line in (door.__doc__ or "").splitlines() if "python -c" in line]
     program, *arguments = shlex.split(line)
     assert program == "python"
-    output = python(*arguments, folder=store.root.parent)
+    output = python(*arguments, folder=store.folder.parent)
     assert "lora-fa" in output
     assert "nll" in output
 

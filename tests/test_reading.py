@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> Store:
 
 def paths(store: Store) -> tuple[Path, Path]:
     """Of the record that has predictions, and of these."""
-    (predictions,) = store.root.rglob("*.parquet")
+    (predictions,) = store.folder.rglob("*.parquet")
     return predictions.with_name(predictions.name.replace("predictions.parquet", "json")), (
         predictions
     )
@@ -256,7 +256,7 @@ def test_every_command_says_it_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(store.root.parent)
+    monkeypatch.chdir(store.folder.parent)
     path = broken(store, kind)
     monkeypatch.setattr("sys.argv", ["peftbench", *arguments, "--store", "results"])
     with pytest.raises(SystemExit) as ended:
@@ -290,5 +290,5 @@ def broken(store: Store, kind: str) -> Path:
 def test_the_door_names_the_file(reader: Callable[[Path], object], kind: str, store: Store) -> None:
     path = broken(store, kind)
     with pytest.raises(InputError) as error:
-        reader(store.root)
+        reader(store.folder)
     is_one_line(error.value, path)

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import records
 
-from peftbench import once
 from peftbench.errors import InputError
+from peftbench.files import local
 from peftbench.spec import digest
 from peftbench.store import Store, device_folder, run_key
 
@@ -28,11 +28,11 @@ def store(tmp_path: Path) -> Store:
 
 
 def files(store: Store) -> list[str]:
-    return sorted(path.name for path in store.root.rglob("*") if path.is_file())
+    return sorted(path.name for path in store.folder.rglob("*") if path.is_file())
 
 
 def only_record(store: Store) -> Path:
-    (path,) = store.root.rglob("*.json")
+    (path,) = store.folder.rglob("*.json")
     return path
 
 
@@ -105,12 +105,22 @@ def test_attempts_are_numbered_and_readers_see_the_latest(store: Store) -> None:
 def test_a_missing_attempt_is_a_problem(store: Store) -> None:
     run_id = store.write(records.record(status="failed")).run_id
     store.write(records.record())
-    next(store.root.rglob(f"{run_id}.json")).unlink()
+    next(store.folder.rglob(f"{run_id}.json")).unlink()
     (problem,) = store.check()
     assert "earlier attempt" in problem
     only_record(store).rename(only_record(store).with_name(f"{run_id}.attempt{'9' * 40}.json"))
     (problem,) = store.check()  # at once, however high the number
     assert "earlier attempt" in problem
+
+
+def temporaries(store: Store) -> Iterator[Path]:
+    return (path for path in Path(store.folder).rglob("*.tmp") if path.is_file())
+
+
+def let_time_pass(store: Store) -> None:
+    """Make temporary files so old that their writer cannot be at work any more."""
+    for path in temporaries(store):
+        os.utime(path, (path.stat().st_atime, time.time() - local.OLD_SECONDS - 60))
 
 
 class KilledError(BaseException):
@@ -149,7 +159,7 @@ def test_a_writer_killed_at_any_point_leaves_nothing_that_counts_or_stays(
                 break
             except KilledError:
                 pass
-        store.root.mkdir(exist_ok=True)
+        store.folder.mkdir(exist_ok=True)
         published = list(store.read_all())
         assert [record.run_id for record in published] in ([], [killed.run_id])
         # a record is published after its predictions, so they alone can be without the other
@@ -160,6 +170,10 @@ def test_a_writer_killed_at_any_point_leaves_nothing_that_counts_or_stays(
         assert not (orphans and published)
         seen.add((len(store.leftovers()), bool(orphans), bool(published)))
         store.write(next_of_the_device)
+        store.ensure_writable()
+        assert len(store.leftovers()) == len(list(temporaries(store)))  # who knows who is at work
+        let_time_pass(store)
+        store.ensure_writable()
         assert store.leftovers() == []
         assert store.check() == orphans
         stored = store.write(killed, PREDICTIONS)
@@ -191,6 +205,8 @@ def test_what_a_killed_probe_left_is_removed_by_the_next(
                 deaths += 1
                 assert store.check() == []
     assert deaths > 4
+    let_time_pass(store)
+    store.ensure_writable()
     assert files(store) == []
 
 
@@ -212,7 +228,7 @@ def test_what_readers_would_refuse_is_not_stored(
             patch.setattr(f"peftbench.store.MOST_{what}_BYTES", 100)
             with pytest.raises(InputError, match=f"its {what.lower()} would have .* more than the"):
                 store.write(records.record(), PREDICTIONS)
-    assert not store.root.exists()
+    assert not store.folder.exists()
 
 
 def test_predictions_of_a_killed_writer_do_not_pass_for_those_of_a_record_without(
@@ -240,13 +256,13 @@ def test_a_failing_disk_leaves_no_temporary_file(
 def _write_at_once(root: str, barrier: Any, number: int) -> None:
     mine = records.record(seconds=float(number))
     table = records.predictions(count=number)
-    sync = once._sync
+    sync = local._sync
 
     def slow(folder: Path) -> None:  # a wide window between predictions and record
         time.sleep(0.2)
         sync(folder)
 
-    once._sync = slow  # in this process only
+    local._sync = slow  # in this process only
     barrier.wait()
     Store(Path(root)).write(mine, table)
 
@@ -255,7 +271,7 @@ def test_two_writers_of_one_run_leave_exactly_one_record(store: Store) -> None:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
     writers = [
-        context.Process(target=_write_at_once, args=(str(store.root), barrier, number))
+        context.Process(target=_write_at_once, args=(str(store.folder), barrier, number))
         for number in range(2)
     ]
     store.ensure_writable()
@@ -347,7 +363,7 @@ def test_a_spec_that_is_not_the_runs_is_refused_even_with_a_fitting_digest(store
 def test_check_collects_what_read_all_stops_at(store: Store, text: str, says: str) -> None:
     store.write(records.record(seed=1))
     store.write(records.record(seed=2))
-    for path in store.root.rglob("*.json"):
+    for path in store.folder.rglob("*.json"):
         path.write_text(text, errors="surrogateescape")
     with pytest.raises(InputError, match=says):
         list(store.read_all())
@@ -357,7 +373,7 @@ def test_check_collects_what_read_all_stops_at(store: Store, text: str, says: st
 def test_records_that_were_moved_or_renamed_are_refused(store: Store) -> None:
     store.write(records.record())
     path = only_record(store)
-    elsewhere = store.root / "cpu-another"
+    elsewhere = store.folder / "cpu-another"
     elsewhere.mkdir()
     path.rename(elsewhere / path.name)
     with pytest.raises(InputError, match="moved"):
@@ -368,14 +384,14 @@ def test_records_that_were_moved_or_renamed_are_refused(store: Store) -> None:
     path.with_name("0123456789abcdef.json").rename(path.with_name("copy of a record.json"))
     with pytest.raises(InputError, match="not named like a record"):
         list(store.read_all())
-    path.with_name("copy of a record.json").rename(store.root / path.name)
+    path.with_name("copy of a record.json").rename(store.folder / path.name)
     assert len(store.check()) == 1
 
 
 def test_lost_changed_and_unexpected_predictions_are_found(store: Store) -> None:
     stored = store.write(records.record(), PREDICTIONS)
     plain = store.write(records.record(seed=1))
-    (table,) = store.root.rglob("*.parquet")
+    (table,) = store.folder.rglob("*.parquet")
     table.with_name(f"{plain.run_id}.predictions.parquet").write_bytes(table.read_bytes())
     table.write_bytes(table.read_bytes() + b"0")
     assert sum("were changed" in problem for problem in store.check()) == 1
@@ -420,7 +436,7 @@ def test_a_run_named_in_full_is_found_without_listing_the_store(
 ) -> None:
     store.write(records.record(status="failed"))
     done = store.write(records.record())  # a second attempt
-    monkeypatch.setattr(Store, "_latest", lambda self: pytest.fail("the store was listed"))
+    monkeypatch.setattr(Store, "latest", lambda self: pytest.fail("the store was listed"))
     assert store.read(done.run_id) == done
     assert store.read(run_key(done)) == done
 
@@ -432,7 +448,7 @@ def test_finding_a_run_tells_devices_apart_and_reads_no_other(
     done = store.write(records.record())
     failed = store.write(records.record(device="cuda", environment=gpu, status="failed"))
     other = store.write(records.record(seed=7))
-    next(store.root.rglob(f"{other.run_id}.json")).write_text("damaged")
+    next(store.folder.rglob(f"{other.run_id}.json")).write_text("damaged")
     assert store.find(run_key(done)) == done
     assert store.find(f"cuda-h100/{done.run_id}") == failed
     assert store.find(f"cpu-another/{done.run_id}") is None

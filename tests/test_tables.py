@@ -59,7 +59,7 @@ def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     for record in records.study(("reviews", "gsm")):
         store.write(record)
-    contents = [json.loads(path.read_text()) for path in store.root.rglob("*.json")]
+    contents = [json.loads(path.read_text()) for path in store.folder.rglob("*.json")]
     done: dict[tuple[str, str, str], list[Any]] = {}
     for content in contents:
         if content["status"] == "done":

@@ -4,8 +4,6 @@ own."""
 import json
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,11 +14,29 @@ from rich.console import Console
 from peftbench import door
 from peftbench.cli.estimating import EXAMPLE, estimate_command
 from peftbench.cli.exporting import EXPORT_EXAMPLE, export_command
-from peftbench.cli.typed import one_line, say, show, typed_only, typed_path, typed_setting
+from peftbench.cli.typed import (
+    RESULTS,
+    OnlyOption,
+    StoreOption,
+    interruptible,
+    one_line,
+    say,
+    show,
+    typed_only,
+    typed_path,
+    typed_setting,
+)
+from peftbench.cli.working import (
+    MERGE_EXAMPLE,
+    STATUS_EXAMPLE,
+    WORK_EXAMPLE,
+    merge_command,
+    status_command,
+    work_command,
+)
 from peftbench.errors import InputError
 from peftbench.markup import Format, as_text
 from peftbench.output import ensure_writable, write_whole
-from peftbench.store import Store
 from peftbench.wording import Lang, printable
 
 if TYPE_CHECKING:
@@ -37,14 +53,6 @@ app = typer.Typer(
 )
 
 
-StoreOption = Annotated[
-    Path,
-    typer.Option("--store", help="The folder of results.", parser=typed_path, metavar="<path>"),
-]
-OnlyOption = Annotated[
-    list[str] | None,
-    typer.Option(help="Only a part: method=, task=, model= or seed=, separated by commas."),
-]
 FormatOption = Annotated[Format, typer.Option(help="How to print it.")]
 UnconfinedOption = Annotated[
     bool,
@@ -63,7 +71,7 @@ LanguageOption = Annotated[Lang, typer.Option(help="In which language.")]
 )
 def run_command(
     file: Annotated[Path, typer.Argument(help="An experiment file (TOML).", parser=typed_path)],
-    store: StoreOption = Path("results"),
+    store: StoreOption = RESULTS,
     only: OnlyOption = None,
     settings: Annotated[
         list[str] | None,
@@ -101,7 +109,7 @@ def run_command(
         return
     console = Console(markup=False, highlight=False, emoji=False)
     statuses: list[str] = []
-    with _interruptible(), console.status("") as status:
+    with interruptible(), console.status("") as status:
         door.run(
             file,
             store,
@@ -125,7 +133,7 @@ def search_command(
     file: Annotated[
         Path, typer.Argument(help="An experiment file with a table [search].", parser=typed_path)
     ],
-    store: StoreOption = Path("results"),
+    store: StoreOption = RESULTS,
     only: OnlyOption = None,
     storage: Annotated[
         str | None,
@@ -154,7 +162,7 @@ def search_command(
     The same command again goes on where it was ended, by whatever means, and tries lost trials
     again. While an arm lacks a trial, no file is written and the exit status is 1.
     """
-    with _interruptible():
+    with interruptible():
         results = door.search(
             file,
             store,
@@ -171,7 +179,7 @@ def search_command(
 
 @app.command("table", epilog="Example: peftbench table --kind costs --format latex")
 def table_command(
-    store: StoreOption = Path("results"),
+    store: StoreOption = RESULTS,
     kind: Annotated[
         Literal["comparison", "costs", "closing", "imported"],
         typer.Option(
@@ -200,7 +208,7 @@ def table_command(
 
 @app.command("claims", epilog="Example: peftbench claims --store results --lang zh")
 def claims_command(
-    store: StoreOption = Path("results"),
+    store: StoreOption = RESULTS,
     format: FormatOption = "md",
     lang: LanguageOption = "en",
 ) -> None:
@@ -223,7 +231,7 @@ def recommend_command(
     samples: Annotated[
         int | None, typer.Option(min=1, max=10**12, help="How many training examples there are.")
     ] = None,
-    store: StoreOption = Path("results"),
+    store: StoreOption = RESULTS,
     format: Annotated[Format, typer.Option(help="md or json.")] = "md",
 ) -> None:
     """Say which method and settings did best in the store for a model, a task and a memory budget,
@@ -250,7 +258,7 @@ def recommend_command(
 
 @app.command("report", epilog="Example: peftbench report --store results --out report.html")
 def report_command(
-    store: StoreOption = Path("results"),
+    store: StoreOption = RESULTS,
     out: Annotated[
         Path, typer.Option(help="The file to write.", parser=typed_path, metavar="<path>")
     ] = Path("report.html"),
@@ -278,13 +286,13 @@ def report_command(
 @app.command("show", epilog="Example: peftbench show 3f2a")
 def show_command(
     run_id: Annotated[str, typer.Argument(help="A run id or its beginning.")],
-    store: StoreOption = Path("results"),
+    store: StoreOption = RESULTS,
 ) -> None:
     """Print one run's record as JSON, and with it whether vLLM and SGLang serve what it left as it
     is: of each null, or why not and where that was read; null where the run is not done."""
     from peftbench.servable.arms import servable
 
-    record = Store(store).read(run_id)
+    record = store.read(run_id)
     cost = record.footprint
     served = servable(record.spec, head=cost.head_params > 0).as_data() if cost else None
     content = record.model_dump(mode="json") | {"servable": served}
@@ -308,7 +316,7 @@ def import_command(
             parser=typed_path,
         ),
     ],
-    store: StoreOption = Path("results"),
+    store: StoreOption = RESULTS,
 ) -> None:
     """Read what others measured into the store, as records of a kind of their own: they stand in
     tables of their own, and no run of ours is compared with them.
@@ -326,7 +334,7 @@ def import_command(
 
 @app.command("check", epilog="Example: peftbench check --store results --against v1.0")
 def check_command(
-    store: StoreOption = Path("results"),
+    store: StoreOption = RESULTS,
     against: Annotated[
         str | None,
         typer.Option(
@@ -341,14 +349,14 @@ def check_command(
     from peftbench import committed
     from peftbench.imported.store import ImportedStore
 
-    results, others = Store(store), ImportedStore(store)
-    problems = results.check() + others.check()
-    compared = committed.compare(store, against) if against is not None else None
+    others = ImportedStore(store.root)
+    problems = store.check() + others.check()
+    compared = committed.compare(store.root, against) if against is not None else None
     problems += compared.problems if compared else ()
-    for path in results.leftovers() + others.leftovers():
+    for path in store.leftovers() + others.leftovers():
         say(
             f"{path}: left by a writer that was killed, or of one at work: harmless, nothing reads "
-            "it, and the next run stored there removes it"
+            "it, and it may be deleted"
         )
     for problem in problems:
         say(one_line(problem), file=sys.stderr)
@@ -356,7 +364,7 @@ def check_command(
         raise typer.Exit(2)
     if compared:
         say(f"{store}: {compared}")
-    runs = len({record.run_id for record in results.read_all()})
+    runs = len({record.run_id for record in store.read_all()})
     imported = len(list(others.read_all()))
     more = f", {imported} imported results" if imported else ""
     say(f"{store}: {runs} runs{more}, no problem")
@@ -364,7 +372,7 @@ def check_command(
 
 @app.command("doctor", epilog="Example: peftbench doctor --store results")
 def doctor_command(
-    store: StoreOption = Path("results"),
+    store: StoreOption = RESULTS,
     hub: Annotated[
         bool, typer.Option("--hub", help="Ask the model hub, over the network, whether it answers.")
     ] = False,
@@ -376,7 +384,7 @@ def doctor_command(
     from peftbench.doctor import report
 
     findings: dict[str, Finding] = {}
-    with _interruptible():
+    with interruptible():
         for name, finding in doctor.examine(store, ask_hub=hub):
             findings[name] = finding
             if format == "text":
@@ -391,6 +399,9 @@ def doctor_command(
 
 app.command("estimate", epilog=EXAMPLE)(estimate_command)
 app.command("export", epilog=EXPORT_EXAMPLE)(export_command)
+app.command("work", epilog=WORK_EXAMPLE)(work_command)
+app.command("status", epilog=STATUS_EXAMPLE)(status_command)
+app.command("merge", epilog=MERGE_EXAMPLE)(merge_command)
 
 
 @app.command("list", epilog="Example: peftbench list tasks --check")
@@ -466,19 +477,6 @@ def _rows(what: str) -> list[dict[str, Any]]:
 
     names = [*MODELS, "any local folder or hub id that transformers loads from safetensors"]
     return [{"name": name} for name in names]
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C is one line that says how to go on, and exit status 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(
-            "peftbench: interrupted; what is done is stored, the same command goes on from there",
-            file=sys.stderr,
-        )
-        raise typer.Exit(130) from None
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from peftbench import door
-from peftbench.cli.typed import say, typed_only, typed_path
+from peftbench.cli.typed import RESULTS, StoreOption, say, typed_only, typed_path
 
 EXPORT_EXAMPLE = (
     "Example: peftbench export experiments/tuned/study.toml --only method=vera,task=cola "
@@ -34,10 +34,7 @@ def export_command(
             metavar="<path>",
         ),
     ],
-    store: Annotated[
-        Path,
-        typer.Option("--store", help="The folder of results.", parser=typed_path, metavar="<path>"),
-    ] = Path("results"),
+    store: StoreOption = RESULTS,
     only: Annotated[
         list[str] | None,
         typer.Option(

@@ -2,11 +2,18 @@
 
 import errno
 import os
+import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
+
+import typer
 
 from peftbench.errors import InputError, shown
+from peftbench.files import is_url
+from peftbench.store import Store, store_at
 from peftbench.wording import for_terminal, printable
 
 LINE = 800  # characters of a line for a person
@@ -25,6 +32,29 @@ def typed_path(given: str | Path) -> Path:
         if error.errno == errno.ENAMETOOLONG:
             raise InputError(f"{given}: {error.strerror}") from None
     return Path(given)
+
+
+def typed_store(given: str | Store) -> Store:
+    """What a person typed as a store, or the default: a folder or a URL."""
+    if isinstance(given, Store):
+        return given
+    return store_at(given if is_url(given) else typed_path(given))
+
+
+RESULTS = Store(Path("results"))
+StoreOption = Annotated[
+    Store,
+    typer.Option(
+        "--store",
+        help="The folder of results, or a URL such as s3://BUCKET/PREFIX.",
+        parser=typed_store,
+        metavar="<path>",
+    ),
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Only a part: method=, task=, model= or seed=, separated by commas."),
+]
 
 
 def typed_setting(text: str) -> tuple[str, Any]:
@@ -73,3 +103,16 @@ def one_line(text: str) -> str:
 def say(text: str, file: TextIO | None = None) -> None:
     """Lines for a person, each of a bounded length, at once."""
     print(for_terminal(text, LINE), file=file, flush=True)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is one line that says how to go on, and exit status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            "peftbench: interrupted; what is done is stored, the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None

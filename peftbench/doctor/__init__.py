@@ -18,6 +18,7 @@ from peftbench.doctor import (
 )
 from peftbench.doctor.finding import Check, Finding, carried_out
 from peftbench.methods import OURS
+from peftbench.store import Store
 from peftbench.training.environment import choose_device
 from peftbench.training.fine_tuning import make_repeatable
 
@@ -25,16 +26,16 @@ CPU = torch.device("cpu")
 ON_GPU = " on the GPU"
 
 
-def examine(store: Path, ask_hub: bool = False) -> Iterator[tuple[str, Finding]]:
-    """The name and the finding of each check, as soon as it is known. store: the folder of results.
-    ask_hub: whether the hub may be asked, over the network, if it answers."""
+def examine(store: Store, ask_hub: bool = False) -> Iterator[tuple[str, Finding]]:
+    """The name and the finding of each check, as soon as it is known. ask_hub: whether the hub may
+    be asked, over the network, if it answers."""
     make_repeatable(0)  # before the first product: cuBLAS reads then how it is to work
     with tempfile.TemporaryDirectory() as scratch:
         for name, check in checks(store, ask_hub, choose_device(), Path(scratch)).items():
             yield name, carried_out(check)
 
 
-def checks(store: Path, ask_hub: bool, place: torch.device, scratch: Path) -> dict[str, Check]:
+def checks(store: Store, ask_hub: bool, place: torch.device, scratch: Path) -> dict[str, Check]:
     """Every check by its name, in order. scratch: an empty folder, for tiny models."""
     on_cpu = {name: partial(training.method, scratch, CPU, name) for name in OURS}
     return {

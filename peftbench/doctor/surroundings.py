@@ -13,6 +13,7 @@ from huggingface_hub import constants
 
 from peftbench import assets
 from peftbench.doctor.finding import Finding
+from peftbench.files.cache import cache_folder
 from peftbench.output import ensure_writable
 from peftbench.store import Store
 from peftbench.training.compilation import cpp_compiler, missing
@@ -34,11 +35,11 @@ def packaged() -> Finding:
     )
 
 
-def disk(store: Path) -> Finding:
+def disk(store: Store) -> Finding:
     """Free space where results, converted and downloaded models, and temporary files go."""
     places = {
-        "results": store,
-        "cache": assets.cache_folder(),
+        **({} if isinstance(store.root, str) else {"results": store.root}),
+        "cache": cache_folder(),
         "hub cache": Path(constants.HF_HUB_CACHE),
         "temporary files": Path(tempfile.gettempdir()),
     }
@@ -67,12 +68,13 @@ def nearest(path: Path) -> Path:
     return next(each for each in (path, *path.parents) if each.exists())
 
 
-def writable(store: Path) -> Finding:
+def writable(store: Store) -> Finding:
     """Whether results can be stored. Leaves nothing behind. Raises InputError where they cannot."""
-    if store.exists():
-        Store(store).ensure_writable()
+    root = store.root
+    if isinstance(root, str) or root.exists():
+        store.ensure_writable()
         return Finding("ok", f"{store} can be written to")
-    ensure_writable(store.absolute().parent / store.name)  # the store makes no folder above its own
+    ensure_writable(root.absolute().parent / root.name)  # the store makes no folder above its own
     return Finding("ok", f"{store} is not there yet, and can be made")
 
 

@@ -14,7 +14,7 @@ from peftbench.analysis.results import Results
 from peftbench.errors import InputError
 from peftbench.figures.panels import NothingToDraw
 from peftbench.output import ensure_folder, write_whole
-from peftbench.store import Store
+from peftbench.store import store_at
 
 NO_RECORDS = (
     "There is nothing to draw: the store holds no records yet; "
@@ -29,11 +29,11 @@ def script(description: str | None, drawings: Mapping[str, Callable[[Results], F
     example = "Example: python paper_figures/fig_pareto.py --out figures"
     parser = argparse.ArgumentParser(description=description, epilog=example)
     text = "the folder %s (default: %%(default)s)"
-    parser.add_argument("--store", type=Path, default=Path("results"), help=text % "of results")
+    parser.add_argument("--store", default="results", help=text % "of results, or its URL")
     parser.add_argument("--out", type=Path, default=Path("figures"), help=text % "to draw into")
     options = parser.parse_args()
     try:
-        results = Results.read(Store(options.store))
+        results = Results.read(store_at(options.store))
         if not results.records:
             print(NO_RECORDS)
             return 0

@@ -1,0 +1,144 @@
+"""A worker: it claims runs of an experiment from the store, one after another, until none is left
+that nobody else does."""
+
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import wait
+from contextlib import closing
+from typing import Protocol
+
+from peftbench.record import Record
+from peftbench.spec import RunSpec
+from peftbench.store import Entry, Store
+from peftbench.training.executor import Executor
+from peftbench.working.leases import Lease, Leases
+
+POLL_SECONDS = 5.0  # between two looks at what others do, where nothing is left to claim
+LOST_SECONDS = 1.0  # in which a worker notices that its run was taken over
+LOOKING = 0.05  # the part of the time that may go into looking
+CHOICE = 64  # of so many runs, the first that nobody holds, one is claimed: workers seldom collide
+
+
+class Ended(Protocol):
+    """Called after a run of this worker: its record, how many runs have one now, and of how many
+    runs."""
+
+    def __call__(self, record: Record, done: int, total: int) -> object: ...
+
+
+class Worker:
+    """One worker among any number of them, which know each other by the store alone."""
+
+    def __init__(
+        self,
+        store: Store,
+        device: str,
+        specs: Sequence[RunSpec],
+        make_executor: Callable[[], Executor],
+        retry: Collection[str] = (),
+    ) -> None:
+        """device: the folder of this worker's device in the store.
+        retry: as in `suite.pending`, but of the records that there are now: what fails from now on
+        is not tried again."""
+        self._store, self._make_executor = store, make_executor
+        self._leases = Leases(store.files, device)
+        self._total = len(specs)
+        self._todo = {spec.run_id: spec for spec in specs}
+        self._again = self._to_be_retried({"pruned", *retry})
+        self._held: dict[str, Lease] = {}
+        self._looked, self._looking = 0.0, 0.0  # when, and how long that took
+        self._random = random.Random()  # only who does a run is drawn, never what comes out
+        self._look()
+
+    @property
+    def left(self) -> int:
+        """How many runs have no record that counts, as far as this worker has seen."""
+        return len(self._todo)
+
+    def work(
+        self,
+        begin: Callable[[RunSpec], object] = lambda spec: None,
+        end: Ended = lambda record, done, total: None,
+    ) -> list[Record]:
+        """Carry out runs until each has a record. Returns the records of this worker's runs. Where
+        others hold all that is left, this one waits: for their records or for their death.
+
+        KeyboardInterrupt ends the run in progress, which leaves no record and can be claimed
+        again at once.
+        """
+        records: list[Record] = []
+        while self._todo:
+            if (lease := self._claimed()) is None:
+                time.sleep(POLL_SECONDS)
+                self._look()
+            elif (record := self._carry_out(lease, begin)) is not None:
+                records.append(record)
+                end(record, self._total - len(self._todo), self._total)
+        return records
+
+    def _carry_out(self, lease: Lease, begin: Callable[[RunSpec], object]) -> Record | None:
+        """The record of the run; None if another worker has done it, or has taken it over."""
+        with self._leases.kept(lease) as lost:
+            spec = self._todo[lease.run_id]
+            if self._is_done(self._store.exact(spec.run_id)):
+                del self._todo[spec.run_id]
+                return None
+            begin(spec)
+            with closing(self._make_executor()) as executor:
+                future = executor.submit(spec)
+                while not wait([future], LOST_SECONDS).done:
+                    if lost.is_set():
+                        return None
+                result = future.result()
+            record = self._store.write(result.record, result.predictions)
+            del self._todo[spec.run_id]
+            return record
+
+    def _claimed(self) -> Lease | None:
+        """A lease that is this worker's now; None if others hold all that is left."""
+        if time.monotonic() - self._looked > max(1.0, self._looking / LOOKING):
+            self._look()
+        for lease in self._free():
+            if self._leases.claim(lease):
+                return lease
+            self._held[lease.run_id] = lease
+        for lease in self._leases.stale(self._held[run_id] for run_id in self._todo):
+            if self._leases.claim(lease.next):
+                return lease.next
+        return None
+
+    def _free(self) -> Iterator[Lease]:
+        """First leases of runs that nobody held when this worker last looked: of the first ones in
+        any order."""
+        free = [run_id for run_id in self._todo if run_id not in self._held]
+        for start in range(0, len(free), CHOICE):
+            some = free[start : start + CHOICE]
+            self._random.shuffle(some)
+            yield from (Lease(run_id, 1) for run_id in some)
+
+    def _look(self) -> None:
+        """See what others have done and what they hold."""
+        start = time.monotonic()
+        self._held = self._leases.held()
+        known: dict[str, list[Entry]] = {}
+        for entry in self._store.latest():
+            known.setdefault(entry.run_id, []).append(entry)
+        for run_id in [*self._todo]:
+            if self._is_done(known.get(run_id, [])):
+                del self._todo[run_id]
+        self._looked = time.monotonic()
+        self._looking = self._looked - start
+
+    def _is_done(self, entries: Iterable[Entry]) -> bool:
+        return any(entry not in self._again for entry in entries)
+
+    def _to_be_retried(self, statuses: set[str]) -> set[Entry]:
+        """The records that there are and that do not count."""
+        entries = [entry for entry in self._store.latest() if entry.run_id in self._todo]
+        records = self._store.read_entries(entries)
+        return {
+            entry
+            for entry, record in zip(entries, records, strict=True)
+            if record.status in statuses
+        }
