@@ -77,6 +77,7 @@ OWNERS = {
     "matplotlib": {"figures"},
     "typer": {"cli"},
     "bitsandbytes": {"methods"},
+    "ray": {"training"},
     "peft": {"methods", "estimate"},
 }
 
