@@ -216,19 +216,17 @@ def test_a_run_that_leaves_no_record_has_one_in_the_folder_of_its_place(tmp_path
 
 
 @pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with three GPUs, the last of another kind."""
     names = ["H200", "H200", "T4"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[device or 0])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return names
 
 
-def test_gpus_are_those_of_one_kind_that_this_process_sees(
-    gpus: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("gpus")
+def test_gpus_are_those_of_one_kind_that_this_process_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shares(2) == (Share(gpu="0"), Share(gpu="1"))
     assert shares(1) == (WHOLE,)
     with pytest.raises(InputError, match=r"machine's 2 GPUs \(H200\) for itself: take at most 2"):

@@ -175,7 +175,7 @@ def check_specs(specs: Sequence[RunSpec], *, here: bool = True) -> dict[str, str
         return _check_models(specs, here)
 
 
-def _check_models(specs: Sequence[RunSpec], here: bool) -> dict[str, str]:
+def _check_models(specs: Sequence[RunSpec], here: bool = True) -> dict[str, str]:
     """Read the structure of each model once, and attach every method to it. Returns why methods
     cannot do theirs, by the ids of runs."""
     reasons: dict[str, str] = {}

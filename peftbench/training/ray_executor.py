@@ -178,7 +178,7 @@ def need(workers: int) -> Need:
 def auto_precision(workers: int) -> Precision:
     """What the precision "auto" comes to on the cluster's devices. Raises InputError where they
     differ in it."""
-    precisions = {
+    precisions: dict[Precision, str] = {
         machine.precision: machine.environment.device_name
         for machine in _machines_say(need(workers))
     }
@@ -254,8 +254,8 @@ def _ray() -> Any:
     """Ray, which reports nothing of its use. Raises InputError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray
-        import ray.exceptions
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.exceptions  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError("--executor ray needs Ray: pip install 'peftbench[ray]'") from error
     logging.getLogger("ray").setLevel(logging.ERROR)
