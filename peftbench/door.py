@@ -7,10 +7,11 @@ key, a value, a path) raises `peftbench.errors.InputError`, which says in one li
 right.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from peftbench.errors import InputError, unknown
 from peftbench.experiment import Experiment, expand, read_experiment, select
@@ -28,25 +29,28 @@ if TYPE_CHECKING:
     from peftbench.exports.subject import Subject
     from peftbench.imported.record import ImportedRecord
     from peftbench.suite import Progress
-    from peftbench.training.executor import LocalExecutor
+    from peftbench.training.executor import Executor, LocalExecutor
     from peftbench.tuning.search import StudyResult
     from peftbench.tuning.storage import Search
     from peftbench.working.merge import Merged
     from peftbench.working.status import Standing
 
+ExecutorName = Literal["local", "ray"]
 Choice = str | int
 Selection = Mapping[str, Choice | Iterable[Choice]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of an experiment on this machine's device."""
+    """The runs of an experiment on this machine's device, or on a cluster's."""
 
     name: str  # of the experiment: its file
     specs: list[RunSpec]  # of all runs, in their order
     pending: list[RunSpec]  # those still to be done
     store: Store
-    folder: str  # the device's, in the store
+    folder: str | None  # the device's, in the store; None: devices of a cluster, any of them
+    workers: int  # runs at a time on a machine
+    executor: ExecutorName
 
     def __str__(self) -> str:
         done = len(self.specs) - len(self.pending)
@@ -60,24 +64,29 @@ def plan(
     only: Selection | None = None,
     settings: Mapping[str, Any] | None = None,
     retry: str | Iterable[str] = (),
+    workers: int = 1,
+    executor: ExecutorName = "local",
 ) -> Plan:
     """What `run` would do with the same arguments. Raises InputError."""
     from peftbench import suite
 
-    kept, folder = _store(store), _device()[0]
-    title, specs, statuses = _wanted(experiment, only, settings, retry)
-    return Plan(title, specs, suite.pending(specs, kept, folder, statuses), kept, folder)
+    with _joined(executor):
+        folder, precision = _device(workers) if executor == "local" else _cluster(workers)
+    title, specs, statuses = _wanted(experiment, only, settings, precision, retry)
+    kept = _store(store)
+    pending = suite.pending(specs, kept, folder, statuses)
+    return Plan(title, specs, pending, kept, folder, workers, executor)
 
 
 def _wanted(
     experiment: Experiment | Path | str,
     only: Selection | None,
     settings: Mapping[str, Any] | None,
+    auto_precision: Precision,
     retry: str | Iterable[str] = (),
-    auto_precision: Precision | None = None,
 ) -> tuple[str, list[RunSpec], set[str]]:
     """What an experiment is called, its runs, and the statuses that are tried again.
-    auto_precision: what "auto" comes to; None: what it does on this machine's device."""
+    auto_precision: what "auto" comes to."""
     from peftbench.methods import METHODS
     from peftbench.tasks import TASKS
 
@@ -88,8 +97,7 @@ def _wanted(
     known = {*get_args(Status)} - {"done"}
     for name in statuses - known:
         raise unknown("status in --retry", name, known)
-    precision = auto_precision or _device()[1]
-    specs = expand(part, METHODS, TASKS, (settings or {}).items(), auto_precision=precision)
+    specs = expand(part, METHODS, TASKS, (settings or {}).items(), auto_precision=auto_precision)
     return title, specs, statuses
 
 
@@ -102,11 +110,13 @@ def run(
     retry: str | Iterable[str] = (),
     adapters: Path | str | None = None,
     unconfined: bool = False,
+    workers: int = 1,
+    executor: ExecutorName = "local",
     begin: Callable[[RunSpec], object] | None = None,
     end: Callable[["Progress"], object] | None = None,
     say: Callable[[str], object] = print,
 ) -> list[Record]:
-    """Carry out the runs of an experiment that the store does not hold yet, one after another.
+    """Carry out the runs of an experiment that the store does not hold yet, in their order.
 
     experiment: the path of an experiment file (TOML), or an `Experiment`.
     store: the folder of results, or a `Store`. The folder is made where there is none.
@@ -114,35 +124,57 @@ def run(
     settings: values that win over the experiment's, by a dotted key such as "train.steps".
     retry: a status ("failed", "timed-out", ...) or several; runs that ended so are done again.
     adapters: a folder; what a run trained is saved in a folder of its run id below it.
-    unconfined: run programs that a model wrote even where the system does not confine them, with
-        the rights of the caller.
+    unconfined: run programs that a model wrote, with the caller's rights, even where the system
+        does not confine them.
+    workers: runs at a time on a machine. Each has its own GPU, or on a CPU its own cores and as
+        many threads; seconds of runs that share a machine are not compared.
+    executor: "local", this machine; "ray", the Ray cluster that RAY_ADDRESS names or that this
+        machine belongs to, else one started on it: each GPU is a place for a run, without GPUs each
+        machine has `workers`, and a record from any device counts. Each machine needs this Python,
+        peftbench, the packaged models and data, and PEFTBENCH_HUB or the hub's cache.
     begin: called with a run's spec before the run.
     end: called after a run with a `Progress`: its record, how many runs of how many are done, and
         an estimate of the seconds left.
     say: called with lines for a person: how many runs there are, and what each came to.
 
-    Returns the records of all runs of the experiment, in its order, those that the store held
-    already included. A run that failed is a record too: see its `status` and `error`.
-    Raises InputError where anything is wrong that can be seen before the first run, and nothing has
-    run then. KeyboardInterrupt ends the run in progress; the same call goes on from there. Two
-    calls at once do the same runs twice, and the store keeps what ends first.
+    Returns the records of all runs, in their order, those that the store held already included. A
+    run that failed is a record too: see its `status` and `error`.
+    Raises InputError where anything is wrong that is seen before the first run. KeyboardInterrupt
+    ends the runs in progress; the same call goes on from there. Two calls at once do the same runs
+    twice, and the store keeps what ends first.
 
     Example:
 
         records = peftbench.run("experiments/quick.toml", "results", only={"method": "lora"})
         print([(record.spec.task, record.metrics["nll"]) for record in records])
     """
-    planned = plan(experiment, store, only=only, settings=settings, retry=retry)
-    say(str(planned))
+    asked: dict[str, Any] = {"only": only, "settings": settings, "retry": retry}
+    with _joined(executor):
+        planned = plan(experiment, store, **asked, workers=workers, executor=executor)
+        say(str(planned))
+        if planned.pending:
+            ended = _saying(say, end)
+            _carry_out(planned, adapters, unconfined, begin or (lambda spec: None), ended)
+    return [_latest(planned, spec) for spec in planned.specs]
+
+
+def _saying(
+    say: Callable[[str], object], end: Callable[["Progress"], object] | None
+) -> Callable[["Progress"], object]:
+    """What is called after a run: a line for a person, and what the caller gave."""
 
     def ended(progress: "Progress") -> None:
         say(progress_line(progress))
         if end:
             end(progress)
 
-    if planned.pending:
-        _carry_out(planned, adapters, unconfined, begin or (lambda spec: None), ended)
-    return [planned.store.read(f"{planned.folder}/{spec.run_id}") for spec in planned.specs]
+    return ended
+
+
+def _latest(planned: Plan, spec: RunSpec) -> Record:
+    """The record of a run that was carried out: of several devices' one that is done."""
+    records = planned.store.find_all(spec.run_id, planned.folder)
+    return next((record for record in records if record.status == "done"), records[0])
 
 
 def _carry_out(
@@ -155,26 +187,55 @@ def _carry_out(
     """Check and run what is pending. Its imports take seconds, and a plan needs none of them."""
     from peftbench import suite
 
-    make_executor = _checked(planned.pending, planned.store, adapters, unconfined)
+    make_executor = _checked(
+        planned.pending, planned.store, adapters, unconfined, planned.workers, planned.executor
+    )
     suite.run_all(planned.pending, planned.store, make_executor(), begin, end)
 
 
 def _checked(
-    specs: list[RunSpec], store: Store, adapters: Path | str | None, unconfined: bool
-) -> Callable[[], "LocalExecutor"]:
+    specs: list[RunSpec],
+    store: Store,
+    adapters: Path | str | None,
+    unconfined: bool,
+    workers: int = 1,
+    executor: ExecutorName = "local",
+) -> Callable[[], "Executor"]:
     """Check runs, and what they are to be written to; returns what makes their executor."""
     from peftbench.training import processes
 
-    processes.prepare()  # its imports and ours at the same time
+    here = executor == "local"
+    if here:
+        processes.prepare(workers)  # its imports and ours at the same time
     from peftbench.training.executor import LocalExecutor
     from peftbench.training.fine_tuning import check_specs
     from peftbench.training.run import check_confinement
 
-    check_specs(specs)
-    check_confinement(specs, unconfined)
+    check_specs(specs, here=here)
+    if here:
+        check_confinement(specs, unconfined)
     store.ensure_writable()
     folder = _writable_folder(adapters)
-    return lambda: LocalExecutor(folder, unconfined=unconfined)
+    if here:
+        return lambda: LocalExecutor(folder, unconfined=unconfined, places=workers)
+    from peftbench.training.ray_executor import RayExecutor
+
+    return lambda: RayExecutor(folder, unconfined=unconfined, workers=workers)
+
+
+@contextmanager
+def _joined(executor: ExecutorName) -> Iterator[None]:
+    """Within it, this process belongs to the cluster that the runs take place on, if there is one.
+    Raises InputError."""
+    if executor not in (names := get_args(ExecutorName)):
+        raise unknown("executor", executor, names)
+    if executor == "local":
+        yield
+        return
+    from peftbench.training import ray_executor
+
+    with ray_executor.joined():
+        yield
 
 
 def _writable_folder(adapters: Path | str | None) -> Path | None:
@@ -218,8 +279,8 @@ def work(
     """
     from peftbench.working.work import Worker
 
-    kept, folder = _store(store), _device()[0]
-    name, specs, statuses = _wanted(experiment, only, settings, retry)
+    kept, (folder, precision) = _store(store), _device()
+    name, specs, statuses = _wanted(experiment, only, settings, precision, retry)
     make_executor = _checked(specs, kept, adapters, unconfined)
     worker = Worker(kept, folder, specs, make_executor, statuses)
     say(f"{name}: {len(specs)} runs, {len(specs) - worker.left} of them in {kept} already")
@@ -251,7 +312,7 @@ def status(
     from peftbench.working.status import standing
 
     kinds: list[Precision] = ["float32", "bf16-mixed"]  # what "auto" comes to, here and there
-    of_kinds = [_wanted(experiment, only, settings, auto_precision=kind) for kind in kinds]
+    of_kinds = [_wanted(experiment, only, settings, kind) for kind in kinds]
     runs = [
         list({spec.run_id: spec for spec in alternatives}.values())
         for alternatives in zip(*(specs for _, specs, _ in of_kinds), strict=True)
@@ -295,7 +356,7 @@ def search(
     only: as in `run`.
     storage: where the trials are kept: the path of a journal file, or an Optuna URL
         (sqlite:///FILE, postgresql://..., grpc://HOST:PORT). None: `studies.journal` in the store.
-    workers: trials at a time on this machine.
+    workers: trials at a time on this machine, each on a GPU of its own while there are enough.
     unconfined: as in `run`.
     out: the experiment file to write. None: `tuned/NAME.toml` beside the experiment's file; an
         `Experiment` has none, and nothing is written.
@@ -338,9 +399,13 @@ def _executors(workers: int, unconfined: bool) -> list["LocalExecutor"]:
     """Where the trials of a search take place, so many at a time."""
     from peftbench.training import processes
     from peftbench.training.executor import LocalExecutor
+    from peftbench.training.shares import shares_of_trials
 
     processes.prepare(workers)
-    return [LocalExecutor(unconfined=unconfined) for _ in range(workers)]
+    return [
+        LocalExecutor(unconfined=unconfined, shares=[share], runs_at_once=workers)
+        for share in shares_of_trials(workers)
+    ]
 
 
 def _begin_search(
@@ -608,9 +673,19 @@ def _journal(store: Store) -> str:
     return str(store.root / "studies.journal")
 
 
-def _device() -> tuple[str, Precision]:
-    """The store's folder for this machine's device, and what the precision "auto" comes to."""
+def _device(workers: int = 1) -> tuple[str, Precision]:
+    """The store's folder for this machine's device, as each of so many runs at once uses it, and
+    what the precision "auto" comes to. Raises InputError where it has no place for so many."""
     from peftbench.training.environment import auto_precision, choose_device, device_name
+    from peftbench.training.shares import shares
 
-    device = choose_device()
-    return device_folder(device.type, device_name(device)), auto_precision(device)
+    device, threads = choose_device(), shares(workers)[0].threads
+    return device_folder(device.type, device_name(device, threads)), auto_precision(device)
+
+
+def _cluster(workers: int) -> tuple[None, Precision]:
+    """The same of the Ray cluster that was joined, whose devices have folders of their own. Raises
+    InputError."""
+    from peftbench.training import ray_executor
+
+    return None, ray_executor.auto_precision(workers)

@@ -187,6 +187,10 @@ class Environment(FrozenModel):
     """Load average over one minute; null: not known."""
     load_at_end: float | None = None
     """The same when the run had ended."""
+    runs_at_once: Count | None = None
+    """Runs that shared the machine at a time, this one included: the places there that runs were
+    given to, each with a GPU or cores of its own. Seconds count where it is 1; bytes are the run's
+    own. null: not known, or not recorded in older records."""
     bitsandbytes: str | None = None
     """null: the base was plain."""
     sandbox: str | None = None

@@ -189,6 +189,12 @@ class Store:
         entries = self.exact(key)
         return self._load(entries[0]) if entries else None
 
+    def find_all(self, run_id: str, folder: str | None = None) -> list[Record]:
+        """The latest record of a run from each device, or from the one with this folder alone; no
+        other record is read."""
+        run = run_id if folder is None else f"{folder}/{run_id}"
+        return [*self.read_entries(self.exact(run))]
+
     def predictions(self, run: str) -> "DataFrame":
         """The predictions of a run, given as in `read`. Raises InputError if the run has none, they
         were changed or they are no table of predictions."""

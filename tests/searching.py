@@ -89,6 +89,9 @@ class FakeExecutor:
         metrics = {"accuracy": 0.5, "nll": final}
         return make_record(spec=spec, curve=tuple(points), metrics=metrics)
 
+    def places(self) -> int:
+        return 1
+
     def close(self) -> None:
         pass
 

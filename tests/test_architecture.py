@@ -81,6 +81,7 @@ OWNERS = {
     "matplotlib": {"figures"},
     "typer": {"cli"},
     "bitsandbytes": {"methods"},
+    "ray": {"training"},
     "peft": {"methods", "estimate"},
 }
 

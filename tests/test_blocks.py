@@ -102,6 +102,18 @@ def test_seconds_count_of_runs_that_had_the_machine_to_themselves(
     assert (measures.mean(arm, "latency.base") is not None) == alone
 
 
+@pytest.mark.parametrize(("at_once", "alone"), [(None, True), (1, True), (2, False)])
+def test_seconds_of_runs_that_shared_the_machine_do_not_count_and_their_bytes_do(
+    at_once: int | None, alone: bool
+) -> None:
+    place = records.environment(runs_at_once=at_once)
+    (block,) = cost_blocks([Run(records.record(environment=place))])
+    (arm,) = block.arms
+    assert bool(arm.timed) == alone
+    assert measures.mean(arm, "peak_bytes") is not None
+    assert (measures.mean(arm, "tokens_per_second") is not None) == alone
+
+
 # -- which runs may be compared ----------------------------------------------------------------
 
 

@@ -47,7 +47,7 @@ class FakeExecutor:
 
     status: Status = "done"
 
-    def __init__(self, adapter_folder: Path | None = None, *, unconfined: bool = False) -> None:
+    def __init__(self, adapter_folder: Path | None = None, **_: Any) -> None:
         self.adapter_folder = adapter_folder
 
     def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[RunResult]:
@@ -57,6 +57,9 @@ class FakeExecutor:
         future: Future[RunResult] = Future()
         future.set_result(RunResult(made, None))
         return future
+
+    def places(self) -> int:
+        return 1
 
     def close(self) -> None:
         pass

@@ -185,9 +185,9 @@ def test_a_run_that_ends_while_it_is_scored_is_a_record(
     local = LocalExecutor()
 
     def ends(scoring: Scoring, *_: object) -> Scored:
-        assert local._process is not None
-        local._process.kill()
-        local._process.join()
+        (process,) = local._processes
+        process.kill()
+        process.join()
         return Scores({}, [None] * len(scoring.answers)), "wanted no more"
 
     monkeypatch.setattr(executor, "score_apart", ends)

@@ -100,9 +100,10 @@ def test_a_run_that_takes_too_long_or_is_killed_is_a_record_and_the_next_one_run
     assert (slow.record.status, slow.record.error) == ("timed-out", "not done after 1 s")
 
     future = executor.submit(spec(small_encoder, steps=1_000_000))
-    while executor._process is None or not executor._process.is_alive():
+    while not executor._processes:
         time.sleep(0.05)
-    pid = executor._process.pid
+    (process,) = executor._processes
+    pid = process.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     killed = future.result()
@@ -129,6 +130,9 @@ class Scripted:
         else:
             future.set_result(RunResult(make_record(status=status, spec=spec), None))
         return future
+
+    def places(self) -> int:
+        return 1
 
     def close(self) -> None:
         self.closed = True

@@ -20,6 +20,7 @@ from peftbench.training import processes
 from peftbench.training import run as training
 from peftbench.training.executor import LocalExecutor
 from peftbench.training.run import RunResult, check_confinement, run
+from peftbench.training.shares import WHOLE
 
 FILE = """
 question = "Does it run?"
@@ -50,7 +51,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     permissions: list[bool] = []
 
     class Asked(FakeExecutor):
-        def __init__(self, adapter_folder: Path | None = None, *, unconfined: bool = False) -> None:
+        def __init__(
+            self, adapter_folder: Path | None = None, *, unconfined: bool = False, **_: Any
+        ) -> None:
             super().__init__(adapter_folder)
             permissions.append(unconfined)
 
@@ -173,4 +176,4 @@ def test_the_permission_reaches_the_process_of_a_run(
     with pytest.raises(RuntimeError):
         future.result()
     local.close()
-    assert given == [(executors._work, (spec("mbpp"), None, unconfined))]
+    assert given == [(executors._work, (WHOLE, spec("mbpp"), run, None, unconfined))]

@@ -78,10 +78,12 @@ class Run:
 
     @property
     def alone(self) -> bool:
-        """Whether the run had the machine to itself, so that its seconds count: at its start and
-        end the load average was no more than SPARE_LOAD above the threads that it uses itself. An
-        unknown load is taken for none."""
+        """Whether the run had the machine to itself, so that its seconds count: no other run was
+        given a place there, and at its start and end the load average was no more than SPARE_LOAD
+        above the threads that it uses itself. What is unknown is taken for none."""
         environment = self.record.environment
+        if environment.runs_at_once is not None and environment.runs_at_once > 1:
+            return False
         loads = (environment.load_at_start, environment.load_at_end)
         return all(load is None or load <= environment.threads + SPARE_LOAD for load in loads)
 

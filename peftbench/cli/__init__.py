@@ -61,6 +61,28 @@ UnconfinedOption = Annotated[
         help="Run programs that a model wrote even where the system does not confine them.",
     ),
 ]
+AdaptersOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapters",
+        help="Save what each run trained in a folder of its run id below this one.",
+        parser=typed_path,
+        metavar="<path>",
+    ),
+]
+PlacesOption = Annotated[
+    int,
+    typer.Option(
+        min=1, max=MOST_WORKERS, help="Runs at a time on a machine, each with its own GPU or cores."
+    ),
+]
+ExecutorOption = Annotated[
+    door.ExecutorName,
+    typer.Option(
+        help="local, or ray: on the Ray cluster that RAY_ADDRESS names or that this machine "
+        "belongs to, else on one that is started here."
+    ),
+]
 LanguageOption = Annotated[Lang, typer.Option(help="In which language.")]
 
 
@@ -81,15 +103,10 @@ def run_command(
         list[str] | None,
         typer.Option(help="Try runs with this status again (failed, timed-out, ...)."),
     ] = None,
-    adapters: Annotated[
-        Path | None,
-        typer.Option(
-            help="Save what each run trained in a folder of its run id below this one.",
-            parser=typed_path,
-            metavar="<path>",
-        ),
-    ] = None,
+    adapters: AdaptersOption = None,
     unconfined: UnconfinedOption = False,
+    workers: PlacesOption = 1,
+    executor: ExecutorOption = "local",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")
     ] = False,
@@ -98,14 +115,15 @@ def run_command(
 
     Two such commands at once do the same runs twice, and the store keeps what ends first.
     """
-    part, values = typed_only(only), dict(map(typed_setting, settings or []))
+    asked: dict[str, Any] = {
+        "only": typed_only(only),
+        "settings": dict(map(typed_setting, settings or [])),
+        "retry": retry or [],
+        "workers": workers,
+        "executor": executor,
+    }
     if dry_run:
-        plan = door.plan(file, store, only=part, settings=values, retry=retry or [])
-        say(str(plan))
-        pending = {spec.run_id for spec in plan.pending}
-        for spec in plan.specs:
-            state = "to run" if spec.run_id in pending else "done  "
-            say(f"{spec.run_id}  {state}  {printable(door.run_name(spec))}")
+        _say_plan(door.plan(file, store, **asked))
         return
     console = Console(markup=False, highlight=False, emoji=False)
     statuses: list[str] = []
@@ -113,9 +131,7 @@ def run_command(
         door.run(
             file,
             store,
-            only=part,
-            settings=values,
-            retry=retry or [],
+            **asked,
             adapters=adapters,
             unconfined=unconfined,
             begin=lambda spec: status.update(one_line(door.run_name(spec))),
@@ -124,6 +140,15 @@ def run_command(
         )
     if set(statuses) - {"done", "skipped"}:
         raise typer.Exit(1)
+
+
+def _say_plan(plan: door.Plan) -> None:
+    """Which runs there are, and which of them are to be done."""
+    say(str(plan))
+    pending = {spec.run_id for spec in plan.pending}
+    for spec in plan.specs:
+        state = "to run" if spec.run_id in pending else "done  "
+        say(f"{spec.run_id}  {state}  {printable(door.run_name(spec))}")
 
 
 @app.command(

@@ -35,8 +35,9 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def device_name(device: torch.device) -> str:
-    """What the device is called; a CPU with the number of threads that torch uses on it."""
+def device_name(device: torch.device, threads: int | None = None) -> str:
+    """What the device is called; a CPU with the number of threads that torch uses on it. threads:
+    that number in the process that is asked about; None: in this one."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
@@ -44,7 +45,7 @@ def device_name(device: torch.device) -> str:
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     if match := re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE):
         name = match[1].strip()
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{name}, {threads or torch.get_num_threads()} threads"
 
 
 def load_average() -> float | None:
@@ -54,9 +55,12 @@ def load_average() -> float | None:
 
 
 def describe_environment(
-    device: torch.device, sandbox: str | None = None, base: Base = "plain"
+    device: torch.device,
+    sandbox: str | None = None,
+    base: Base = "plain",
+    threads: int | None = None,
 ) -> Environment:
-    """Where this process runs, at the start of a run."""
+    """Where a run takes place, at its start. threads: as in `device_name`."""
     commit, dirty = _git_state()
     return Environment(
         commit=commit,
@@ -65,9 +69,9 @@ def describe_environment(
         torch=torch.__version__,
         transformers=importlib.metadata.version("transformers"),
         bitsandbytes=None if base == "plain" else _version("bitsandbytes"),
-        threads=torch.get_num_threads(),
+        threads=threads or torch.get_num_threads(),
         spin_count=os.environ.get("GOMP_SPINCOUNT"),
-        device_name=device_name(device),
+        device_name=device_name(device, threads),
         load_at_start=load_average(),
         sandbox=sandbox,
     )

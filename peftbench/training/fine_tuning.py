@@ -159,11 +159,12 @@ def set_up(spec: RunSpec, device: torch.device) -> FineTuning:
     )
 
 
-def check_specs(specs: Sequence[RunSpec]) -> dict[str, str]:
+def check_specs(specs: Sequence[RunSpec], *, here: bool = True) -> dict[str, str]:
     """Try everything that can be wrong with a spec and is cheap to try: the precision on this
     machine, the task's data, the model's configuration, the method's fit to its structure. Returns
-    why runs will be skipped, by their ids: what their method cannot do. Raises InputError."""
-    for spec in specs:
+    why runs will be skipped, by their ids: what their method cannot do. here: whether they take
+    place on this machine; else nothing is asked of it. Raises InputError."""
+    for spec in specs if here else ():
         check_precision(spec.train.precision, choose_device())
     for spec in {(spec.task, spec.data, *_splits(spec)): spec for spec in specs}.values():
         task = TASKS[spec.task]()
@@ -171,10 +172,10 @@ def check_specs(specs: Sequence[RunSpec]) -> dict[str, str]:
             _examples(task, spec, split)
         shots_of(task, spec)
     with _quiet():
-        return _check_models(specs)
+        return _check_models(specs, here)
 
 
-def _check_models(specs: Sequence[RunSpec]) -> dict[str, str]:
+def _check_models(specs: Sequence[RunSpec], here: bool = True) -> dict[str, str]:
     """Read the structure of each model once, and attach every method to it. Returns why methods
     cannot do theirs, by the ids of runs."""
     reasons: dict[str, str] = {}
@@ -193,7 +194,7 @@ def _check_models(specs: Sequence[RunSpec]) -> dict[str, str]:
         if task.kind == "generation":
             room_for_prompt(window(net), spec.data.max_new_tokens)
             cache_argument(net)
-        check_transformer_blocks(net, spec.train, choose_device())
+        check_transformer_blocks(net, spec.train, choose_device() if here else None)
         try:
             with suppress(ValuesNeededError):  # then the run will show it
                 _check_method(spec, copy.deepcopy(net))

@@ -29,9 +29,9 @@ def transformer_blocks(net: nn.Module) -> list[nn.Module]:
     return found
 
 
-def check_transformer_blocks(net: Any, spec: TrainSpec, device: torch.device) -> None:
+def check_transformer_blocks(net: Any, spec: TrainSpec, device: torch.device | None) -> None:
     """Raises InputError where the network, or for compilation the machine, cannot do what the
-    settings ask for."""
+    settings ask for. device: on this machine; None: on another one."""
     for name in ("checkpointing", "compile"):
         if getattr(spec, name) and not transformer_blocks(net):
             raise InputError(
@@ -43,7 +43,7 @@ def check_transformer_blocks(net: Any, spec: TrainSpec, device: torch.device) ->
             f"train.checkpointing: {about(net)} does not support it in transformers: "
             "leave the setting out"
         )
-    if spec.compile and (missing := compilation.missing(device)):
+    if spec.compile and device is not None and (missing := compilation.missing(device)):
         raise InputError(
             f"train.compile: this machine has no {missing}: install it, or leave the setting out"
         )
