@@ -291,6 +291,47 @@ def work(
     return worker.work(begin or (lambda spec: None), end)
 
 
+def submit_workers(
+    experiment: Path | str,
+    store: Path | str,
+    workers: int,
+    *,
+    logs: Path | str = "slurm",
+    slurm: Mapping[str, Any] | None = None,
+    only: Selection | None = None,
+    settings: Mapping[str, Any] | None = None,
+    retry: str | Iterable[str] = (),
+    adapters: Path | str | None = None,
+    unconfined: bool = False,
+) -> list[str]:
+    """Let Slurm start workers: an array of jobs, each of which does what `work` does with the same
+    arguments on a machine with one GPU. Returns at once, with the jobs' ids; `status` says how far
+    they are.
+
+    experiment, store, adapters: places that the machines of the jobs reach by the same names.
+    workers: how many jobs. A job that is preempted, or whose time is over, waits for its turn again
+        and goes on.
+    logs: the folder for the jobs' scripts and what they print.
+    slurm: settings of sbatch by submitit's names, such as {"partition": "gpu", "time": 600}.
+
+    Raises InputError where the experiment is wrong, or Slurm cannot be asked or refuses.
+
+    Example:
+
+        peftbench.door.submit_workers("glue.toml", "results", 8, slurm={"partition": "gpu"})
+    """
+    from peftbench.working.slurm import Job, submit
+
+    kept = _store(store)
+    _wanted(experiment, only, settings, "float32", retry)  # a mistake is better found here
+    kept.ensure_writable()
+    options: dict[str, Any] = {"only": only, "settings": settings, "retry": retry}
+    options |= {"adapters": adapters and Path(adapters).absolute(), "unconfined": unconfined}
+    place = kept.root if isinstance(kept.root, str) else kept.root.absolute()
+    job = Job(work, (Path(experiment).absolute(), place), options)
+    return submit(job, workers, Path(logs), slurm or {})
+
+
 def status(
     experiment: Experiment | Path | str,
     store: Store | Path | str = "results",

@@ -26,6 +26,7 @@ from peftbench.cli.typed import (
     typed_setting,
     typed_store,
 )
+from peftbench.errors import InputError
 from peftbench.wording import duration
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 WORK_EXAMPLE = "Example: peftbench work experiments/glue.toml --store s3://bucket/results"
 STATUS_EXAMPLE = "Example: peftbench status experiments/glue.toml --store s3://bucket/results"
 MERGE_EXAMPLE = "Example: peftbench merge from_gpu1 from_gpu2 --store results"
+MOST_WORKERS = 1024
 MOST_LINES = 20  # of runs of one kind that are named
 
 FileArgument = Annotated[Path, typer.Argument(help="An experiment file (TOML).", parser=typed_path)]
@@ -67,22 +69,57 @@ def work_command(
             help="Run programs that a model wrote even where the system does not confine them.",
         ),
     ] = False,
+    slurm: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_WORKERS,
+            metavar="WORKERS",
+            help="Let Slurm start so many workers, with a GPU each, in place of being one.",
+        ),
+    ] = None,
+    slurm_settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm-set",
+            metavar="KEY=VALUE",
+            help="A setting of sbatch, such as partition=gpu or time=600 (minutes).",
+        ),
+    ] = None,
+    logs: Annotated[
+        Path,
+        typer.Option(
+            help="Where the scripts and the output of Slurm's jobs go.",
+            parser=typed_path,
+            metavar="<path>",
+        ),
+    ] = Path("slurm"),
 ) -> None:
     """Take part in an experiment: claim runs that no other worker has, until all are done.
 
     Give this command on as many machines as there are, at any time; they need to share the store
     and nothing else. What a worker that dies was doing is taken over two minutes later.
     """
+    asked: dict[str, Any] = {
+        "only": typed_only(only),
+        "settings": dict(map(typed_setting, settings or [])),
+        "retry": retry or [],
+        "adapters": adapters,
+        "unconfined": unconfined,
+    }
+    if slurm is not None:
+        given = dict(map(typed_setting, slurm_settings or []))
+        jobs = door.submit_workers(file, store.root, slurm, logs=logs, slurm=given, **asked)
+        say(one_line(f"{len(jobs)} jobs submitted ({jobs[0]} ...); they print to {logs}"))
+        return
+    if slurm_settings:
+        raise InputError("--slurm-set needs --slurm WORKERS, and nothing else does")
     console = Console(markup=False, highlight=False, emoji=False)
     with interruptible(), ended_softly(), console.status("") as status:
         records = door.work(
             file,
             store,
-            only=typed_only(only),
-            settings=dict(map(typed_setting, settings or [])),
-            retry=retry or [],
-            adapters=adapters,
-            unconfined=unconfined,
+            **asked,
             begin=lambda spec: status.update(one_line(door.run_name(spec))),
             say=lambda text: console.print(one_line(text), soft_wrap=True),
         )
