@@ -18,7 +18,13 @@ from peftbench.spec import RunSpec
 from peftbench.training.executor import Watch
 from peftbench.training.run import RunResult
 from peftbench.tuning import heartbeat, storage
-from peftbench.tuning.dead_workers import CLAIM_SECONDS, requeue_dead, this_process
+from peftbench.tuning.dead_workers import (
+    CLAIM_SECONDS,
+    lose,
+    losses,
+    requeue_dead,
+    this_process,
+)
 from peftbench.tuning.heartbeat import BEAT_SECONDS, GAP_SECONDS, SILENT_SECONDS, Heart, Witness
 from peftbench.tuning.storage import Search, create_studies, open_storage
 from peftbench.tuning.worker import Worker
@@ -148,6 +154,20 @@ def test_this_machine_is_not_another_one_of_its_name(tmp_path: Path) -> None:
     requeue_dead(begun)
     states = [begun.storage.get_trial(trial._trial_id).state for trial in (here, there)]
     assert states == [TrialState.WAITING, TrialState.RUNNING]
+
+
+def test_a_death_that_several_see_at_once_counts_once(tmp_path: Path) -> None:
+    begun = begin(tmp_path, experiment(tmp_path, PLAIN))
+    trial = begun_elsewhere(begun, ELSEWHERE)
+    seen = begun.storage.get_trial(trial)
+    lose(begun.storage, seen, "its worker died")  # and one who looked between two changes of that
+    begun.storage.set_trial_state_values(trial, TrialState.RUNNING)
+    half = begun.storage.get_trial(trial)
+    half.datetime_start = seen.datetime_start
+    lose(begun.storage, half, "its worker died")
+    assert losses(begun.storage.get_trial(trial)) == 1
+    lose(begun.storage, begun.storage.get_trial(trial), "its worker died")
+    assert losses(begun.storage.get_trial(trial)) == 2
 
 
 def test_a_trial_that_others_requeued_and_claimed_meanwhile_is_left_to_them(

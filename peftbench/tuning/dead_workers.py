@@ -36,15 +36,24 @@ def requeue_dead(search: Search) -> None:
 
 
 def lose(storage: BaseStorage, trial: FrozenTrial, status: str) -> None:
-    """Let a trial wait again that was lost, and count that. status: how it was lost."""
-    storage.set_trial_user_attr(trial._trial_id, "losses", losses(trial) + 1)
+    """Let a trial wait again that was lost, and count that: once, however many workers see it.
+    status: how it was lost."""
+    lost = _lost_claims(trial)
+    if (claim := str(trial.datetime_start)) not in lost:
+        storage.set_trial_user_attr(trial._trial_id, "losses", [*lost, claim])
     storage.set_trial_user_attr(trial._trial_id, "status", status)
     _wait_again(storage, trial._trial_id)
 
 
 def losses(trial: FrozenTrial) -> int:
     """How often a trial was lost."""
-    return trial.user_attrs.get("losses", 0)
+    return len(_lost_claims(trial))
+
+
+def _lost_claims(trial: FrozenTrial) -> list[str]:
+    """When the workers claimed a trial that lost it; earlier versions only counted them."""
+    lost = trial.user_attrs.get("losses", [])
+    return [""] * lost if isinstance(lost, int) else lost
 
 
 def give_back(search: Search) -> None:

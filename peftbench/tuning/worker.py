@@ -61,12 +61,11 @@ class Worker:
             study = self.search.studies[place]
             trial_id = trials[study.name][number]._trial_id
             try:
-                claimed = storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+                if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                    storage.set_trial_user_attr(trial_id, "worker", this_process())
+                    return study, storage.get_trial(trial_id)
             except UpdateFinishedTrialError:
                 continue  # another worker was faster, and has already ended it
-            if claimed:
-                storage.set_trial_user_attr(trial_id, "worker", this_process())
-                return study, storage.get_trial(trial_id)
         return None
 
     def _claimable(self, trials: Mapping[str, list[FrozenTrial]]) -> list[tuple[int, int]]:
