@@ -1,6 +1,7 @@
 """Which worker is taken for dead, and what becomes of its trial: signs of life, clocks, several
 that fill a study or end a trial at once."""
 
+import copy
 import threading
 import time
 from concurrent.futures import Future
@@ -159,10 +160,10 @@ def test_this_machine_is_not_another_one_of_its_name(tmp_path: Path) -> None:
 def test_a_death_that_several_see_at_once_counts_once(tmp_path: Path) -> None:
     begun = begin(tmp_path, experiment(tmp_path, PLAIN))
     trial = begun_elsewhere(begun, ELSEWHERE)
-    seen = begun.storage.get_trial(trial)
+    seen = copy.deepcopy(begun.storage.get_trial(trial))
     lose(begun.storage, seen, "its worker died")  # and one who looked between two changes of that
     begun.storage.set_trial_state_values(trial, TrialState.RUNNING)
-    half = begun.storage.get_trial(trial)
+    half = copy.deepcopy(begun.storage.get_trial(trial))
     half.datetime_start = seen.datetime_start
     lose(begun.storage, half, "its worker died")
     assert losses(begun.storage.get_trial(trial)) == 1
