@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import unquote
 
 from peftbench.errors import InputError, first_line
@@ -73,7 +74,7 @@ def _line(url: str, error: Exception) -> str:
     return f"storage {shown}: {reason}"
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Any) -> str:
     """What is wrong, without the words that Optuna and SQLAlchemy lay around it."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import DBAPIError
