@@ -41,7 +41,9 @@ def test_a_password_is_masked_and_nothing_else(url: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize("context", [storage_errors, lost_connections])
-def test_a_password_in_what_a_driver_says_is_masked(context: Callable[[str], AbstractContextManager[None]]) -> None:
+def test_a_password_in_what_a_driver_says_is_masked(
+    context: Callable[[str], AbstractContextManager[None]],
+) -> None:
     error = StorageInternalError("no driver says so, but one may: p%40ss, which is p@ss, of ann")
     with pytest.raises(InputError) as raised, context("postgresql://ann:p%40ss@host/db"):
         raise error
