@@ -74,7 +74,7 @@ def _line(url: str, error: Exception) -> str:
     return f"storage {shown}: {reason}"
 
 
-def _reason(error: Any) -> str:
+def _reason(error: BaseException) -> str:
     """What is wrong, without the words that Optuna and SQLAlchemy lay around it."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import DBAPIError
@@ -87,5 +87,6 @@ def _reason(error: Any) -> str:
         return error.strerror
     grpc = sys.modules.get("grpc")
     if grpc is not None and isinstance(error, grpc.Call):
-        return f"{error.code().name}: {error.details()}"
+        call: Any = error  # grpc may not be installed where types are checked
+        return f"{call.code().name}: {call.details()}"
     return first_line(error)
