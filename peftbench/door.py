@@ -415,17 +415,19 @@ def search(
     """
     from peftbench.tuning import tuned_file
     from peftbench.tuning.search import carry_out
+    from peftbench.tuning.storage_errors import lost_connections
 
     if workers < 1:
         raise InputError(f"workers: at least one is needed (given: {workers})")
     name, file, part = _experiment(experiment, only)
-    if out is None and file is not None:
-        out = file.parent / "tuned" / file.name
+    out = file.parent / "tuned" / file.name if out is None and file is not None else out
     if out is not None:
         tuned_file.prepare(Path(out))
     stem = file.stem if file else "experiment"
-    begun = _begin_search(part, name, stem, store, storage, unconfined, say)
-    found = carry_out(begun, _executors(workers, unconfined))
+    place = _place_of_trials(storage, store)
+    begun = _begin_search(part, name, stem, store, place, unconfined, say)
+    with lost_connections(place):
+        found = carry_out(begun, _executors(workers, unconfined))
     for result in found:
         say(tuned_file.summary(result))
     if shortage := tuned_file.shortage(found):
@@ -434,6 +436,11 @@ def search(
         tuned_file.write(Path(out), tuned_file.experiment_file(part, name, found))
         say(f"wrote {out}")
     return found
+
+
+def _place_of_trials(storage: str | None, store: Store | Path | str) -> str:
+    """The path or URL of a search's storage. storage: what the caller names."""
+    return _journal(_store(store)) if storage is None else storage
 
 
 def _executors(workers: int, unconfined: bool) -> list["LocalExecutor"]:
@@ -454,14 +461,16 @@ def _begin_search(
     name: str,
     stem: str,
     store: Store | Path | str,
-    storage: str | None,
+    place: str,
     unconfined: bool,
     say: Callable[[str], object],
 ) -> "Search":
-    """The studies of an experiment, checked and created. stem: with which their names begin."""
+    """The studies of an experiment, checked and created. stem: with which their names begin;
+    place: the storage's path or URL."""
     from peftbench.training.fine_tuning import check_specs
     from peftbench.training.run import check_confinement
-    from peftbench.tuning.storage import Search, create_studies, open_storage, storage_errors
+    from peftbench.tuning.storage import Search, create_studies, open_storage
+    from peftbench.tuning.storage_errors import masked, storage_errors
     from peftbench.tuning.studies import studies
 
     folder, precision = _device()
@@ -478,14 +487,13 @@ def _begin_search(
     check_confinement(specs, unconfined)
     results = _store(store)
     results.ensure_writable()
-    place = _journal(results) if storage is None else storage
     opened = open_storage(place, say)
     with storage_errors(place):
         tunable = create_studies(planned, opened, say)
     for study in planned:
         if study not in tunable:
             say(f"{study}: nothing to tune")
-    say(f"{name}: {len(tunable)} studies in {place}")
+    say(f"{name}: {len(tunable)} studies in {masked(place)}")
     return Search(tunable, opened, results, folder, say)
 
 

@@ -108,13 +108,14 @@ def studies_of(what: Experiment, auto_precision: Precision = "float32") -> list[
 
 def begin(folder: Path, what: Experiment, url: str = "studies.journal", say: Any = None) -> Search:
     folder.mkdir(exist_ok=True)
-    storage = open_storage(url if "://" in url else str(folder / url))
+    say = say or (lambda line: None)
+    storage = open_storage(url if "://" in url else str(folder / url), say)
     return Search(
-        studies=create_studies(studies_of(what), storage, say or (lambda line: None)),
+        studies=create_studies(studies_of(what), storage, say),
         storage=storage,
         store=Store(folder / "results"),
         folder=FOLDER,
-        say=say or (lambda line: None),
+        say=say,
     )
 
 

@@ -55,7 +55,9 @@ def test_a_job_that_is_taken_away_is_the_same_job_again() -> None:
 
 
 def test_a_misspelt_setting_gets_the_nearest(sbatch: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown setting of Slurm 'partitoin': did you mean 'part"):
+    with pytest.raises(
+        InputError, match="unknown setting of Slurm 'partitoin': did you mean 'part"
+    ):
         submit(Job(print, ()), 1, tmp_path, {"partitoin": "gpu"})
     assert not sbatch.exists()
 
@@ -66,9 +68,7 @@ def test_without_slurm_one_line_says_so(tmp_path: Path, monkeypatch: pytest.Monk
         submit(Job(print, ()), 1, tmp_path, {})
 
 
-def test_without_submitit_one_line_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_submitit_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(InputError, match=r"pip install 'peftbench\[slurm\]'"):
         submit(Job(print, ()), 1, tmp_path, {})

@@ -4,17 +4,17 @@ that they have."""
 import functools
 import os
 import socket
-from datetime import datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from peftbench.tuning.heartbeat import SILENT_SECONDS, mark_of
 from peftbench.tuning.storage import Search
 
-SLACK_SECONDS = 60  # beyond its runs' limits, after which a trial must be over
 TRIES = 2  # of a trial in one command; the same command given again tries it again
 CLAIM_SECONDS = 10  # in which a worker that has claimed a trial says who it is
 
@@ -22,27 +22,38 @@ CLAIM_SECONDS = 10  # in which a worker that has claimed a trial says who it is
 def requeue_dead(search: Search) -> None:
     """Let trials whose worker has died wait again."""
     for study in search.studies:
-        limit_seconds = sum(spec.limits.seconds for spec in study.runs({})) + SLACK_SECONDS
         for trial in search.trials(study, states=(TrialState.RUNNING,)):
-            if not _dead(trial, limit_seconds):
+            if not _dead(trial, search.witness.silent_seconds(trial)):
                 continue
+            now = search.storage.get_trial(trial._trial_id)
+            if now.state is not TrialState.RUNNING or mark_of(now) != mark_of(trial):
+                continue  # another worker has seen it too, and was faster
             try:
-                lose(search.storage, trial, "its worker died")
-            except optuna.exceptions.UpdateFinishedTrialError:
+                lose(search.storage, now, "its worker died")
+            except UpdateFinishedTrialError:
                 continue  # it has ended in the meantime
             search.say(f"trial {trial.number + 1} of {study}: its worker died: it waits again")
 
 
 def lose(storage: BaseStorage, trial: FrozenTrial, status: str) -> None:
-    """Let a trial wait again that was lost, and count that. status: how it was lost."""
-    storage.set_trial_user_attr(trial._trial_id, "losses", losses(trial) + 1)
+    """Let a trial wait again that was lost, and count that: once, however many workers see it.
+    status: how it was lost."""
+    lost = _lost_claims(trial)
+    if (claim := str(trial.datetime_start)) not in lost:
+        storage.set_trial_user_attr(trial._trial_id, "losses", [*lost, claim])
     storage.set_trial_user_attr(trial._trial_id, "status", status)
     _wait_again(storage, trial._trial_id)
 
 
 def losses(trial: FrozenTrial) -> int:
     """How often a trial was lost."""
-    return trial.user_attrs.get("losses", 0)
+    return len(_lost_claims(trial))
+
+
+def _lost_claims(trial: FrozenTrial) -> list[str]:
+    """When the workers claimed a trial that lost it; earlier versions only counted them."""
+    lost = trial.user_attrs.get("losses", [])
+    return [""] * lost if isinstance(lost, int) else lost
 
 
 def give_back(search: Search) -> None:
@@ -51,7 +62,8 @@ def give_back(search: Search) -> None:
     for study in search.studies:
         for trial in search.trials(study, states=(TrialState.RUNNING,)):
             if trial.user_attrs.get("worker") == this_process():
-                _wait_again(search.storage, trial._trial_id)
+                with suppress(UpdateFinishedTrialError):  # another worker has ended it
+                    _wait_again(search.storage, trial._trial_id)
 
 
 def _wait_again(storage: BaseStorage, trial_id: int) -> None:
@@ -62,22 +74,31 @@ def _wait_again(storage: BaseStorage, trial_id: int) -> None:
     storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
-def _dead(trial: FrozenTrial, limit_seconds: float) -> bool:
+def _dead(trial: FrozenTrial, silent_seconds: float) -> bool:
     """Whether a running trial's worker is gone: its process has ended, if that was one of this
-    machine, or its time is over."""
-    assert trial.datetime_start is not None
-    age = (datetime.now() - trial.datetime_start).total_seconds()
+    machine, or it has shown no sign of life for too long."""
     worker = trial.user_attrs.get("worker")
     if worker is None:
-        return age > CLAIM_SECONDS
-    here = worker["host"] == socket.gethostname()
-    return age > limit_seconds or (here and worker["born"] != _born(worker["pid"]))
+        return silent_seconds > CLAIM_SECONDS
+    here = worker.get("machine") == this_process()["machine"]
+    return silent_seconds > SILENT_SECONDS or (here and worker["born"] != _born(worker["pid"]))
 
 
 @functools.cache
 def this_process() -> dict[str, Any]:
-    """What a trial says of its worker."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
+    """What a trial says of its worker. host: for people."""
+    process = {"pid": os.getpid(), "born": _born(os.getpid())}
+    return {"host": socket.gethostname(), "machine": _machine()} | process
+
+
+def _machine() -> str:
+    """What tells this machine, or the container, from others, where process numbers mean others:
+    they may have one host name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _born(pid: int) -> str | None:

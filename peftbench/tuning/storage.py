@@ -3,10 +3,8 @@
 import hashlib
 import math
 import time
-import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
@@ -16,18 +14,21 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from peftbench.errors import InputError, first_line
+from peftbench.errors import InputError
 from peftbench.methods.base import Range
 from peftbench.store import Store
 from peftbench.tuning.bracket import ValueSampler, bracketed
+from peftbench.tuning.heartbeat import Witness
 from peftbench.tuning.journal import open_journal
+from peftbench.tuning.server import open_server
 from peftbench.tuning.space import Dimensions, Grid, Side, edges, widened
+from peftbench.tuning.storage_errors import storage_errors
 from peftbench.tuning.studies import Study
 
 # Successive halving: a third of the trials go on at 1/9 of the steps, a third of those at 1/3.
 REDUCTION = 3
 RANDOM_TRIALS = 5  # that TPE draws before it models
-CREATOR_SECONDS = 10  # in which the process that creates a study fills it
+CREATOR_SECONDS = 10  # in which the process that fills a study adds its next trial
 POLL_SECONDS = 0.2
 
 
@@ -41,13 +42,16 @@ class Search:
     store: Store
     folder: str  # the device's in the store
     say: Callable[[str], object]  # called with a line for each thing that happened
+    witness: Witness = field(default_factory=Witness)  # of the workers of all machines
 
     def trials(
         self, study: Study, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """A study's trials by their number, or those of them that are in one of the states."""
+        """A study's trials by their number, or those of them that are in one of the states. Those
+        beyond its budget, from two processes that filled it at once, are none of them."""
         study_id = self.storage.get_study_id_from_name(study.name)
-        return self.storage.get_all_trials(study_id, states=states)
+        trials = self.storage.get_all_trials(study_id, states=states)
+        return [trial for trial in trials if trial.number < study.search.trials]
 
     def all_trials(self) -> dict[str, list[FrozenTrial]]:
         """The trials of every study, by its name."""
@@ -91,42 +95,14 @@ class Search:
 def open_storage(url: str, say: Callable[[str], object] = print) -> BaseStorage:
     """The storage at an Optuna URL (grpc://HOST:PORT for its proxy), or the journal file at a path.
 
-    say: called with a line if a journal had to be mended.
-    Raises InputError, in one line, if it cannot be reached or read.
+    say: called with a line if a journal had to be mended, or a server is gone and waited for.
+    Raises InputError, in one line without a password, if it cannot be reached or read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings(), storage_errors(url):
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if url.startswith("grpc://"):
-            host, _, port = url.removeprefix("grpc://").partition(":")
-            if port and not port.isdecimal():
-                raise InputError(f"storage {url}: the port must be a number: grpc://HOST:PORT")
-            proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
-            proxy.wait_server_ready(timeout=CREATOR_SECONDS)
-            storage: BaseStorage = proxy
-        elif "://" in url:
-            storage = optuna.storages.get_storage(url)
-        else:
-            storage = open_journal(Path(url), say)
+    with storage_errors(url):
+        storage = open_server(url, say) if "://" in url else open_journal(Path(url), say)
         storage.get_all_studies()
     return storage
-
-
-@contextmanager
-def storage_errors(url: str) -> Iterator[None]:
-    """Turn whatever a database's driver raises into an InputError of one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.strerror:
-            reason = error.strerror
-        elif isinstance(error, ImportError) and error.__cause__:  # Optuna names no module
-            reason = str(error.__cause__)
-        else:
-            reason = first_line(error)
-        raise InputError(f"storage {url}: {reason}") from error
 
 
 def create_studies(
@@ -154,10 +130,7 @@ def create_studies(
             )
         except optuna.exceptions.DuplicatedStudyError:
             stored = optuna.load_study(study_name=study.name, storage=storage)
-            # the process that created it fills it, unless it was killed
-            deadline = time.monotonic() + CREATOR_SECONDS
-            while not stored.user_attrs.get("ready") and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
+            _wait_until_filled(stored)
         for point in study.points()[len(stored.get_trials(deepcopy=False)) :]:
             stored.enqueue_trial(dict(point))
         if any(trial.state is TrialState.FAIL for trial in stored.get_trials(deepcopy=False)):
@@ -167,6 +140,18 @@ def create_studies(
             )
         stored.set_user_attr("ready", True)
     return tunable
+
+
+def _wait_until_filled(stored: optuna.Study) -> None:
+    """Wait while another process adds the trials of a study, unless it was killed: then several
+    that wait may fill it at once, and what a trial is given goes by its number."""
+    count, deadline = -1, 0.0
+    while not stored.user_attrs.get("ready"):
+        if (trials := len(stored.get_trials(deepcopy=False))) > count:
+            count, deadline = trials, time.monotonic() + CREATOR_SECONDS
+        elif time.monotonic() >= deadline:
+            return
+        time.sleep(POLL_SECONDS)
 
 
 def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.distributions import IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.training.executor import Executor, Watch
 from peftbench.tuning.dead_workers import TRIES, lose, losses, requeue_dead, this_process
+from peftbench.tuning.heartbeat import Heart
 from peftbench.tuning.space import Dimensions, Values
 from peftbench.tuning.storage import Search, distribution, make_pruner
 from peftbench.tuning.studies import Study
@@ -38,7 +40,14 @@ class Worker:
             trials = self.search.all_trials()
             claimed = self.claim(trials)
             if claimed is not None:
-                self._carry_out(*claimed)
+                study, trial = claimed
+                try:
+                    self._carry_out(study, trial)
+                except UpdateFinishedTrialError:
+                    # this one was taken for dead, as when its machine was suspended
+                    self.search.say(
+                        f"trial {trial.number + 1} of {study}: another worker has ended it"
+                    )
             elif self._claimable(trials) or any(map(_running, trials.values())):
                 requeue_dead(self.search)
                 self.stop.wait(POLL_SECONDS)
@@ -52,12 +61,11 @@ class Worker:
             study = self.search.studies[place]
             trial_id = trials[study.name][number]._trial_id
             try:
-                claimed = storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-            except optuna.exceptions.UpdateFinishedTrialError:
+                if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                    storage.set_trial_user_attr(trial_id, "worker", this_process())
+                    return study, storage.get_trial(trial_id)
+            except UpdateFinishedTrialError:
                 continue  # another worker was faster, and has already ended it
-            if claimed:
-                storage.set_trial_user_attr(trial_id, "worker", this_process())
-                return study, storage.get_trial(trial_id)
         return None
 
     def _claimable(self, trials: Mapping[str, list[FrozenTrial]]) -> list[tuple[int, int]]:
@@ -85,6 +93,9 @@ class Worker:
     def _carry_out(self, study: Study, claimed: FrozenTrial) -> None:
         """Run the trial with each seed and store how it ended; leave it as it is if stopped."""
         search, number = self.search, claimed.number
+        given = dict(study.points()[number])
+        if claimed.system_attrs.get("fixed_params") != given:  # two filled the study at once
+            search.storage.set_trial_system_attr(claimed._trial_id, "fixed_params", given)
         stored = optuna.load_study(
             study_name=study.name,
             storage=search.storage,
@@ -95,9 +106,10 @@ class Worker:
         values = _draw(trial, search.dimensions(study, number))
         state, nll, steps, status, error = TrialState.COMPLETE, 0.0, 0, "", ""
         specs = study.runs(values, study.reference(number))
+        heart = Heart(search.storage, claimed._trial_id)
         for place, spec in enumerate(specs):
             before = place * spec.train.steps  # a validation's place among all of the trial's
-            record = self._record(spec, _watch(trial, before) if study.may_prune else None)
+            record = self._record(spec, heart, _watch(trial, before) if study.may_prune else None)
             if record is None:
                 return
             state, status, error = _state(record), record.status, record.error or ""
@@ -123,7 +135,7 @@ class Worker:
             f"{f'nll {nll:.4g}' if complete else error}"
         )
 
-    def _record(self, spec: RunSpec, watch: Watch | None) -> Record | None:
+    def _record(self, spec: RunSpec, heart: Heart, watch: Watch | None) -> Record | None:
         """The run's record, from the store if it is there; None if this worker was stopped."""
         store = self.search.store
         stored = store.find(f"{self.search.folder}/{spec.run_id}")
@@ -134,6 +146,7 @@ class Worker:
             self.stop.wait(0.05)
             if self.stop.is_set():
                 return None
+            heart.beat()
         result = future.result()
         return store.write(result.record, result.predictions)
 
