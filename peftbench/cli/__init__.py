@@ -16,6 +16,7 @@ from rich.console import Console
 from peftbench import door
 from peftbench.cli.estimating import EXAMPLE, estimate_command
 from peftbench.cli.exporting import EXPORT_EXAMPLE, export_command
+from peftbench.cli.planning import PLAN_EXAMPLE, plan_command
 from peftbench.cli.typed import one_line, say, show, typed_only, typed_path, typed_setting
 from peftbench.errors import InputError
 from peftbench.markup import Format, as_text
@@ -391,6 +392,7 @@ def doctor_command(
 
 app.command("estimate", epilog=EXAMPLE)(estimate_command)
 app.command("export", epilog=EXPORT_EXAMPLE)(export_command)
+app.command("plan", epilog=PLAN_EXAMPLE)(plan_command)
 
 
 @app.command("list", epilog="Example: peftbench list tasks --check")
