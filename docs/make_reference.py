@@ -93,7 +93,10 @@ IMPORTED_MODELS: dict[type, str] = {
     imported.Source: "`source`",
     imported.Software: "`software`",
 }
-FUNCTIONS = (door.run, door.search, door.compare, door.claims, door.export)
+FUNCTIONS = (
+    *(door.run, door.search, door.planned_costs),
+    *(door.compare, door.claims, door.export),
+)
 TITLES = EXPERIMENT_MODELS | RECORD_MODELS | IMPORTED_MODELS
 # Tables of an experiment file that are checked once they are laid over each other.
 TABLES = {"train": spec.TrainSpec, "data": spec.DataSpec, "limits": spec.LimitSpec}

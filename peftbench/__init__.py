@@ -1,15 +1,15 @@
 """Compare parameter-efficient fine-tuning methods on the same model, data, tuning budget and
-device. From Python: `peftbench.run`, `search`, `compare`, `claims` and `export`, all documented in
-door.py.
+device. From Python: `peftbench.run`, `search`, `planned_costs`, `compare`, `claims` and `export`,
+all documented in door.py.
 """
 
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["claims", "compare", "export", "run", "search"]
+__all__ = ["claims", "compare", "export", "planned_costs", "run", "search"]
 
 if TYPE_CHECKING:
-    from peftbench.door import claims, compare, export, run, search
+    from peftbench.door import claims, compare, export, planned_costs, run, search
 else:
 
     def __getattr__(name: str) -> object:

@@ -49,6 +49,7 @@ ROOMS: dict[str, set[str]] = {
     "tuning": {"methods", "tasks", "training", "metrics"},
     "exports": {"methods", "tasks", "training"},
     "analysis": {"metrics"},
+    "planning": {"methods", "tasks", "training", "shapes", "estimate", "tuning", "analysis"},
     "imported": set(),
     "servable": set(),
     "tables": {"analysis", "imported", "servable"},

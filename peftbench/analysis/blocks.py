@@ -60,10 +60,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The method's args by their names, and how it trains as train.NAME."""
-        spec = self.record.spec
-        args = dict(sorted(spec.args.items()))
-        return args | {f"train.{name}": value for name, value in spec.train}
+        return settings_of(self.record.spec)
 
     @cached_property
     def settings_key(self) -> str:
@@ -220,6 +217,12 @@ class Block:
     def only(self, arms: Iterable[Arm]) -> "Block":
         """The block with some of its arms."""
         return Block(self.question, tuple(arms), self.place, self.repeats)
+
+
+def settings_of(spec: RunSpec) -> dict[str, Any]:
+    """The method's args by their names, and how it trains as train.NAME."""
+    args = dict(sorted(spec.args.items()))
+    return args | {f"train.{name}": value for name, value in spec.train}
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:

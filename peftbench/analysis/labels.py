@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from peftbench.analysis.blocks import Block, Key, Run, canonical, grouped
-from peftbench.wording import Lang, Words, model_name
+from peftbench.analysis.blocks import Block, Key, Run, canonical, grouped, settings_of
+from peftbench.spec import RunSpec
+from peftbench.wording import Lang, Words, method_name, model_name
 
 ALL_DATA = Words("all data", "全部数据")
 SPLIT = Words("{0} split", "{0} 划分")
@@ -22,16 +23,19 @@ POOLINGS = {
 
 
 def arm_labels(arms: Mapping[Key, Sequence[Run]]) -> dict[Key, str]:
-    """A label for every arm of a question: the method, with as many of the args, then of the
-    training settings, in which arms of that method differ as tell them apart."""
+    """A label for every arm of a question."""
+    return spec_labels({key: runs[0].record.spec for key, runs in arms.items()})
+
+
+def spec_labels(arms: Mapping[Key, RunSpec]) -> dict[Key, str]:
+    """A label for every arm of a question, by the spec of one of its runs: the method, with as many
+    of the args, then of the training settings, in which arms of that method differ as tell them
+    apart."""
+    names = {key: method_name(spec.method, spec.args) for key, spec in arms.items()}
     labels: dict[Key, str] = {}
-    for method, keys in grouped(arms, lambda key: arms[key][0].method).items():
-        firsts = {key: arms[key][0] for key in keys}
+    for method, keys in grouped(arms, lambda key: names[key]).items():
         telling = telling_apart(
-            {
-                key: run.settings | {"version": run.record.spec.method_version}
-                for key, run in firsts.items()
-            }
+            {key: settings_of(arms[key]) | {"version": arms[key].method_version} for key in keys}
         )
         for key, texts in telling.items():
             parts = [f"{name.removeprefix('train.')}={text}" for name, text in texts.items()]

@@ -14,9 +14,11 @@ from rich.console import Console
 from peftbench import door
 from peftbench.cli.estimating import EXAMPLE, estimate_command
 from peftbench.cli.exporting import EXPORT_EXAMPLE, export_command
+from peftbench.cli.planning import PLAN_EXAMPLE, plan_command
 from peftbench.cli.typed import (
     RESULTS,
     OnlyOption,
+    SetOption,
     StoreOption,
     interruptible,
     one_line,
@@ -95,10 +97,7 @@ def run_command(
     file: Annotated[Path, typer.Argument(help="An experiment file (TOML).", parser=typed_path)],
     store: StoreOption = RESULTS,
     only: OnlyOption = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="KEY=VALUE that wins over the file, such as train.steps=20."),
-    ] = None,
+    settings: SetOption = None,
     retry: Annotated[
         list[str] | None,
         typer.Option(help="Try runs with this status again (failed, timed-out, ...)."),
@@ -424,6 +423,7 @@ def doctor_command(
 
 app.command("estimate", epilog=EXAMPLE)(estimate_command)
 app.command("export", epilog=EXPORT_EXAMPLE)(export_command)
+app.command("plan", epilog=PLAN_EXAMPLE)(plan_command)
 app.command("work", epilog=WORK_EXAMPLE)(work_command)
 app.command("status", epilog=STATUS_EXAMPLE)(status_command)
 app.command("merge", epilog=MERGE_EXAMPLE)(merge_command)

@@ -55,6 +55,10 @@ OnlyOption = Annotated[
     list[str] | None,
     typer.Option(help="Only a part: method=, task=, model= or seed=, separated by commas."),
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE that wins over the file, such as train.steps=20."),
+]
 
 
 def typed_setting(text: str) -> tuple[str, Any]:

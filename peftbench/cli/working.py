@@ -16,6 +16,7 @@ from peftbench import door
 from peftbench.cli.typed import (
     RESULTS,
     OnlyOption,
+    SetOption,
     StoreOption,
     interruptible,
     one_line,
@@ -39,10 +40,6 @@ MOST_WORKERS = 1024
 MOST_LINES = 20  # of runs of one kind that are named
 
 FileArgument = Annotated[Path, typer.Argument(help="An experiment file (TOML).", parser=typed_path)]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="KEY=VALUE that wins over the file, such as train.steps=20."),
-]
 
 
 def work_command(

@@ -72,11 +72,17 @@ def for_experiment(file: Path, options: Mapping[str, Any]) -> list[Setting]:
 
 def of_run(spec: RunSpec) -> Setting:
     """The largest step that a run may take."""
-    train, defaults = spec.train, METHODS[spec.method].complete({})
+    train, method = spec.train, METHODS[spec.method]
+    family = method.of(spec.args) is not method  # its defaults depend on which one it is
+    defaults = {} if family else method.complete({})
     return Setting(
         model=spec.model,
         method=spec.method,
-        args={key: value for key, value in spec.args.items() if value != defaults[key]},
+        args={
+            key: value
+            for key, value in spec.args.items()
+            if key not in defaults or value != defaults[key]
+        },
         batch=train.batch_size,
         micro_batch=train.micro_batch if isinstance(train.micro_batch, int) else None,
         length=spec.data.max_length,

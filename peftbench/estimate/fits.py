@@ -90,10 +90,12 @@ def _likely(made: Forecast | None) -> int | None:
     return made and made.reserved_bytes
 
 
-def what_makes_it_fit(setting: Setting, gib: float) -> tuple[str, ...]:
+def what_makes_it_fit(
+    setting: Setting, gib: float, made: Callable[[Setting], Forecast] = forecast
+) -> tuple[str, ...]:
     """The fewest changes, in the order in which people make them, with which a step fits that does
-    not; empty where nothing does."""
-    leaner = ((names, forecast(leaner).reserved_high) for names, leaner in _leaner(setting))
+    not; empty where nothing does. made: what makes the forecasts, where some are there already."""
+    leaner = ((names, made(leaner).reserved_high) for names, leaner in _leaner(setting))
     return next((names for names, bytes_ in leaner if bytes_ <= gib * GIB), ())
 
 

@@ -1,6 +1,7 @@
 """Which commit of a hub model a run uses. It is settled before the runs are, since it is a part of
 their ids."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from peftbench import assets
@@ -9,10 +10,11 @@ from peftbench.experiment import Experiment
 from peftbench.spec import is_commit, split_revision
 
 
-def pinned(experiment: Experiment) -> Experiment:
-    """The experiment with the commit of each hub model in its name. Raises InputError."""
+def pinned(experiment: Experiment, commit_of: Callable[[str], str] | None = None) -> Experiment:
+    """The experiment with the commit of each hub model in its name. commit_of: what says
+    `id@commit` of a model; None: `resolve`. Raises InputError."""
     names = {entry.model or experiment.model for entry in experiment.task} - {None, ""}
-    commits = {name: resolve(name) for name in names if name}
+    commits = {name: (commit_of or resolve)(name) for name in sorted(filter(None, names))}
     entries = [
         entry.model_copy(update={"model": commits.get(entry.model or "")})
         for entry in experiment.task
