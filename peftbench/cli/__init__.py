@@ -17,9 +17,11 @@ from peftbench.cli.exporting import EXPORT_EXAMPLE, export_command
 from peftbench.cli.planning import PLAN_EXAMPLE, plan_command
 from peftbench.cli.typed import (
     RESULTS,
+    AdaptersOption,
     OnlyOption,
     SetOption,
     StoreOption,
+    UnconfinedOption,
     interruptible,
     one_line,
     say,
@@ -56,22 +58,6 @@ app = typer.Typer(
 
 
 FormatOption = Annotated[Format, typer.Option(help="How to print it.")]
-UnconfinedOption = Annotated[
-    bool,
-    typer.Option(
-        "--unconfined",
-        help="Run programs that a model wrote even where the system does not confine them.",
-    ),
-]
-AdaptersOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--adapters",
-        help="Save what each run trained in a folder of its run id below this one.",
-        parser=typed_path,
-        metavar="<path>",
-    ),
-]
 PlacesOption = Annotated[
     int,
     typer.Option(

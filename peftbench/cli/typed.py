@@ -59,6 +59,22 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="KEY=VALUE that wins over the file, such as train.steps=20."),
 ]
+UnconfinedOption = Annotated[
+    bool,
+    typer.Option(
+        "--unconfined",
+        help="Run programs that a model wrote even where the system does not confine them.",
+    ),
+]
+AdaptersOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapters",
+        help="Save what each run trained in a folder of its run id below this one.",
+        parser=typed_path,
+        metavar="<path>",
+    ),
+]
 
 
 def typed_setting(text: str) -> tuple[str, Any]:

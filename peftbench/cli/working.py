@@ -15,9 +15,11 @@ from rich.console import Console
 from peftbench import door
 from peftbench.cli.typed import (
     RESULTS,
+    AdaptersOption,
     OnlyOption,
     SetOption,
     StoreOption,
+    UnconfinedOption,
     interruptible,
     one_line,
     say,
@@ -41,56 +43,51 @@ MOST_LINES = 20  # of runs of one kind that are named
 
 FileArgument = Annotated[Path, typer.Argument(help="An experiment file (TOML).", parser=typed_path)]
 
+RetryOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Try runs that ended with this status before again (failed, ...)."),
+]
+
+SlurmOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST_WORKERS,
+        metavar="WORKERS",
+        help="Let Slurm start so many workers, with a GPU each, in place of being one.",
+    ),
+]
+
+SlurmSettingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm-set",
+        metavar="KEY=VALUE",
+        help="A setting of sbatch, such as partition=gpu or time=600 (minutes).",
+    ),
+]
+
+LogsOption = Annotated[
+    Path,
+    typer.Option(
+        help="Where the scripts and the output of Slurm's jobs go.",
+        parser=typed_path,
+        metavar="<path>",
+    ),
+]
+
 
 def work_command(
     file: FileArgument,
     store: StoreOption = RESULTS,
     only: OnlyOption = None,
     settings: SetOption = None,
-    retry: Annotated[
-        list[str] | None,
-        typer.Option(help="Try runs that ended with this status before again (failed, ...)."),
-    ] = None,
-    adapters: Annotated[
-        Path | None,
-        typer.Option(
-            help="Save what each run trained in a folder of its run id below this one.",
-            parser=typed_path,
-            metavar="<path>",
-        ),
-    ] = None,
-    unconfined: Annotated[
-        bool,
-        typer.Option(
-            "--unconfined",
-            help="Run programs that a model wrote even where the system does not confine them.",
-        ),
-    ] = False,
-    slurm: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST_WORKERS,
-            metavar="WORKERS",
-            help="Let Slurm start so many workers, with a GPU each, in place of being one.",
-        ),
-    ] = None,
-    slurm_settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--slurm-set",
-            metavar="KEY=VALUE",
-            help="A setting of sbatch, such as partition=gpu or time=600 (minutes).",
-        ),
-    ] = None,
-    logs: Annotated[
-        Path,
-        typer.Option(
-            help="Where the scripts and the output of Slurm's jobs go.",
-            parser=typed_path,
-            metavar="<path>",
-        ),
-    ] = Path("slurm"),
+    retry: RetryOption = None,
+    adapters: AdaptersOption = None,
+    unconfined: UnconfinedOption = False,
+    slurm: SlurmOption = None,
+    slurm_settings: SlurmSettingOption = None,
+    logs: LogsOption = Path("slurm"),
 ) -> None:
     """Take part in an experiment: claim runs that no other worker has, until all are done.
 
