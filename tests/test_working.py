@@ -18,6 +18,7 @@ import records
 
 from peftbench import cli, door
 from peftbench.errors import InputError
+from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.store import LEASES, Store, folder_of, store_at
 from peftbench.training.run import RunResult
@@ -196,6 +197,27 @@ def test_an_interrupted_run_can_be_claimed_at_once(store: Store) -> None:
     assert stub.closed.is_set()
     assert held(store.files) == {}
     assert list(store.read_all()) == []
+
+
+def test_a_result_waits_for_a_store_that_cannot_be_reached(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_module, "PAUSES_SECONDS", (0.01, 0.01))
+    refused, write = [2], Store.write
+
+    def unreliable(self: Store, *given: Any) -> Record:
+        if refused[0]:
+            refused[0] -= 1
+            raise InputError("the store cannot be reached")
+        return write(self, *given)
+
+    monkeypatch.setattr(Store, "write", unreliable)
+    ran = list[str]()
+    assert len(worker(store, specs(1), ran).work()) == len(ran) == 1
+    refused[0] = 3
+    with pytest.raises(InputError, match="cannot be reached"):
+        worker(store, specs(2), ran).work()
+    assert held(store.files) == {}
 
 
 def hold(store: Store, run_id: str, since: timedelta, heard: timedelta) -> Holder:

@@ -8,14 +8,17 @@ from concurrent.futures import wait
 from contextlib import closing
 from typing import Protocol
 
+from peftbench.errors import InputError
 from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.store import Entry, Store
 from peftbench.training.executor import Executor
+from peftbench.training.run import RunResult
 from peftbench.working.leases import Lease, Leases
 
 POLL_SECONDS = 5.0  # between two looks at what others do, where nothing is left to claim
 LOST_SECONDS = 1.0  # in which a worker notices that its run was taken over
+PAUSES_SECONDS = (1, 10, 60, 300)  # before a store that could not be reached is asked again
 LOOKING = 0.05  # the part of the time that may go into looking
 CHOICE = 64  # of so many runs, the first that nobody holds, one is claimed: workers seldom collide
 
@@ -91,9 +94,19 @@ class Worker:
                     if lost.is_set():
                         return None
                 result = future.result()
-            record = self._store.write(result.record, result.predictions)
+            record = self._stored(result)
             del self._todo[spec.run_id]
             return record
+
+    def _stored(self, result: RunResult) -> Record:
+        """The record that the store has now. A store that cannot be reached is asked again for a
+        while: what a run has found took longer. Raises InputError if that was in vain."""
+        for pause_seconds in PAUSES_SECONDS:
+            try:
+                return self._store.write(result.record, result.predictions)
+            except InputError:
+                time.sleep(pause_seconds)
+        return self._store.write(result.record, result.predictions)
 
     def _claimed(self) -> Lease | None:
         """A lease that is this worker's now; None if others hold all that is left."""
