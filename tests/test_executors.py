@@ -68,6 +68,8 @@ class Held:
         self.left, self._places = runs, places
         self.in_progress: list[tuple[RunSpec, Future[RunResult]]] = []
         self.most, self.closed = 0, False
+        self._watchdog = threading.Timer(20, self._give_up)
+        self._watchdog.start()
 
     def submit(self, spec: RunSpec, watch: Watch | None = None) -> Future[RunResult]:
         future: Future[RunResult] = Future()
@@ -87,10 +89,15 @@ class Held:
         ended, future = self.in_progress.pop()
         future.set_result(RunResult(make_record(spec=ended), None))
 
+    def _give_up(self) -> None:
+        for _, future in self.in_progress:
+            future.set_exception(AssertionError("no other run was begun"))
+
     def places(self) -> int:
         return self._places
 
     def close(self) -> None:
+        self._watchdog.cancel()
         self.closed = True
 
 

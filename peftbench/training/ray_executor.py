@@ -251,8 +251,10 @@ def _resources(node: str | None = None) -> list[Resources]:
 
 
 def _ray() -> Any:
-    """Ray, which reports nothing of its use. Raises InputError where it is not installed."""
+    """Ray, which reports nothing of its use, and whose workers, where it is started here, are as
+    nice as this process, not nicer. Raises InputError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         import ray  # pyright: ignore[reportMissingImports]
         import ray.exceptions  # pyright: ignore[reportMissingImports]
