@@ -74,7 +74,16 @@ NOUNS_KNOW = {
 }
 DOORS = {"", "door", "cli", "unmeasured"}  # these may know everything
 
-WITHOUT_TORCH = NOUNS | {"imported", "servable", "analysis", "tables", "article", "figures", "page"}
+WITHOUT_TORCH = NOUNS | {
+    "working",
+    "imported",
+    "servable",
+    "analysis",
+    "tables",
+    "article",
+    "figures",
+    "page",
+}
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "peft"}
 OWNERS = {
     "optuna": {"tuning"},

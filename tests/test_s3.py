@@ -27,12 +27,11 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGI
 
 # A worker in a process of its own, whose runs take a moment and leave made-up records.
 WORKER = """
-import sys, time
+import sys, time, types
 sys.path.insert(0, sys.argv[1])
 from concurrent.futures import Future
 import records
 from peftbench.store import folder_of, store_at
-from peftbench.training.run import RunResult
 from peftbench.working import leases, work
 
 leases.BEAT_SECONDS, leases.STALE_SECONDS, work.POLL_SECONDS = 0.2, 2.0, 0.1
@@ -41,7 +40,8 @@ class Stub:
     def submit(self, spec, watch=None):
         future = Future()
         time.sleep(0.05)
-        future.set_result(RunResult(records.record(spec=spec, run_id=spec.run_id), None))
+        record = records.record(spec=spec, run_id=spec.run_id)
+        future.set_result(types.SimpleNamespace(record=record, predictions=None))
         return future
     def close(self):
         pass

@@ -405,7 +405,6 @@ def test_two_workers_compute_what_one_command_does(small_encoder: str, tmp_path:
     assert Store(shared).check() == []
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_asked_to_end_gives_its_run_back(tmp_path: Path) -> None:
     """SIGTERM, as a batch system sends it before it kills."""
     code = f"""

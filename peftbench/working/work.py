@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import closing
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from peftbench.errors import InputError
 from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.store import Entry, Store
-from peftbench.training.executor import Executor
-from peftbench.training.run import RunResult
 from peftbench.working.leases import Lease, Leases
+
+if TYPE_CHECKING:
+    from peftbench.training.executor import Executor
+    from peftbench.training.run import RunResult
 
 POLL_SECONDS = 5.0  # between two looks at what others do, where nothing is left to claim
 LOST_SECONDS = 1.0  # in which a worker notices that its run was taken over
@@ -38,7 +40,7 @@ class Worker:
         store: Store,
         device: str,
         specs: Sequence[RunSpec],
-        make_executor: Callable[[], Executor],
+        make_executor: "Callable[[], Executor]",
         retry: Collection[str] = (),
     ) -> None:
         """device: the folder of this worker's device in the store.
@@ -98,7 +100,7 @@ class Worker:
             del self._todo[spec.run_id]
             return record
 
-    def _stored(self, result: RunResult) -> Record:
+    def _stored(self, result: "RunResult") -> Record:
         """The record that the store has now. A store that cannot be reached is asked again for a
         while: what a run has found took longer. Raises InputError if that was in vain."""
         for pause_seconds in PAUSES_SECONDS:
