@@ -16,6 +16,7 @@ MOST_RECORD_BYTES = 128 * 2**20  # a training curve of a million steps
 MOST_VALUES = 5_000_000  # in a record: four for each step, and the rest
 MOST_PREDICTIONS_BYTES = 2**30  # of the file, of what it unpacks to, and of all its texts
 MOST_ROWS = 10_000_000
+AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # Windows has no such pipes
 
 NUMBERS = {"id": False, "target": None, "nll": True, "count": True, "answer": None, "score": True}
 """The columns that predictions have at least: numbers, texts, or (None) either of them."""
@@ -25,7 +26,7 @@ def read_bytes(path: Path, most: int) -> bytes:
     """What is in a regular file. Raises InputError if it is something else (to read a pipe is to
     wait), holds more than `most` bytes or cannot be read."""
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as f:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | AT_ONCE)) as f:
             status = os.fstat(f.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"{path}: cannot be read: it is no regular file")

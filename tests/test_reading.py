@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,3 +294,28 @@ def test_the_door_names_the_file(reader: Callable[[Path], object], kind: str, st
     with pytest.raises(InputError) as error:
         reader(store.folder)
     is_one_line(error.value, path)
+
+
+WINDOWS = """
+import os, sys
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+for name in ("O_NONBLOCK", "sched_getaffinity", "getloadavg", "fork", "geteuid"):
+    delattr(os, name)
+from peftbench import cli
+sys.argv = ["peftbench", *sys.argv[1:]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("command", ["table", "check"])
+def test_tables_are_read_where_the_system_has_no_fcntl(command: str, tmp_path: Path) -> None:
+    """As on Windows, where nothing is trained."""
+    Store(tmp_path / "results").write(records.record(), records.predictions())
+    done = subprocess.run(
+        [sys.executable, "-c", WINDOWS, command, "--store", str(tmp_path / "results")],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "lora" in done.stdout if command == "table" else "1 runs, no problem" in done.stdout
