@@ -26,6 +26,7 @@ from typing import Any
 
 from scale import DONE, Stub, logged, runner, specs_of
 
+from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.store import Store, store_at
 from peftbench.training.run import RunResult
@@ -83,10 +84,11 @@ def work(place: str, runs: int, folder: Path, barrier: Any) -> None:
         begun = time.perf_counter()
 
     with (folder / f"{os.getpid()}.ends").open("a", buffering=1) as file:
-        worker.work(
-            begin,
-            lambda *_: file.write(f"{time.time()} {time.perf_counter() - begun}\n"),
-        )
+
+        def end(record: Record, done: int, total: int) -> None:
+            file.write(f"{time.time()} {time.perf_counter() - begun}\n")
+
+        worker.work(begin, end)
 
 
 def carry_out(place: str, runs: int, workers: int, kill: float, folder: Path) -> None:

@@ -258,7 +258,7 @@ def test_all_figures_are_drawn_or_skipped_with_a_reason(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     for record in records.study(("reviews",), seeds=2):
         store.write(record)
-    done = draw_all(store.root, tmp_path / "figures")
+    done = draw_all(store.folder, tmp_path / "figures")
     assert (done.returncode, done.stderr) == (0, "")
     printed = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     skipped = {name for name, what in printed.items() if what.startswith("skipped: no ")}

@@ -145,7 +145,7 @@ def kept(file: Path, *records: Record) -> Path:
     store = Store(file.parent / "s")
     for each in records:
         store.write(each)
-    return store.root
+    return store.folder
 
 
 def seeded(spec: RunSpec, seed: int, **train: Any) -> RunSpec:

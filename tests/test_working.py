@@ -75,6 +75,9 @@ class Stub:
         threading.Thread(target=later, daemon=True).start()
         return future
 
+    def places(self) -> int:
+        return 1
+
     def close(self) -> None:
         self.closed.set()
 
