@@ -148,7 +148,10 @@ def test_a_dead_workers_run_is_taken_over(store: Store) -> None:
     dead = Leases(store.files, DEVICE)
     assert dead.claim(Lease(wanted[0].run_id, 1))  # and no sign of life after that
     start = time.monotonic()
-    worker(store, wanted, ran).work()
+    other = threading.Thread(target=worker(store, wanted, ran).work, daemon=True)
+    other.start()
+    other.join(20)
+    assert not other.is_alive()
     assert time.monotonic() - start > leases_module.STALE_SECONDS
     assert sorted(ran) == sorted(spec.run_id for spec in wanted)
     assert held(store.files) == {}
