@@ -84,6 +84,29 @@ def test_of_writers_at_once_exactly_one_succeeds(root: Path | str) -> None:
 
 
 @on_all
+def test_a_name_that_is_made_and_removed_by_others_meanwhile_is_no_error(root: Path | str) -> None:
+    """As a lease is: whoever comes second may find it there and gone."""
+    files = files_at(root)
+    files.prepare()
+    over = threading.Event()
+
+    def make_and_remove() -> None:
+        while not over.is_set():
+            files.create("a/1", b"theirs")
+            files.remove("a/1")
+
+    other = threading.Thread(target=make_and_remove)
+    other.start()
+    try:
+        for number in range(150):
+            if files.create("a/1", f"mine {number}".encode()):
+                files.remove("a/1")
+    finally:
+        over.set()
+        other.join()
+
+
+@on_all
 def test_what_cannot_be_read_is_an_error_that_names_it(root: Path | str) -> None:
     files = files_at(root)
     files.prepare()

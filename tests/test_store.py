@@ -170,8 +170,10 @@ def test_a_writer_killed_at_any_point_leaves_nothing_that_counts_or_stays(
         assert not (orphans and published)
         seen.add((len(store.leftovers()), bool(orphans), bool(published)))
         store.write(next_of_the_device)
+        left = [*temporaries(store)]
         store.ensure_writable()
-        assert len(store.leftovers()) == len(list(temporaries(store)))  # who knows who is at work
+        assert [*temporaries(store)] == left  # their writer may be at work
+        assert store.leftovers() == [*map(str, left)]
         let_time_pass(store)
         store.ensure_writable()
         assert store.leftovers() == []
@@ -402,6 +404,31 @@ def test_lost_changed_and_unexpected_predictions_are_found(store: Store) -> None
         store.predictions(plain.run_id)
     table.unlink()
     assert sum("cannot be read" in problem for problem in store.check()) == 1
+
+
+def test_predictions_that_a_killed_writer_left_of_a_run_done_elsewhere_are_harmless(
+    store: Store,
+) -> None:
+    """Another device has done the run, and nobody will do it again here."""
+    left = store.write(records.record(), PREDICTIONS)
+    only_record(store).unlink()
+    (table,) = store.folder.rglob("*.parquet")
+    assert len(store.check()) == 1
+    assert store.leftovers() == []
+    gpu = records.environment(device_name="H100")
+    store.write(records.record(device="cuda", environment=gpu))
+    assert store.check() == []
+    assert store.leftovers() == [str(table)]
+    assert store.read(left.run_id).device == "cuda"
+
+
+def test_nothing_beside_the_store_is_read(store: Store) -> None:
+    record = Store(store.folder.parent / "other").write(records.record())
+    store.write(records.record(seed=1))
+    key = f"../other/{run_key(record)}"
+    assert store.find(key) is None
+    with pytest.raises(InputError, match="no run"):
+        store.read(key)
 
 
 def test_nan_and_a_foreign_id_are_refused(store: Store) -> None:

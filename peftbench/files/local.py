@@ -68,8 +68,7 @@ class LocalFiles:
             try:
                 os.link(temporary, path)
             except FileExistsError:
-                same_size = path.is_file() and path.stat().st_size == len(content)
-                return same_size and path.read_bytes() == content
+                return _holds(path, content)
         return True
 
     def replace(self, name: str, content: bytes) -> None:
@@ -113,6 +112,15 @@ class LocalFiles:
             else:
                 reason = f"{error.strerror} ({error.filename2 or error.filename or 'in the store'})"
             raise InputError(f"store {root}: {reason}") from error
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a file has this content. It may be gone by now: who made it has removed it."""
+    try:
+        same_size = path.is_file() and path.stat().st_size == len(content)
+        return same_size and path.read_bytes() == content
+    except FileNotFoundError:
+        return False
 
 
 def _remove_old(folder: Path) -> None:

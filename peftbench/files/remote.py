@@ -99,8 +99,11 @@ class RemoteFiles:
             try:
                 self._fs.pipe_file(self._path(name), content, mode="create")
             except FileExistsError:
-                # Ours, if the answer to the first request was lost and the library asked again.
-                return self._fs.cat_file(self._path(name)) == content
+                # Ours, if the answer to the first request was lost and the library asked again;
+                # gone, if who made it has removed it.
+                with suppress(FileNotFoundError):
+                    return self._fs.cat_file(self._path(name)) == content
+                return False
         return True
 
     def replace(self, name: str, content: bytes) -> None:
