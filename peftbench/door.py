@@ -442,8 +442,17 @@ def search(
 
 
 def _place_of_trials(storage: str | None, store: Store | Path | str) -> str:
-    """The path or URL of a search's storage. storage: what the caller names."""
-    return _journal(_store(store)) if storage is None else storage
+    """The path or URL of a search's storage. storage: what the caller names; None: a journal in the
+    store. Raises InputError where a store cannot hold one."""
+    if storage is not None:
+        return storage
+    kept = _store(store)
+    if isinstance(kept.root, str):
+        raise InputError(
+            f"store {kept}: a search's trials cannot be kept there, they change: name --storage, "
+            "a journal file or postgresql://..."
+        )
+    return str(kept.root / "studies.journal")
 
 
 def _executors(workers: int, unconfined: bool) -> list["LocalExecutor"]:
@@ -809,17 +818,6 @@ def _experiment(
 
 def _store(store: Store | Path | str) -> Store:
     return store if isinstance(store, Store) else store_at(store)
-
-
-def _journal(store: Store) -> str:
-    """Where a search's trials are kept unless it is said. Raises InputError if there is no such
-    place."""
-    if isinstance(store.root, str):
-        raise InputError(
-            f"store {store}: a search's trials cannot be kept there, they change: name --storage, "
-            "a journal file or postgresql://..."
-        )
-    return str(store.root / "studies.journal")
 
 
 def _device(workers: int = 1) -> tuple[str, Precision]:

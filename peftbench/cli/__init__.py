@@ -16,6 +16,7 @@ from peftbench.cli.estimating import EXAMPLE, estimate_command
 from peftbench.cli.exporting import EXPORT_EXAMPLE, export_command
 from peftbench.cli.planning import PLAN_EXAMPLE, plan_command
 from peftbench.cli.typed import (
+    MOST_WORKERS,
     RESULTS,
     AdaptersOption,
     OnlyOption,
@@ -28,7 +29,7 @@ from peftbench.cli.typed import (
     show,
     typed_only,
     typed_path,
-    typed_setting,
+    typed_settings,
 )
 from peftbench.cli.working import (
     MERGE_EXAMPLE,
@@ -46,7 +47,6 @@ from peftbench.wording import Lang, printable
 if TYPE_CHECKING:
     from peftbench.doctor.finding import Finding
 
-MOST_WORKERS = 1024
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -102,7 +102,7 @@ def run_command(
     """
     asked: dict[str, Any] = {
         "only": typed_only(only),
-        "settings": dict(map(typed_setting, settings or [])),
+        "settings": typed_settings(settings),
         "retry": retry or [],
         "workers": workers,
         "executor": executor,

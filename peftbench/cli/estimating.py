@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from peftbench.cli.typed import one_line, say, show, typed_path, typed_setting
+from peftbench.cli.typed import one_line, say, show, typed_path, typed_settings
 from peftbench.output import ensure_writable, write_whole
 from peftbench.spec import Base, Precision
 
@@ -119,7 +119,7 @@ def estimate_command(
     step |= {"checkpointing": checkpointing}
     machine: dict[str, Any] = {"attention": attention, "optimizer": optimizer, "gpus": gpus}
     machine |= {"sharding": sharding, "implementation": implementation}
-    arguments = dict(map(typed_setting, others or []))
+    arguments = typed_settings(others)
     arguments |= {} if rank is None else {"rank": rank}
     if targets is not None:
         arguments["targets"] = targets if targets == "all-linear" else targets.split(",")

@@ -20,7 +20,7 @@ from peftbench.cli.typed import (
     show,
     typed_only,
     typed_path,
-    typed_setting,
+    typed_settings,
 )
 
 PLAN_EXAMPLE = "Example: peftbench plan experiments/glue.toml --gpu A100-80GB --gpu 24 --workers 8"
@@ -83,7 +83,7 @@ def plan_command(
             gpus=names,
             device=device,
             only=typed_only(only),
-            settings=dict(map(typed_setting, settings or [])),
+            settings=typed_settings(settings),
             workers=workers,
             tflops=tflops,
             begin=begin,

@@ -16,6 +16,7 @@ from peftbench.files import is_url
 from peftbench.store import Store, store_at
 from peftbench.wording import for_terminal, printable
 
+MOST_WORKERS = 1024  # that an option may ask for
 LINE = 800  # characters of a line for a person
 
 
@@ -107,6 +108,11 @@ def typed_only(texts: list[str] | None) -> dict[str, set[str]]:
                 )
             values.setdefault(key, set()).add(value)
     return values
+
+
+def typed_settings(texts: list[str] | None) -> dict[str, Any]:
+    """What --set, given any number of times, says."""
+    return dict(map(typed_setting, texts or []))
 
 
 def show(text: str) -> None:

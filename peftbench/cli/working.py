@@ -14,6 +14,7 @@ from rich.console import Console
 
 from peftbench import door
 from peftbench.cli.typed import (
+    MOST_WORKERS,
     RESULTS,
     AdaptersOption,
     OnlyOption,
@@ -26,7 +27,7 @@ from peftbench.cli.typed import (
     show,
     typed_only,
     typed_path,
-    typed_setting,
+    typed_settings,
     typed_store,
 )
 from peftbench.errors import InputError
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 WORK_EXAMPLE = "Example: peftbench work experiments/glue.toml --store s3://bucket/results"
 STATUS_EXAMPLE = "Example: peftbench status experiments/glue.toml --store s3://bucket/results"
 MERGE_EXAMPLE = "Example: peftbench merge from_gpu1 from_gpu2 --store results"
-MOST_WORKERS = 1024
 MOST_LINES = 20  # of runs of one kind that are named
 
 FileArgument = Annotated[Path, typer.Argument(help="An experiment file (TOML).", parser=typed_path)]
@@ -96,13 +96,13 @@ def work_command(
     """
     asked: dict[str, Any] = {
         "only": typed_only(only),
-        "settings": dict(map(typed_setting, settings or [])),
+        "settings": typed_settings(settings),
         "retry": retry or [],
         "adapters": adapters,
         "unconfined": unconfined,
     }
     if slurm is not None:
-        given = dict(map(typed_setting, slurm_settings or []))
+        given = typed_settings(slurm_settings)
         jobs = door.submit_workers(file, store.root, slurm, logs=logs, slurm=given, **asked)
         say(one_line(f"{len(jobs)} jobs submitted ({jobs[0]} ...); they print to {logs}"))
         return
@@ -134,7 +134,7 @@ def status_command(
         file,
         store,
         only=typed_only(only),
-        settings=dict(map(typed_setting, settings or [])),
+        settings=typed_settings(settings),
     )
     if format == "json":
         show(json.dumps(_as_data(standing), indent=2, allow_nan=False))
