@@ -278,6 +278,15 @@ def test_a_lease_that_says_nothing_of_use_is_passed_over(store: Store) -> None:
     assert list(store.read_all()) == []
 
 
+def test_leases_are_not_kept_in_the_cache(store: Store, tmp_path: Path) -> None:
+    """They change every few seconds: each would be a file more."""
+    mine = Leases(store.files, DEVICE)
+    assert mine.claim(Lease("0" * 16, 1))
+    assert mine.stale(mine.held().values()) == []
+    assert len(holders(store.files, held(store.files))) == 1
+    assert not [*(tmp_path / "cache").rglob("*")]
+
+
 def two_stores(tmp_path: Path) -> tuple[Store, Store]:
     return Store(tmp_path / "into"), Store(tmp_path / "from")
 

@@ -46,9 +46,12 @@ class Files(Protocol):
         bytes."""
         ...
 
-    def read_many(self, names: Sequence[str], most: int) -> Iterator[bytes | Exception]:
+    def read_many(
+        self, names: Sequence[str], most: int, *, replaced: bool = False
+    ) -> Iterator[bytes | Exception]:
         """What is in each file, in order, several at a time where they are far away; in place of
-        one that cannot be read its InputError."""
+        one that cannot be read its InputError. replaced: they are files that `replace` changes, so
+        that it is of no use to keep them."""
         ...
 
     def create(self, name: str, content: bytes) -> bool:

@@ -55,7 +55,9 @@ class LocalFiles:
     def read(self, name: str, most: int) -> bytes:
         return read_bytes(self._root / name, most)
 
-    def read_many(self, names: Sequence[str], most: int) -> Iterator[bytes | Exception]:
+    def read_many(
+        self, names: Sequence[str], most: int, *, replaced: bool = False
+    ) -> Iterator[bytes | Exception]:
         for name in names:
             try:
                 yield self.read(name, most)

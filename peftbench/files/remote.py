@@ -90,9 +90,11 @@ class RemoteFiles:
             raise content
         return content
 
-    def read_many(self, names: Sequence[str], most: int) -> Iterator[bytes | Exception]:
+    def read_many(
+        self, names: Sequence[str], most: int, *, replaced: bool = False
+    ) -> Iterator[bytes | Exception]:
         for start in range(0, len(names), AT_A_TIME):
-            yield from self._read_batch(names[start : start + AT_A_TIME], most)
+            yield from self._read_batch(names[start : start + AT_A_TIME], most, replaced)
 
     def create(self, name: str, content: bytes) -> bool:
         with self._input_errors():
@@ -134,10 +136,12 @@ class RemoteFiles:
             listed.append((path.rpartition("/")[2], info))
         return sorted(listed, key=lambda each: each[0])
 
-    def _read_batch(self, names: Sequence[str], most: int) -> list[bytes | Exception]:
+    def _read_batch(
+        self, names: Sequence[str], most: int, replaced: bool
+    ) -> list[bytes | Exception]:
         """The contents of some files, from the cache or fetched at once."""
         contents: dict[str, bytes | Exception] = {}
-        places = {name: self._cached(name) for name in names}
+        places = {name: None if replaced else self._cached(name) for name in names}
         for name, place in places.items():
             if place is not None and (content := kept(place)) is not None:
                 contents[name] = content

@@ -88,7 +88,7 @@ class Leases:
         names = {lease.name: lease for lease in leases}
         now = time.monotonic()
         stale: list[Lease] = []
-        contents = self._files.read_many([*names], MOST_BYTES)
+        contents = self._files.read_many([*names], MOST_BYTES, replaced=True)
         for (name, lease), content in zip(names.items(), contents, strict=True):
             if isinstance(content, Exception):
                 continue  # given up in the meantime
@@ -150,7 +150,7 @@ def held(files: Files) -> dict[str, Lease]:
 def holders(files: Files, leases: Mapping[str, Lease]) -> dict[str, Holder]:
     """Who holds the leases, by the run's id; without those that were given up in the meantime or
     say nothing of use."""
-    contents = files.read_many([lease.name for lease in leases.values()], MOST_BYTES)
+    contents = files.read_many([lease.name for lease in leases.values()], MOST_BYTES, replaced=True)
     holders: dict[str, Holder] = {}
     for run_id, content in zip(leases, contents, strict=True):
         if isinstance(content, bytes):
