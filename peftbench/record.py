@@ -118,7 +118,8 @@ class Timing(FrozenModel):
     generated_tokens_per_second: NonNegativeFloat | None
     """Over the generated answers; null: none was generated."""
     latency_seconds: Latency | None
-    """Of a forward pass, with and without the method, in random order."""
+    """Of a forward pass, with and without the method, in random order; null: a trial of a search,
+    or another run on valid, which does without."""
 
 
 class CudaPeaks(FrozenModel):

@@ -131,7 +131,7 @@ def test_what_a_record_says_of_parameters_and_bytes(method: str, small_encoder: 
     assert timing.generated_tokens_per_second is record.cuda is None
 
 
-def test_full_fine_tuning_on_test_alone_leaves_spectra_and_scores_of_eight_directions(
+def test_spectra_scores_of_eight_directions_and_latency_are_left_by_runs_on_test_alone(
     small_encoder: str,
 ) -> None:
     full = spec(small_encoder, "full")
@@ -140,7 +140,11 @@ def test_full_fine_tuning_on_test_alone_leaves_spectra_and_scores_of_eight_direc
         "valid": full.model_copy(update={"split": "valid"}),
         "lora": spec(small_encoder, "lora"),
     }
-    metrics = {what: done(run(one))[0].metrics for what, one in specs.items()}
+    records = {what: done(run(one))[0] for what, one in specs.items()}
+    metrics = {what: record.metrics for what, record in records.items()}
+    times = {what: record.timing for what, record in records.items()}
+    timed = {what for what, timing in times.items() if timing and timing.latency_seconds}
+    assert timed == {"test", "lora"}
     for name in ("energy8.weight", "nll.rank8", "accuracy.rank8"):
         assert {what for what, values in metrics.items() if name in values} == {"test"}
     assert metrics["test"]["accuracy.rank8"] is not None

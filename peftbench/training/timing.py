@@ -28,9 +28,11 @@ Result = TypeVar("Result")
 def timing(
     tuning: FineTuning, log: TrainingLog, evaluation: Evaluation, footprint: Footprint
 ) -> Timing:
-    """Seconds and rates of a run; measures the latency."""
+    """Seconds and rates of a run. The latency is measured in final runs: nothing that is read of a
+    trial rests on it, and searches would spend a sixth of their time there."""
     seconds = sum(log.step_seconds)
     utilization = None
+    final = tuning.spec.split == "test"
     if seconds and footprint.flops_per_step is not None:
         flops_per_token = footprint.flops_per_step / sum(
             batch.padded for batch in tuning.largest_batch()
@@ -45,7 +47,7 @@ def timing(
         utilization=utilization,
         eval_seconds=evaluation.seconds,
         generated_tokens_per_second=evaluation.generated_tokens_per_second,
-        latency_seconds=latency(tuning.method, tuning.model, tuning.spec.seed),
+        latency_seconds=latency(tuning.method, tuning.model, tuning.spec.seed) if final else None,
     )
 
 
