@@ -57,6 +57,15 @@ def test_interleaving_times_the_call_and_not_the_entry(monkeypatch: pytest.Monke
     assert all(0.001 <= value.median < 0.015 and value.n == 4 for value in spreads.values())
 
 
+def test_slow_forms_are_timed_in_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LATENCY_SECONDS", 0.1)
+    counts = {
+        seconds: {value.n for value in interleave("ab", 0, Putting(seconds)).values()}
+        for seconds in (0.0, 0.03)
+    }
+    assert counts == {0.0: {timing.LATENCY_REPEATS}, 0.03: {timing.FEWEST_REPEATS}}
+
+
 def test_forms_are_timed_in_an_order_of_each_round_that_the_seed_decides() -> None:
     orders: list[list[str]] = []
     for seed in (1, 1, 2):

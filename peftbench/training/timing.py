@@ -1,5 +1,6 @@
 """What a run takes on its machine: seconds, rates, and CUDA's own count of memory."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -19,7 +20,9 @@ from peftbench.training.loop import TrainingLog
 from peftbench.training.rates import gemm_peak, seconds_of
 
 LATENCY_TOKENS = 32
-LATENCY_REPEATS = 7
+LATENCY_REPEATS = 7  # rounds at the most
+FEWEST_REPEATS = 3
+LATENCY_SECONDS = 4.0  # after which no round begins but for the fewest
 Modules = Mapping[str, nn.Module]  # by the names at which to put them
 Form = Callable[[], AbstractContextManager[None]]  # within it, the network has this form
 Result = TypeVar("Result")
@@ -126,11 +129,15 @@ def interleaved(
     device: torch.device,
     rng: np.random.Generator,
 ) -> dict[str, Spread]:
-    """Seconds of `call` within each form: LATENCY_REPEATS rounds, each in an order of its own. A
-    form is entered, warmed up by one call and left again outside the time."""
+    """Seconds of `call` within each form: rounds that are each in an order of their own,
+    LATENCY_REPEATS of them, or fewer where the model is large for the machine. A form is entered,
+    warmed up by one call and left again outside the time."""
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     names = list(forms)
-    for _ in range(LATENCY_REPEATS):
+    start = time.perf_counter()
+    for repeat in range(LATENCY_REPEATS):
+        if repeat >= FEWEST_REPEATS and time.perf_counter() - start > LATENCY_SECONDS:
+            break
         for i in rng.permutation(len(names)):
             with forms[names[i]]():
                 call()
