@@ -19,7 +19,8 @@ from records import environment
 from records import record as make_record
 from test_suite import Typed, experiment, spec, typed
 
-from peftbench import door, suite
+from peftbench import suite
+from peftbench.door import running
 from peftbench.errors import InputError
 from peftbench.record import Record
 from peftbench.spec import RunSpec
@@ -186,7 +187,7 @@ def test_each_run_at_once_has_its_own_cores(tmp_path: Path, small_encoder: str) 
         assert record.environment.runs_at_once == 2
         assert record.environment.threads == threads
     file = experiment(tmp_path, small_encoder)
-    planned = door.plan(file, tmp_path / "s", workers=2)
+    planned = running.plan(file, tmp_path / "s", workers=2)
     assert {run_key(record).partition("/")[0] for record in records} == {planned.folder}
 
 

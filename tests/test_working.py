@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 import records
 
-from peftbench import cli, door
+from peftbench import cli
+from peftbench.door import running, working
 from peftbench.errors import InputError
 from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.store import LEASES, Store, folder_of, store_at
+from peftbench.training import revisions
 from peftbench.training.run import RunResult
 from peftbench.working import leases as leases_module
 from peftbench.working import work as work_module
@@ -370,7 +372,7 @@ def test_the_commands_say_how_far_it_is(
     status = ("status", file, "--store", store)
     code, output, _ = call(capsys, monkeypatch, *status)
     assert (code, "0 of 4 runs done, 0 running, 4 waiting" in output) == (0, True)
-    wanted = door.plan(file, store).specs
+    wanted = running.plan(file, store).specs
     Store(store).ensure_writable()
     for spec, state in zip(wanted[:2], ("done", "failed"), strict=True):
         made = records.record(spec=spec, run_id=spec.run_id, status=state, error=None, seconds=60.0)
@@ -386,6 +388,21 @@ def test_the_commands_say_how_far_it_is(
     assert data["running"][0]["host"] == "h"
     assert data["waiting"] == [wanted[3].run_id]
     assert data["spent_seconds"] == {DEVICE: 120.0}
+
+
+def test_the_status_reads_an_experiment_once(
+    small_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is asked for the commits of its models, which may take a while."""
+    asked: list[Any] = []
+
+    def pinned(experiment: Any, commit_of: Any = None) -> Any:
+        asked.append(experiment)
+        return experiment
+
+    monkeypatch.setattr(revisions, "pinned", pinned)
+    now = working.status(experiment(tmp_path, small_encoder), tmp_path / "s")
+    assert (now.total, len(now.waiting), len(asked)) == (4, 4, 1)
 
 
 def test_the_command_merges(
@@ -407,7 +424,7 @@ def test_the_command_merges(
 def test_two_workers_compute_what_one_command_does(small_encoder: str, tmp_path: Path) -> None:
     """Real runs: metrics and curves are the same to the bit, and each run is done once."""
     file, alone, shared = experiment(tmp_path, small_encoder), tmp_path / "a", tmp_path / "b"
-    door.run(file, alone, say=lambda line: None)
+    running.run(file, alone, say=lambda line: None)
     command = [sys.executable, "-m", "peftbench.cli", "work", str(file), "--store", str(shared)]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [worker.communicate(timeout=300)[0] for worker in workers]
