@@ -32,6 +32,7 @@ NOUNS = {
     "wording",
     "markup",
     "at_scale",
+    "silence",
 }
 ROOMS: dict[str, set[str]] = {
     "metrics": set(),
@@ -71,6 +72,7 @@ NOUNS_KNOW = {
     "store": {"errors", "spec", "record", "reading", "once", "files"},
     "markup": {"wording"},
     "at_scale": {"errors", "reading"},
+    "silence": set(),
 }
 DOORS = {"", "door", "cli", "unmeasured"}  # these may know everything
 

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import records
 
-from peftbench import cli
+from peftbench import cli, silence
 from peftbench.door import running, working
 from peftbench.errors import InputError
 from peftbench.record import Record
@@ -157,6 +158,21 @@ def test_a_dead_workers_run_is_taken_over(store: Store) -> None:
     assert time.monotonic() - start > leases_module.STALE_SECONDS
     assert sorted(ran) == sorted(spec.run_id for spec in wanted)
     assert held(store.files) == {}
+
+
+def test_a_dead_worker_is_noticed_however_seldom_somebody_looks(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the leases of a thousand runs takes a while."""
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(silence, "time", clock)
+    lease = Lease("0" * 16, 1)
+    assert Leases(store.files, DEVICE).claim(lease)
+    other = Leases(store.files, DEVICE)
+    assert other.stale([lease]) == []
+    clock.now += 10 * leases_module.STALE_SECONDS
+    assert other.stale([lease]) == [lease]
 
 
 def test_a_worker_that_was_asleep_notices_that_its_run_was_taken_over(store: Store) -> None:

@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from pydantic import AwareDatetime, NonNegativeInt, ValidationError
 
 from peftbench.errors import InputError
 from peftbench.files import Files
+from peftbench.silence import Witness
 from peftbench.spec import FrozenModel
 from peftbench.store import LEASES
 
@@ -67,7 +67,7 @@ class Leases:
         """device: the folder of this worker's device in the store."""
         self._files, self._device = files, device
         self._worker = uuid.uuid4().hex
-        self._seen: dict[str, tuple[bytes, float]] = {}  # what a lease said, and since when
+        self._witness = Witness()  # with no gap: listing the leases of many runs may take long
 
     def held(self) -> dict[str, Lease]:
         """The last lease of each run that has one."""
@@ -86,16 +86,12 @@ class Leases:
         """Those of the leases that have not changed for STALE_SECONDS while this worker looked.
         Ask again and again: the first time none is."""
         names = {lease.name: lease for lease in leases}
-        now = time.monotonic()
         stale: list[Lease] = []
         contents = self._files.read_many([*names], MOST_BYTES, replaced=True)
         for (name, lease), content in zip(names.items(), contents, strict=True):
             if isinstance(content, Exception):
                 continue  # given up in the meantime
-            before, since = self._seen.get(name, (b"", now))
-            if content != before:
-                self._seen[name] = content, now
-            elif now - since > STALE_SECONDS:
+            if self._witness.silent_seconds(name, content) > STALE_SECONDS:
                 stale.append(lease)
         return stale
 
