@@ -33,6 +33,7 @@ NOUNS = {
     "markup",
     "at_scale",
     "silence",
+    "pace",
 }
 ROOMS: dict[str, set[str]] = {
     "metrics": set(),
@@ -73,6 +74,7 @@ NOUNS_KNOW = {
     "markup": {"wording"},
     "at_scale": {"errors", "reading"},
     "silence": set(),
+    "pace": {"record", "spec"},
 }
 DOORS = {"", "door", "cli", "unmeasured"}  # these may know everything
 

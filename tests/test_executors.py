@@ -122,13 +122,21 @@ def test_as_many_runs_are_in_progress_as_there_are_places_and_begin_in_order(
 
 
 def test_the_time_that_is_left_counts_the_places(store: Store) -> None:
-    left: list[float] = []
+    left: list[float | None] = []
     suite.run_all(specs_of(5), store, Held(5, 2), id, lambda p: left.append(p.seconds_left))
     each = make_record().seconds
     # one in progress and so many that wait, two at a time, and never less than one run takes
     expected = [(1 + n) / 2 * each for n in (3, 2, 1)] + [each, 0]
     assert left[:4] == pytest.approx(expected[:4], abs=1.0)
     assert left[4] == 0
+
+
+def test_where_nothing_like_it_has_ended_any_run_says_how_long_one_takes(store: Store) -> None:
+    left: list[float | None] = []
+    first = spec("m")
+    specs = [first, first.model_copy(update={"task": "cola"})]
+    suite.run_all(specs, store, Held(2, 1), id, lambda p: left.append(p.seconds_left))
+    assert left == [make_record().seconds, 0]
 
 
 def test_an_interrupt_ends_all_runs_in_progress_and_they_leave_no_record(
