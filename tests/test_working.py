@@ -111,6 +111,23 @@ def test_what_the_store_has_of_any_device_is_not_done_again(store: Store) -> Non
     assert sorted(ran) == sorted(spec.run_id for spec in wanted if spec.seed != 1)
 
 
+def test_a_worker_lists_the_store_once_before_it_claims(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a hundred thousand records in a bucket that takes seconds."""
+    store.write(records.record(seed=0))
+    listed: list[str] = []
+    of_files, names = type(store.files), type(store.files).names
+
+    def noted(self: Any, folder: str = "") -> list[str]:
+        listed.append(folder)
+        return names(self, folder)
+
+    monkeypatch.setattr(of_files, "names", noted)
+    assert worker(store, specs(3), []).left == 2
+    assert Counter(listed) == {LEASES: 1, DEVICE: 1}
+
+
 def test_what_has_failed_is_tried_again_once_where_that_is_wanted(store: Store) -> None:
     wanted, ran = specs(2), list[str]()
     store.write(records.record(seed=0, status="failed", error="x"))

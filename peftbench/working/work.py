@@ -3,7 +3,7 @@ that nobody else does."""
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
@@ -50,11 +50,12 @@ class Worker:
         self._leases = Leases(store.files, device)
         self._total = len(specs)
         self._todo = {spec.run_id: spec for spec in specs}
-        self._again = self._to_be_retried({"pruned", *retry})
         self._held: dict[str, Lease] = {}
         self._looked, self._looking = 0.0, 0.0  # when, and how long that took
         self._random = random.Random()  # only who does a run is drawn, never what comes out
-        self._look()
+        entries = self._seen()
+        self._again = self._to_be_retried(entries, {"pruned", *retry})
+        self._pass_over_done(entries)
 
     @property
     def left(self) -> int:
@@ -86,8 +87,8 @@ class Worker:
         """The record of the run; None if another worker has done it, or has taken it over."""
         with self._leases.kept(lease) as lost:
             spec = self._todo[lease.run_id]
-            if self._is_done(self._store.exact(spec.run_id)):
-                del self._todo[spec.run_id]
+            self._pass_over_done(self._store.exact(spec.run_id))
+            if spec.run_id not in self._todo:
                 return None
             begin(spec)
             with closing(self._make_executor()) as executor:
@@ -134,26 +135,27 @@ class Worker:
 
     def _look(self) -> None:
         """See what others have done and what they hold."""
+        self._pass_over_done(self._seen())
+
+    def _seen(self) -> list[Entry]:
+        """The records that there are, once it is seen what others hold."""
         start = time.monotonic()
         self._held = self._leases.held()
-        known: dict[str, list[Entry]] = {}
-        for entry in self._store.latest():
-            known.setdefault(entry.run_id, []).append(entry)
-        for run_id in [*self._todo]:
-            if self._is_done(known.get(run_id, [])):
-                del self._todo[run_id]
+        entries = self._store.latest()
         self._looked = time.monotonic()
         self._looking = self._looked - start
+        return entries
 
-    def _is_done(self, entries: Iterable[Entry]) -> bool:
-        return any(entry not in self._again for entry in entries)
+    def _pass_over_done(self, entries: Sequence[Entry]) -> None:
+        """Runs that have a record that counts are not to be done."""
+        for entry in entries:
+            if entry not in self._again:
+                self._todo.pop(entry.run_id, None)
 
-    def _to_be_retried(self, statuses: set[str]) -> set[Entry]:
-        """The records that there are and that do not count."""
-        entries = [entry for entry in self._store.latest() if entry.run_id in self._todo]
-        records = self._store.read_entries(entries)
+    def _to_be_retried(self, entries: Sequence[Entry], statuses: set[str]) -> set[Entry]:
+        """Those of the records that there are now that do not count."""
+        own = [entry for entry in entries if entry.run_id in self._todo]
+        records = self._store.read_entries(own)
         return {
-            entry
-            for entry, record in zip(entries, records, strict=True)
-            if record.status in statuses
+            entry for entry, record in zip(own, records, strict=True) if record.status in statuses
         }
