@@ -34,3 +34,7 @@ class Witness:
             seen = _Silence(mark, since=now, last_look=now)
         self._silences[who] = _Silence(mark, seen.since, last_look=now)
         return now - seen.since
+
+    def forget(self, who: Hashable) -> None:
+        """Count somebody's silence anew from the next look on: its signs could not be seen."""
+        self._silences.pop(who, None)

@@ -192,6 +192,23 @@ def test_a_dead_worker_is_noticed_however_seldom_somebody_looks(
     assert other.stale([lease]) == [lease]
 
 
+def test_a_lease_that_cannot_be_read_is_not_silent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(silence, "time", clock)
+    lease, other = Lease("0" * 16, 1), Leases(store.files, DEVICE)
+    assert Leases(store.files, DEVICE).claim(lease)
+    assert other.stale([lease]) == []
+    clock.now += 10 * leases_module.STALE_SECONDS
+    with monkeypatch.context() as patch:
+        gone = InputError("out of reach")
+        patch.setattr(type(store.files), "read_many", lambda *_, replaced: iter([gone]))
+        assert other.stale([lease]) == []
+    assert other.stale([lease]) == []
+
+
 def test_a_worker_that_was_asleep_notices_that_its_run_was_taken_over(store: Store) -> None:
     wanted, ran, until = specs(1), list[str](), threading.Event()
     with ThreadPoolExecutor(1) as pool:
@@ -259,6 +276,90 @@ def test_a_result_waits_for_a_store_that_cannot_be_reached(
     with pytest.raises(InputError, match="cannot be reached"):
         worker(store, specs(2), ran).work()
     assert held(store.files) == {}
+
+
+@pytest.fixture
+def refusals(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many times the store cannot be listed from now on, after which it is asked again."""
+    monkeypatch.setattr(work_module, "PAUSES_SECONDS", (0.01, 0.01, 0.01))
+    left, of_files, names = [0], type(store.files), type(store.files).names
+
+    def unreliable(self: Any, folder: str = "") -> list[str]:
+        if left[0]:
+            left[0] -= 1
+            raise InputError("the store cannot be reached")
+        return names(self, folder)
+
+    monkeypatch.setattr(of_files, "names", unreliable)
+    return left
+
+
+def test_an_idle_worker_waits_for_a_store_that_cannot_be_reached(
+    store: Store, refusals: list[int]
+) -> None:
+    wanted, ran, said, until = specs(1), list[str](), list[str](), threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        busy = pool.submit(worker(store, wanted, [], until=until).work)
+        waits(lambda: bool(held(store.files)))
+        idle = Worker(store, DEVICE, wanted, lambda: Stub(ran), say=said.append)
+        refusals[0] = 3
+        other = pool.submit(idle.work)
+        waits(lambda: refusals[0] == 0)
+        until.set()
+        assert (len(busy.result(10)), other.result(10), ran) == (1, [], [])
+    line = "the store cannot be reached: the store is asked again in 0 s"
+    assert said == [line] * 3
+
+
+def test_an_idle_worker_does_not_wait_for_ever(store: Store, refusals: list[int]) -> None:
+    assert Leases(store.files, DEVICE).claim(Lease(specs(1)[0].run_id, 1))
+    idle = worker(store, specs(1), [])
+    refusals[0] = 4
+    with pytest.raises(InputError, match="cannot be reached"):
+        idle.work()
+    assert refusals[0] == 0
+
+
+def test_who_could_show_no_sign_of_life_is_not_taken_for_dead(
+    store: Store, refusals: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody reached the store, neither who looked nor who was looked at."""
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(silence, "time", clock)
+    wanted, ran = specs(1), list[str]()
+    assert Leases(store.files, DEVICE).claim(Lease(wanted[0].run_id, 1))
+    looks: list[list[Lease]] = []
+    stale = Leases.stale
+
+    def noted(self: Leases, leases: Any) -> list[Lease]:
+        looks.append(stale(self, leases))
+        if len(looks) == 1:  # out of reach for long, from now on
+            refusals[0], clock.now = 1, clock.now + 10 * leases_module.STALE_SECONDS
+        elif len(looks) == 2:
+            store.write(records.record(seed=0))
+        return looks[-1]
+
+    monkeypatch.setattr(Leases, "stale", noted)
+    assert worker(store, wanted, ran).work() == []
+    assert (looks, ran) == ([[], []], [])
+
+
+def test_a_worker_whose_store_is_gone_at_the_end_of_a_run_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves of its lease stands in nobody's way."""
+
+    def refuse(self: Any, name: str) -> None:
+        raise InputError("the store cannot be reached")
+
+    wanted, ran = specs(2), list[str]()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.files), "remove", refuse)
+        assert len(worker(store, wanted, ran).work()) == 2
+        assert Leases(store.files, DEVICE).claim(Lease("0" * 16, 2))
+    assert worker(store, [*wanted, *specs(3)], ran).work()[0].spec.seed == 2
+    assert store.check() == []
 
 
 def hold(store: Store, run_id: str, since: timedelta, heard: timedelta) -> Holder:

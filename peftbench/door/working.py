@@ -37,6 +37,8 @@ def work(
     its worker has shown no sign of life for two minutes. A record of any device counts, so that
     what is learned pools over devices; with precision "auto" devices of one kind belong together.
 
+    A store that cannot be reached is asked again for six minutes, and a line says so.
+
     All arguments are as in `run`; retry: what has failed by now; what fails from now on is not
     tried again. Returns the records of this worker's own runs. Raises InputError where anything is
     wrong that can be seen before the first run. KeyboardInterrupt ends the run in progress, and
@@ -54,7 +56,7 @@ def work(
     wanted = wanted_part(experiment, only, settings, retry)
     specs = wanted.specs(precision)
     make_executor = checked(specs, kept, adapters, unconfined)
-    worker = Worker(kept, folder, specs, make_executor, wanted.statuses)
+    worker = Worker(kept, folder, specs, make_executor, wanted.statuses, say)
     say(f"{wanted.name}: {len(specs)} runs, {len(specs) - worker.left} of them in {kept} already")
 
     def end(record: Record, done: int, total: int) -> None:

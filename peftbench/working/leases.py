@@ -11,7 +11,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -78,8 +78,9 @@ class Leases:
         taken over, those before it are removed."""
         if not self._files.create(lease.name, self._sign(datetime.now(UTC))):
             return False
-        for generation in range(1, lease.generation):
-            self._files.remove(Lease(lease.run_id, generation).name)
+        with suppress(InputError):  # it is this worker's, and who reads them takes the last
+            for generation in range(1, lease.generation):
+                self._files.remove(Lease(lease.run_id, generation).name)
         return True
 
     def stale(self, leases: Iterable[Lease]) -> list[Lease]:
@@ -90,10 +91,15 @@ class Leases:
         contents = self._files.read_many([*names], MOST_BYTES, replaced=True)
         for (name, lease), content in zip(names.items(), contents, strict=True):
             if isinstance(content, Exception):
-                continue  # given up in the meantime
+                self._witness.forget(name)  # given up in the meantime, or out of reach
+                continue
             if self._witness.silent_seconds(name, content) > STALE_SECONDS:
                 stale.append(lease)
         return stale
+
+    def look_anew(self) -> None:
+        """Count all silences anew: the store was out of reach, for other workers too."""
+        self._witness = Witness()
 
     @contextmanager
     def kept(self, lease: Lease) -> Iterator[threading.Event]:
@@ -119,7 +125,8 @@ class Leases:
         finally:
             over.set()
             heart.join()
-            self._files.remove(lease.name)
+            with suppress(InputError):  # the store cannot be reached: others see no sign
+                self._files.remove(lease.name)
 
     def _sign(self, since: datetime) -> bytes:
         holder = Holder(
