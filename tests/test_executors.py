@@ -288,6 +288,33 @@ def test_where_ray_is_missing_the_extra_is_named(
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--set", "train.stepz=3"), "did you mean 'steps'"),
+        (("--set", "args.rank=0", "--only", "method=lora"), "greater than 0"),
+        (("--only", "task=revews"), "did you mean 'reviews'"),
+        (("--retry", "fialed"), "did you mean 'failed'"),
+        (("--dry-run", "--set", "train.stepz=3"), "did you mean 'steps'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mistake_is_named_before_ray_is_started(
+    options: tuple[str, ...],
+    words: str,
+    tmp_path: Path,
+    small_encoder: str,
+    typed: Typed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_executor, "joined", lambda: pytest.fail("Ray was started"))
+    file, place = experiment(tmp_path, small_encoder), tmp_path / "s"
+    status, _, errors = typed("run", file, "--store", place, "--executor", "ray", *options)
+    assert status == 2
+    assert words in errors
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(
     ("machines", "workers", "needed", "places"),
     [
         ([{"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 2}, {"CPU": 8}], 1, Need(1, 1), [4, 2, 0]),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftbench.door.given import Selection, store_of, wanted_part
+from peftbench.door.given import Selection, Wanted, store_of, wanted_part
 from peftbench.door.lines import progress_line
 from peftbench.door.places import ExecutorName, checked, devices_of, joined
 from peftbench.experiment import Experiment
@@ -45,14 +45,9 @@ def plan(
     executor: ExecutorName = "local",
 ) -> Plan:
     """What `run` would do with the same arguments. Raises InputError."""
-    from peftbench import suite
-
+    wanted = _wanted(experiment, only, settings, retry, executor)
     with joined(executor):
-        folder, precision = devices_of(executor, workers)
-    wanted = wanted_part(experiment, only, settings, retry)
-    specs, kept = wanted.specs(precision), store_of(store)
-    pending = suite.pending(specs, kept, folder, wanted.statuses)
-    return Plan(wanted.name, specs, pending, kept, folder, workers, executor)
+        return _plan(wanted, store_of(store), workers, executor)
 
 
 def run(
@@ -102,14 +97,40 @@ def run(
         records = peftbench.run("experiments/quick.toml", "results", only={"method": "lora"})
         print([(record.spec.task, record.metrics["nll"]) for record in records])
     """
-    asked: dict[str, Any] = {"only": only, "settings": settings, "retry": retry}
+    wanted = _wanted(experiment, only, settings, retry, executor)
     with joined(executor):
-        planned = plan(experiment, store, **asked, workers=workers, executor=executor)
+        planned = _plan(wanted, store_of(store), workers, executor)
         say(str(planned))
         if planned.pending:
             ended = _saying(say, end)
             _carry_out(planned, adapters, unconfined, begin or (lambda spec: None), ended)
     return [_latest(planned, spec) for spec in planned.specs]
+
+
+def _wanted(
+    experiment: Experiment | Path | str,
+    only: Selection | None,
+    settings: Mapping[str, Any] | None,
+    retry: str | Iterable[str],
+    executor: ExecutorName,
+) -> Wanted:
+    """The part of the experiment that is wanted. Raises InputError: for a cluster, which takes a
+    while to start and alone knows what precision "auto" comes to, whatever is wrong with its
+    runs."""
+    wanted = wanted_part(experiment, only, settings, retry)
+    if executor != "local":
+        wanted.specs("float32")
+    return wanted
+
+
+def _plan(wanted: Wanted, store: Store, workers: int, executor: ExecutorName) -> Plan:
+    """What there is to do in the cluster that this process has joined, or here."""
+    from peftbench import suite
+
+    folder, precision = devices_of(executor, workers)
+    specs = wanted.specs(precision)
+    pending = suite.pending(specs, store, folder, wanted.statuses)
+    return Plan(wanted.name, specs, pending, store, folder, workers, executor)
 
 
 def _saying(
