@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ from peftbench.training.shares import WHOLE, Share, cores, shares, shares_of_tri
 
 __all__ = ["typed"]
 
-COMMAND = (sys.executable, "-m", "peftbench.cli", "run")
+COMMAND = (sys.executable, "-m", "peftbench")
+ROOT = Path(__file__).parent.parent
 CORES = cores()
 two_cores = pytest.mark.skipif(
     len(CORES) < 2 or not hasattr(os, "sched_setaffinity"),
@@ -430,34 +432,75 @@ def test_an_interrupt_ends_the_runs_of_ray(store: Store, tmp_path: Path) -> None
     assert not Path(f"/proc/{other}").exists()
 
 
-@pytest.mark.slow
-@two_cores
-def test_metrics_and_curves_are_the_same_bits_on_every_executor(
-    small_encoder: str, tmp_path: Path
-) -> None:
-    """One thread each: alone, two at once, and as many as there are cores under Ray."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'peftbench[ray]'")
+@dataclass(frozen=True)
+class Asked:
+    """An experiment, and the options by which it is short enough."""
+
+    file: Path
+    options: tuple[str, ...]
+    runs: int
+
+
+@pytest.fixture
+def tiny(small_encoder: str, tmp_path: Path) -> Asked:
     file = experiment(tmp_path, small_encoder, steps=5)
     file.write_text(file.read_text().replace("seeds = [0]", "seeds = [0, 1]"))
-    ways = {
-        "alone": (),
-        "workers": ("--workers", "2"),
-        "ray": ("--executor", "ray", "--workers", str(len(CORES))),
-    }
+    return Asked(file, (), 4)
+
+
+@pytest.fixture
+def real(real_hub: Path) -> Asked:
+    """Two tasks of GLUE and minilm-l6 in a few steps."""
+    only = ("--only", "task=cola", "--only", "task=rte", "--only", "seed=0")
+    arms = ("--only", "method=lora", "--only", "method=full")
+    short = ("train.steps=4", "train.eval_every=2", "train.batch_size=8", "data.max_length=64")
+    few = ("data.train=100", "data.valid=40", "data.test=40")
+    settings = [part for each in (*short, *few) for part in ("--set", each)]
+    return Asked(ROOT / "experiments" / "cpu_glue.toml", (*only, *arms, *settings), 4)
+
+
+# How many processes carry it out, and by which command.
+WAYS = {
+    "alone": (1, ("run",)),
+    "workers": (1, ("run", "--workers", "2")),
+    "ray": (1, ("run", "--executor", "ray", "--workers", str(len(CORES)))),
+    "work": (2, ("work",)),
+}
+
+
+@pytest.mark.slow
+@two_cores
+@pytest.mark.parametrize("asked", ["tiny", "real"])
+def test_metrics_and_curves_are_the_same_bits_wherever_runs_take_place(
+    asked: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Each run has one thread, alone as well: results may depend on their number."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'peftbench[ray]'")
+    given: Asked = request.getfixturevalue(asked)
     found: dict[str, dict[str, Record]] = {}
-    for name, options in ways.items():
-        done = subprocess.run(
-            [*COMMAND, file, "--store", tmp_path / name, *options],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stderr == ""
-        found[name] = {run_key(record): record for record in Store(tmp_path / name).read_all()}
-    alone = found.pop("alone")
-    assert len(alone) == 4
-    at_once = {"workers": 2, "ray": len(CORES)}
+    for name, (processes, (command, *options)) in WAYS.items():
+        store = tmp_path / name
+        started = [
+            subprocess.Popen(
+                [*COMMAND, command, given.file, "--store", store, *given.options, *options],
+                env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(processes)
+        ]
+        said = [process.communicate(timeout=1800) for process in started]
+        assert [process.returncode for process in started] == [0] * processes, said
+        assert [errors for _, errors in said] == [""] * processes
+        # none was done twice
+        assert sum(output.count(", seed") for output, _ in said) == given.runs
+        found[name] = {run_key(record): record for record in Store(store).read_all()}
+        assert Store(store).check() == []
+    alone = found["alone"]
+    assert len(alone) == given.runs
+    assert {record.environment.threads for record in alone.values()} == {1}
+    at_once = {"alone": 1, "workers": 2, "ray": len(CORES), "work": 1}
     for name, others in found.items():
         assert others.keys() == alone.keys()
         for key, record in others.items():

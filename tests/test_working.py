@@ -554,23 +554,6 @@ def test_the_command_merges(
     assert "0 records copied, 1 were there already" in output
 
 
-@pytest.mark.slow
-def test_two_workers_compute_what_one_command_does(small_encoder: str, tmp_path: Path) -> None:
-    """Real runs: metrics and curves are the same to the bit, and each run is done once."""
-    file, alone, shared = experiment(tmp_path, small_encoder), tmp_path / "a", tmp_path / "b"
-    running.run(file, alone, say=lambda line: None)
-    command = [sys.executable, "-m", "peftbench.cli", "work", str(file), "--store", str(shared)]
-    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0]
-    one, two = list(Store(alone).read_all()), list(Store(shared).read_all())
-    assert [(r.run_id, r.metrics, r.curve) for r in one] == [
-        (r.run_id, r.metrics, r.curve) for r in two
-    ]
-    assert sum(output.count("seed") for output in outputs) == len(two) == 4
-    assert Store(shared).check() == []
-
-
 def test_a_worker_that_is_asked_to_end_gives_its_run_back(tmp_path: Path) -> None:
     """SIGTERM, as a batch system sends it before it kills."""
     code = f"""
