@@ -24,8 +24,8 @@ from jinja2 import Environment, StrictUndefined
 from pandas import DataFrame
 from torch import Tensor
 
-from peftbench import door
 from peftbench.doctor.models import decoder, encoder, spec
+from peftbench.door import stored
 from peftbench.errors import InputError, UnsupportedError
 from peftbench.methods import files
 from peftbench.methods.linear import replaced
@@ -318,7 +318,7 @@ def main(arguments: list[str] | None = None) -> None:
 def experiment_table(store: Path) -> str:
     """The runs on test of the experiment, as a Markdown table, the lowest nll first. Raises
     InputError where the store has none."""
-    frame: Any = door.compare(store)
+    frame: Any = stored.compare(store)
     test = frame[(frame["task"] == "reviews") & (frame["split"] == "test")]
     peft = test[test["method"].str.startswith("peft")]
     if peft.empty:

@@ -21,8 +21,9 @@ from pydantic_core import PydanticUndefined
 from typer.main import get_command
 from typer.models import CommandInfo, OptionInfo
 
-from peftbench import door, experiment, record, spec
+from peftbench import experiment, record, spec
 from peftbench.cli import app
+from peftbench.door import exporting, planning, running, searching, stored
 from peftbench.imported import record as imported
 from peftbench.methods import METHODS
 from peftbench.methods.base import AbstractMethod, Range
@@ -94,8 +95,8 @@ IMPORTED_MODELS: dict[type, str] = {
     imported.Software: "`software`",
 }
 FUNCTIONS = (
-    *(door.run, door.search, door.planned_costs),
-    *(door.compare, door.claims, door.export),
+    *(running.run, searching.search, planning.planned_costs),
+    *(stored.compare, stored.claims, exporting.export),
 )
 TITLES = EXPERIMENT_MODELS | RECORD_MODELS | IMPORTED_MODELS
 # Tables of an experiment file that are checked once they are laid over each other.

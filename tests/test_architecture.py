@@ -32,6 +32,8 @@ NOUNS = {
     "wording",
     "markup",
     "at_scale",
+    "silence",
+    "pace",
 }
 ROOMS: dict[str, set[str]] = {
     "metrics": set(),
@@ -71,8 +73,10 @@ NOUNS_KNOW = {
     "store": {"errors", "spec", "record", "reading", "once", "files"},
     "markup": {"wording"},
     "at_scale": {"errors", "reading"},
+    "silence": set(),
+    "pace": {"record", "spec"},
 }
-DOORS = {"", "door", "cli", "unmeasured"}  # these may know everything
+DOORS = {"", "__main__", "door", "cli", "unmeasured"}  # these may know everything
 
 WITHOUT_TORCH = NOUNS | {
     "working",

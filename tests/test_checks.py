@@ -16,7 +16,7 @@ from test_generation import spec
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from peftbench.door import progress_line
+from peftbench.door.lines import progress_line
 from peftbench.errors import InputError
 from peftbench.methods import METHODS
 from peftbench.methods.linear import left_out

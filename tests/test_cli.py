@@ -202,3 +202,18 @@ def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"torch", "transformers", "optuna", "pandas", "scipy", "matplotlib"} & set(modules)
+
+
+def test_the_package_is_the_command_line(tmp_path: Path) -> None:
+    """`python -m peftbench`, where no script is installed."""
+    Store(tmp_path / "s").write(record())
+    statuses, said = list[int](), list[str]()
+    for arguments in (["check", "--store", str(tmp_path / "s")], ["chekc"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "peftbench", *arguments], capture_output=True, text=True
+        )
+        statuses.append(done.returncode)
+        said += [done.stdout, done.stderr]
+    assert statuses == [0, 2]
+    assert said[:3] == [f"{tmp_path / 's'}: 1 runs, no problem\n", "", ""]
+    assert said[3].startswith("peftbench: No such command 'chekc'")

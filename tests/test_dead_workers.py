@@ -12,9 +12,11 @@ import optuna
 import pytest
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from searching import FILE, FakeExecutor, begin, experiment, search, studies_of, trials
 
+from peftbench import silence
+from peftbench.silence import Witness
 from peftbench.spec import RunSpec
 from peftbench.training.executor import Watch
 from peftbench.training.run import RunResult
@@ -26,7 +28,7 @@ from peftbench.tuning.dead_workers import (
     requeue_dead,
     this_process,
 )
-from peftbench.tuning.heartbeat import BEAT_SECONDS, GAP_SECONDS, SILENT_SECONDS, Heart, Witness
+from peftbench.tuning.heartbeat import BEAT_SECONDS, GAP_SECONDS, SILENT_SECONDS, Heart
 from peftbench.tuning.storage import Search, create_studies, open_storage
 from peftbench.tuning.worker import Worker
 
@@ -40,7 +42,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     made_up = SimpleNamespace(now=1000.0)
     made_up.monotonic = lambda: made_up.now
     made_up.time = time.time
-    monkeypatch.setattr(heartbeat, "time", made_up)
+    for module in (heartbeat, silence):
+        monkeypatch.setattr(module, "time", made_up)
     return made_up
 
 
@@ -88,22 +91,21 @@ def test_a_worker_of_another_machine_that_leaves_signs_is_left_alone(
     assert begun.storage.get_trial(trial).state is TrialState.RUNNING
 
 
-def test_what_nobody_looked_at_was_not_silent(clock: SimpleNamespace) -> None:
+def test_what_nobody_looked_at_was_not_silent(tmp_path: Path, clock: SimpleNamespace) -> None:
     """As when the observer was busy or suspended, or the storage out of reach."""
-    witness, trial = Witness(), _running()
-    assert witness.silent_seconds(trial) == 0
+    witness, patient = begin(tmp_path, experiment(tmp_path, PLAIN)).witness, Witness()
+
+    def look(mark: object = "") -> tuple[float, float]:
+        return witness.silent_seconds(7, mark), patient.silent_seconds(7, mark)
+
+    assert look() == (0, 0)
     clock.now += GAP_SECONDS
-    assert witness.silent_seconds(trial) == GAP_SECONDS
+    assert look() == (GAP_SECONDS, GAP_SECONDS)
     clock.now += GAP_SECONDS + 1
-    assert witness.silent_seconds(trial) == 0
+    assert look() == (0, 2 * GAP_SECONDS + 1)
     clock.now += 5
-    assert witness.silent_seconds(trial) == 5
-
-
-def _running() -> FrozenTrial:
-    memory = InMemoryStorage()
-    study = memory.create_new_study([optuna.study.StudyDirection.MINIMIZE])
-    return memory.get_trial(memory.create_new_trial(study))
+    assert look() == (5, 2 * GAP_SECONDS + 6)
+    assert look("a sign of life") == (0, 0)
 
 
 def test_a_worker_leaves_signs_of_life_while_its_run_lasts(

@@ -18,6 +18,7 @@ from records import environment, record, study
 import peftbench
 from peftbench import cli, door
 from peftbench.article.verdicts import JUDGES
+from peftbench.door import running
 from peftbench.errors import InputError
 from peftbench.experiment import ArmEntry, Experiment, SearchTable, TaskEntry
 from peftbench.record import Status
@@ -31,7 +32,7 @@ from peftbench.training.run import RunResult
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
-FUNCTIONS = [getattr(door, name) for name in peftbench.__all__]
+FUNCTIONS = [getattr(peftbench, name) for name in peftbench.__all__]
 FILE = """
 question = "Does the door open?"
 model = "{model}"
@@ -126,7 +127,7 @@ def test_comparing_needs_neither_torch_nor_optuna(store: Store) -> None:
 def test_where_nothing_is_to_run_nothing_is_loaded_to_run_it(
     fake: type[FakeExecutor], file: Path, tmp_path: Path
 ) -> None:
-    door.run(file, tmp_path / "results", say=lambda line: None)
+    running.run(file, tmp_path / "results", say=lambda line: None)
     code = "import sys, peftbench as p; p.run(*sys.argv[1:]); print(*sys.modules)"
     said, modules = python("-c", code, str(file), str(tmp_path / "results")).splitlines()
     assert "2 runs, 2 of them" in said

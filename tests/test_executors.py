@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from records import environment
 from records import record as make_record
 from test_suite import Typed, experiment, spec, typed
 
-from peftbench import door, suite
+from peftbench import suite
+from peftbench.door import running
 from peftbench.errors import InputError
 from peftbench.record import Record
 from peftbench.spec import RunSpec
@@ -32,7 +34,8 @@ from peftbench.training.shares import WHOLE, Share, cores, shares, shares_of_tri
 
 __all__ = ["typed"]
 
-COMMAND = (sys.executable, "-m", "peftbench.cli", "run")
+COMMAND = (sys.executable, "-m", "peftbench")
+ROOT = Path(__file__).parent.parent
 CORES = cores()
 two_cores = pytest.mark.skipif(
     len(CORES) < 2 or not hasattr(os, "sched_setaffinity"),
@@ -121,13 +124,21 @@ def test_as_many_runs_are_in_progress_as_there_are_places_and_begin_in_order(
 
 
 def test_the_time_that_is_left_counts_the_places(store: Store) -> None:
-    left: list[float] = []
+    left: list[float | None] = []
     suite.run_all(specs_of(5), store, Held(5, 2), id, lambda p: left.append(p.seconds_left))
     each = make_record().seconds
     # one in progress and so many that wait, two at a time, and never less than one run takes
     expected = [(1 + n) / 2 * each for n in (3, 2, 1)] + [each, 0]
     assert left[:4] == pytest.approx(expected[:4], abs=1.0)
     assert left[4] == 0
+
+
+def test_where_nothing_like_it_has_ended_any_run_says_how_long_one_takes(store: Store) -> None:
+    left: list[float | None] = []
+    first = spec("m")
+    specs = [first, first.model_copy(update={"task": "cola"})]
+    suite.run_all(specs, store, Held(2, 1), id, lambda p: left.append(p.seconds_left))
+    assert left == [make_record().seconds, 0]
 
 
 def test_an_interrupt_ends_all_runs_in_progress_and_they_leave_no_record(
@@ -186,7 +197,7 @@ def test_each_run_at_once_has_its_own_cores(tmp_path: Path, small_encoder: str) 
         assert record.environment.runs_at_once == 2
         assert record.environment.threads == threads
     file = experiment(tmp_path, small_encoder)
-    planned = door.plan(file, tmp_path / "s", workers=2)
+    planned = running.plan(file, tmp_path / "s", workers=2)
     assert {run_key(record).partition("/")[0] for record in records} == {planned.folder}
 
 
@@ -276,6 +287,33 @@ def test_where_ray_is_missing_the_extra_is_named(
     status, _, errors = typed("run", file, "--store", tmp_path / "s", "--executor", "ray")
     assert status == 2
     assert errors == "peftbench: --executor ray needs Ray: pip install 'peftbench[ray]'\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--set", "train.stepz=3"), "did you mean 'steps'"),
+        (("--set", "args.rank=0", "--only", "method=lora"), "greater than 0"),
+        (("--only", "task=revews"), "did you mean 'reviews'"),
+        (("--retry", "fialed"), "did you mean 'failed'"),
+        (("--dry-run", "--set", "train.stepz=3"), "did you mean 'steps'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mistake_is_named_before_ray_is_started(
+    options: tuple[str, ...],
+    words: str,
+    tmp_path: Path,
+    small_encoder: str,
+    typed: Typed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_executor, "joined", lambda: pytest.fail("Ray was started"))
+    file, place = experiment(tmp_path, small_encoder), tmp_path / "s"
+    status, _, errors = typed("run", file, "--store", place, "--executor", "ray", *options)
+    assert status == 2
+    assert words in errors
+    assert not place.exists()
 
 
 @pytest.mark.parametrize(
@@ -394,34 +432,75 @@ def test_an_interrupt_ends_the_runs_of_ray(store: Store, tmp_path: Path) -> None
     assert not Path(f"/proc/{other}").exists()
 
 
-@pytest.mark.slow
-@two_cores
-def test_metrics_and_curves_are_the_same_bits_on_every_executor(
-    small_encoder: str, tmp_path: Path
-) -> None:
-    """One thread each: alone, two at once, and as many as there are cores under Ray."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'peftbench[ray]'")
+@dataclass(frozen=True)
+class Asked:
+    """An experiment, and the options by which it is short enough."""
+
+    file: Path
+    options: tuple[str, ...]
+    runs: int
+
+
+@pytest.fixture
+def tiny(small_encoder: str, tmp_path: Path) -> Asked:
     file = experiment(tmp_path, small_encoder, steps=5)
     file.write_text(file.read_text().replace("seeds = [0]", "seeds = [0, 1]"))
-    ways = {
-        "alone": (),
-        "workers": ("--workers", "2"),
-        "ray": ("--executor", "ray", "--workers", str(len(CORES))),
-    }
+    return Asked(file, (), 4)
+
+
+@pytest.fixture
+def real(real_hub: Path) -> Asked:
+    """Two tasks of GLUE and minilm-l6 in a few steps."""
+    only = ("--only", "task=cola", "--only", "task=rte", "--only", "seed=0")
+    arms = ("--only", "method=lora", "--only", "method=full")
+    short = ("train.steps=4", "train.eval_every=2", "train.batch_size=8", "data.max_length=64")
+    few = ("data.train=100", "data.valid=40", "data.test=40")
+    settings = [part for each in (*short, *few) for part in ("--set", each)]
+    return Asked(ROOT / "experiments" / "cpu_glue.toml", (*only, *arms, *settings), 4)
+
+
+# How many processes carry it out, and by which command.
+WAYS = {
+    "alone": (1, ("run",)),
+    "workers": (1, ("run", "--workers", "2")),
+    "ray": (1, ("run", "--executor", "ray", "--workers", str(len(CORES)))),
+    "work": (2, ("work",)),
+}
+
+
+@pytest.mark.slow
+@two_cores
+@pytest.mark.parametrize("asked", ["tiny", "real"])
+def test_metrics_and_curves_are_the_same_bits_wherever_runs_take_place(
+    asked: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Each run has one thread, alone as well: results may depend on their number."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'peftbench[ray]'")
+    given: Asked = request.getfixturevalue(asked)
     found: dict[str, dict[str, Record]] = {}
-    for name, options in ways.items():
-        done = subprocess.run(
-            [*COMMAND, file, "--store", tmp_path / name, *options],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stderr == ""
-        found[name] = {run_key(record): record for record in Store(tmp_path / name).read_all()}
-    alone = found.pop("alone")
-    assert len(alone) == 4
-    at_once = {"workers": 2, "ray": len(CORES)}
+    for name, (processes, (command, *options)) in WAYS.items():
+        store = tmp_path / name
+        started = [
+            subprocess.Popen(
+                [*COMMAND, command, given.file, "--store", store, *given.options, *options],
+                env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(processes)
+        ]
+        said = [process.communicate(timeout=1800) for process in started]
+        assert [process.returncode for process in started] == [0] * processes, said
+        assert [errors for _, errors in said] == [""] * processes
+        # none was done twice
+        assert sum(output.count(", seed") for output, _ in said) == given.runs
+        found[name] = {run_key(record): record for record in Store(store).read_all()}
+        assert Store(store).check() == []
+    alone = found["alone"]
+    assert len(alone) == given.runs
+    assert {record.environment.threads for record in alone.values()} == {1}
+    at_once = {"alone": 1, "workers": 2, "ray": len(CORES), "work": 1}
     for name, others in found.items():
         assert others.keys() == alone.keys()
         for key, record in others.items():

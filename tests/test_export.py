@@ -24,7 +24,8 @@ from test_run import CPU, spec
 from torch import Tensor, nn
 
 import peftbench
-from peftbench import cli, door
+from peftbench import cli
+from peftbench.door import exporting
 from peftbench.errors import InputError
 from peftbench.experiment import ArmEntry, Experiment, TaskEntry, expand, read_experiment
 from peftbench.exports import rows
@@ -675,12 +676,12 @@ def test_the_command_writes_once_and_names_what_is_wrong_in_one_line(
 
 
 def test_the_function_is_there_after_its_package_was_imported() -> None:
-    assert peftbench.export is door.export
+    assert peftbench.export is exporting.export
 
 
 def test_the_door_names_a_tool_that_it_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'axolotl'"):
-        door.export("x", "axolot", tmp_path)
+        exporting.export("x", "axolot", tmp_path)
 
 
 def test_nothing_is_written_where_one_file_is_there(tmp_path: Path) -> None:
@@ -760,7 +761,7 @@ def test_a_run_of_vera_is_exported_as_lora_by_the_command(
     folder = tmp_path / "adapters" / made.run_id  # as a run saves it
     save(tuning.method, tuning.model.net, (), folder, base_model=small_decoder)
     kept = Store(tmp_path / "results").write(stored(made))
-    door.export(
+    exporting.export(
         kept.run_id,
         "lora",
         tmp_path / "lora",

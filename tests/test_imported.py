@@ -14,8 +14,9 @@ import pytest
 import records
 from sheets import rows
 
-from peftbench import cli, door
+from peftbench import cli
 from peftbench.analysis.results import Results
+from peftbench.door import stored
 from peftbench.errors import InputError
 from peftbench.imported.method_comparison import FULL, read_result, result_files
 from peftbench.imported.record import ImportedRecord
@@ -214,13 +215,13 @@ def test_a_folder_without_results_is_told_what_to_name(tmp_path: Path) -> None:
 
 def test_importing_again_changes_nothing(tmp_path: Path) -> None:
     store = tmp_path / "results"
-    first = door.import_method_comparison(imports.THEIRS, store)
+    first = stored.import_method_comparison(imports.THEIRS, store)
     assert (len(first.new), first.known, first.problems) == (4, (), ())
     before = {path: path.stat().st_mtime_ns for path in (store / IMPORTED).iterdir()}
-    again = door.import_method_comparison(str(imports.THEIRS), str(store))
+    again = stored.import_method_comparison(str(imports.THEIRS), str(store))
     assert (again.new, again.known) == ((), first.new)
     assert {path: path.stat().st_mtime_ns for path in (store / IMPORTED).iterdir()} == before
-    assert sorted(door.imported(store), key=_id) == sorted(first.new, key=_id)
+    assert sorted(stored.imported(store), key=_id) == sorted(first.new, key=_id)
 
 
 def _id(record: ImportedRecord) -> str:
@@ -282,7 +283,7 @@ def test_a_changed_record_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "results"
-    door.import_method_comparison(imports.THEIRS, store)
+    stored.import_method_comparison(imports.THEIRS, store)
     check = ["check", "--store", str(store)]
     assert command(check, monkeypatch) == 0
     assert capsys.readouterr().out.endswith("0 runs, 4 imported results, no problem\n")
@@ -296,9 +297,9 @@ def test_a_changed_record_is_named(
     assert problems[1].startswith(f"{other}: damaged, not a record's JSON")
     other.write_text(other_text)
     with pytest.raises(InputError, match="changed after it was written"):
-        door.imported(store)
+        stored.imported(store)
     with pytest.raises(InputError, match="changed after it was written"):
-        door.import_method_comparison(imports.THEIRS, store)  # it is not written over
+        stored.import_method_comparison(imports.THEIRS, store)  # it is not written over
     path.write_text(text)
     moved = path.with_name("0" * 16 + ".json")
     path.rename(moved)
@@ -322,7 +323,7 @@ def test_what_a_killed_writer_left_counts_for_nothing_and_goes(tmp_path: Path) -
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
-        door.import_method_comparison(imports.THEIRS, tmp_path / "none" / "results")
+        stored.import_method_comparison(imports.THEIRS, tmp_path / "none" / "results")
 
 
 # -- apart from our runs -----------------------------------------------------------------------
@@ -335,7 +336,7 @@ def both(tmp_path: Path) -> tuple[Path, Path]:
     for record in records.study(("reviews",), seeds=2):
         Store(ours).write(record)
         Store(mixed).write(record)
-    door.import_method_comparison(imports.THEIRS, mixed)
+    stored.import_method_comparison(imports.THEIRS, mixed)
     return ours, mixed
 
 
@@ -371,7 +372,7 @@ def test_a_store_of_runs_reads_none_of_them(both: tuple[Path, Path]) -> None:
     assert Results.read(mixed).records == Results.read(ours).records
     assert mixed.check() == ours.check() == []
     with pytest.raises(InputError, match="no run in store"):
-        mixed.read(door.imported(mixed)[0].imported_id)
+        mixed.read(stored.imported(mixed)[0].imported_id)
 
 
 def test_an_imported_record_is_no_record() -> None:
@@ -509,7 +510,7 @@ def test_a_report_of_imported_results_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, out = tmp_path / "results", tmp_path / "report.html"
-    door.import_method_comparison(imports.THEIRS, store)
+    stored.import_method_comparison(imports.THEIRS, store)
     assert command(["report", "--store", str(store), "--out", str(out)], monkeypatch) == 0
     assert capsys.readouterr().out == f"{out}: 4 imported results\n"
     assert "only what others measured" in out.read_text()

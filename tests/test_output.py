@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from peftbench import cli, door
+from peftbench import cli
+from peftbench.door import stored
 from peftbench.errors import InputError
 from peftbench.output import ensure_folder, ensure_writable, write_whole
 
@@ -129,7 +130,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_store_is_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    monkeypatch.setattr(door, "results", lambda store: pytest.fail("the store was read"))
+    monkeypatch.setattr(stored, "results", lambda store: pytest.fail("the store was read"))
     monkeypatch.setattr("sys.argv", ["peftbench", "report", "--out", name])
     with pytest.raises(SystemExit, match="2"):
         cli.main()

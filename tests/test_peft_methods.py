@@ -16,8 +16,9 @@ import transformers
 from peft_methods import arms, run_spec, tried
 from real_step import tracked_peak
 
-from peftbench import door, wording
+from peftbench import wording
 from peftbench.doctor.models import DATA, decoder, spec
+from peftbench.door import exporting, running, searching
 from peftbench.errors import InputError
 from peftbench.estimate.forecast import forecast
 from peftbench.estimate.setting import Setting
@@ -209,7 +210,7 @@ def test_a_search_leaves_out_what_peft_cannot_do(scratch: Path, tmp_path: Path) 
         encoding="utf-8",
     )
     said: list[str] = []
-    found = door.search(file, tmp_path / "store", say=said.append)
+    found = searching.search(file, tmp_path / "store", say=said.append)
     assert [result.study.arm.args["r"] for result in found] == [4]
     assert any("999" in line and "skipped: peft: MISS" in line for line in said)
     assert "999" in (tmp_path / "tuned" / "search.toml").read_text(encoding="utf-8")
@@ -394,21 +395,21 @@ def test_a_run_of_pefts_is_exported_as_a_user_would(scratch: Path, tmp_path: Pat
         encoding="utf-8",
     )
     store, adapters = tmp_path / "store", tmp_path / "adapters"
-    lora, vera = door.run(file, store, adapters=adapters, say=lambda _: None)
+    lora, vera = running.run(file, store, adapters=adapters, say=lambda _: None)
     keys = [f"{folder.name}/{lora.run_id}" for folder in store.iterdir() if folder.is_dir()]
     for record in (lora, vera):
         out = tmp_path / record.run_id
         key = keys[0].replace(lora.run_id, record.run_id)
-        door.export(key, to="lora", out=out, store=store, adapters=adapters)
+        exporting.export(key, to="lora", out=out, store=store, adapters=adapters)
         config = json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))
         assert (config["peft_type"], config["r"]) == ("LORA", 4)
     for tool in ("peft", "axolotl"):
-        door.export(keys[0], to=tool, out=tmp_path / tool, store=store)
+        exporting.export(keys[0], to=tool, out=tmp_path / tool, store=store)
     assert "r=4" in (tmp_path / "peft" / "train_peft.py").read_text(encoding="utf-8").replace(
         " ", ""
     )
     with pytest.raises(InputError, match="peft_type = 'VERA'"):
-        door.export(
+        exporting.export(
             keys[0].replace(lora.run_id, vera.run_id), to="peft", out=tmp_path / "no", store=store
         )
 

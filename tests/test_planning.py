@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from records import environment, footprint, record
 
-from peftbench import cli, door
+from peftbench import cli
+from peftbench.door import planning
 from peftbench.errors import InputError
 from peftbench.estimate import asked
 from peftbench.estimate.forecast import Forecast, forecast
@@ -121,7 +122,7 @@ def plan(file: Path, **options: Any) -> PlannedCosts:
     arguments: dict[str, Any] = {"store": file.parent / "s", "device": "cuda"}
     if "gpus" in options:
         del arguments["device"]
-    return door.planned_costs(file, **arguments | options)
+    return planning.planned_costs(file, **arguments | options)
 
 
 def rows(costs: PlannedCosts, task: str = "gsm8k") -> dict[str, Row]:
@@ -633,7 +634,7 @@ def test_progress_is_for_a_terminal_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     begun: list[str] = []
-    asked_for: Callable[..., PlannedCosts] = door.planned_costs
+    asked_for: Callable[..., PlannedCosts] = planning.planned_costs
 
     def watched(*args: Any, begin: Callable[[str], object], **options: Any) -> PlannedCosts:
         def both(words: str) -> None:
@@ -642,7 +643,7 @@ def test_progress_is_for_a_terminal_alone(
 
         return asked_for(*args, begin=both, **options)
 
-    monkeypatch.setattr(door, "planned_costs", watched)
+    monkeypatch.setattr(planning, "planned_costs", watched)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")  # for rich, everything is a terminal then
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)

@@ -10,10 +10,12 @@ import records
 import torch
 from safetensors.torch import load_file, save_file
 
-from peftbench import door
 from peftbench.analysis.blocks import Run
 from peftbench.analysis.grouping import quality_blocks
 from peftbench.analysis.labels import facts
+from peftbench.door import running
+from peftbench.door.given import selected
+from peftbench.door.lines import run_name
 from peftbench.errors import InputError
 from peftbench.experiment import ArmEntry, Experiment, SearchTable, TaskEntry
 from peftbench.spec import RunSpec
@@ -57,7 +59,7 @@ def experiment(model: str, **changes: object) -> Experiment:
 
 def plan(model: str, tmp_path: Path) -> list[RunSpec]:
     one = experiment(model, task=(TaskEntry(name="reviews"),))
-    return door.plan(one, tmp_path / "results").specs
+    return running.plan(one, tmp_path / "results").specs
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_the_run_ids_of_two_commits_differ(hub: Path, tmp_path: Path) -> None:
 
 def test_a_task_s_own_model_is_resolved_too(hub: Path, tmp_path: Path) -> None:
     one = experiment("minilm-l6", task=(TaskEntry(name="reviews", model=f"{NAME}@v1"),))
-    assert [spec.model for spec in door.plan(one, tmp_path).specs] == [f"{NAME}@{OLD}"]
+    assert [spec.model for spec in running.plan(one, tmp_path).specs] == [f"{NAME}@{OLD}"]
 
 
 @pytest.mark.parametrize("wanted", [NAME, f"{NAME}@v1"])
@@ -124,7 +126,7 @@ def test_only_takes_a_model_with_its_revision_or_without(
 ) -> None:
     tasks = (TaskEntry(name="reviews", model=f"{NAME}@v1"), TaskEntry(name="rte"))
     both = experiment("minilm-l6", task=tasks)
-    specs = door.plan(both, tmp_path, only={"model": wanted}).specs
+    specs = running.plan(both, tmp_path, only={"model": wanted}).specs
     assert [spec.model for spec in specs] == [f"{NAME}@{OLD}"]
 
 
@@ -141,7 +143,7 @@ def test_the_commit_is_what_is_loaded(commit: str, hub: Path, small_encoder: str
 
 def test_the_record_and_the_adapter_name_the_commit(hub: Path, tmp_path: Path) -> None:
     one = experiment(NAME, task=(TaskEntry(name="reviews"),), arm=(ArmEntry(method="lora"),))
-    (spec,) = door.plan(one, tmp_path / "results").specs
+    (spec,) = running.plan(one, tmp_path / "results").specs
     record = run(spec, tmp_path / "adapters").record
     assert (record.status, record.spec.model) == ("done", f"{NAME}@{MAIN}"), record.error
     config = tmp_path / "adapters" / record.run_id / "adapter_config.json"
@@ -152,12 +154,12 @@ def test_the_record_and_the_adapter_name_the_commit(hub: Path, tmp_path: Path) -
 def test_a_commit_that_is_nowhere_is_an_input_error(hub: Path, tmp_path: Path) -> None:
     one = experiment(f"{NAME}@{'f' * 40}", task=(TaskEntry(name="reviews"),))
     with pytest.raises(InputError, match="not available from the hub"):
-        door.run(one, tmp_path / "results")
+        running.run(one, tmp_path / "results")
 
 
 def test_a_tuned_file_names_the_commit_that_was_tuned_on(hub: Path) -> None:
     given = experiment(f"{NAME}@v1", search=SearchTable(trials=1))
-    _, _, part = door._experiment(given, None)
+    _, _, part = selected(given, None)
     text = tuned_file.experiment_file(part, "e.toml", [])
     assert text.count(f'model = "{NAME}@{OLD}"') == 2  # the file's, and that of the second task
     assert "v1" not in text
@@ -165,7 +167,7 @@ def test_a_tuned_file_names_the_commit_that_was_tuned_on(hub: Path) -> None:
 
 def test_seven_digits_of_a_commit_are_printed() -> None:
     record = records.record(model=f"{NAME}@{OLD}")
-    assert door.run_name(record.spec).endswith(f"({NAME}@{OLD[:7]}), seed 0")
+    assert run_name(record.spec).endswith(f"({NAME}@{OLD[:7]}), seed 0")
     (block,) = quality_blocks([Run(record)])
     assert facts(block)["model"] == f"{NAME}@{OLD[:7]}"
     assert model_name("minilm-l6") == "minilm-l6"

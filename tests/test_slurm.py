@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_working import call, experiment
 
-from peftbench import door
+from peftbench.door import working
 from peftbench.errors import InputError
 from peftbench.store import Store
 from peftbench.working import slurm
@@ -103,7 +103,7 @@ def test_the_command_submits_what_a_worker_would_do(
     code, output, _ = call(capsys, monkeypatch, *arguments)
     assert (code, "2 jobs submitted" in output) == (0, True)
     (job,) = submitted
-    assert job.work is door.work
+    assert job.work is working.work
     assert job.arguments == (file, store)  # absolute: jobs start elsewhere
     assert job.options["only"] == {"seed": {"1"}}
     code, _, errors = call(capsys, monkeypatch, *arguments[:-2], "--slurm-set", "time=5")
@@ -116,7 +116,7 @@ def test_jobs_of_submitit_do_the_runs(small_encoder: str, tmp_path: Path) -> Non
     file, store = experiment(tmp_path, small_encoder), tmp_path / "results"
     executor = submitit.LocalExecutor(tmp_path / "logs")
     executor.update_parameters(timeout_min=5)
-    jobs = [executor.submit(Job(door.work, (file, store))) for _ in range(2)]
+    jobs = [executor.submit(Job(working.work, (file, store))) for _ in range(2)]
     for job in jobs:
         job.result()
     assert len(list(Store(store).read_all())) == 4

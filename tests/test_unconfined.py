@@ -10,7 +10,9 @@ import test_architecture as architecture
 from records import record
 from test_door import FakeExecutor
 
-from peftbench import cli, door
+import peftbench
+from peftbench import cli
+from peftbench.door import running
 from peftbench.errors import InputError
 from peftbench.sandbox import execute as sandbox
 from peftbench.spec import RunSpec
@@ -137,7 +139,7 @@ def test_nothing_begins_without_permission(
     file, store = tmp_path / "e.toml", tmp_path / "results"
     file.write_text(FILE.format(model=small_decoder, search=SEARCH if act == "search" else ""))
     with pytest.raises(InputError) as refused:
-        getattr(door, act)(file, store, say=lambda line: None)
+        getattr(peftbench, act)(file, store, say=lambda line: None)
     assert str(refused.value) == MESSAGE
     monkeypatch.setattr("sys.argv", ["peftbench", act, str(file), "--store", str(store)])
     with pytest.raises(SystemExit) as ended:
@@ -156,7 +158,7 @@ def test_the_permission_reaches_where_runs_take_place(
     file = tmp_path / "e.toml"
     file.write_text(FILE.format(model=small_decoder, search=""))
     only = None if unconfined else {"task": "reviews"}
-    door.run(file, tmp_path, only=only, unconfined=unconfined, say=lambda line: None)
+    running.run(file, tmp_path, only=only, unconfined=unconfined, say=lambda line: None)
     assert asked == [unconfined]
 
 

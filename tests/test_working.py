@@ -11,16 +11,19 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import records
 
-from peftbench import cli, door
+from peftbench import cli, silence
+from peftbench.door import running, working
 from peftbench.errors import InputError
 from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.store import LEASES, Store, folder_of, store_at
+from peftbench.training import revisions
 from peftbench.training.run import RunResult
 from peftbench.working import leases as leases_module
 from peftbench.working import work as work_module
@@ -108,6 +111,23 @@ def test_what_the_store_has_of_any_device_is_not_done_again(store: Store) -> Non
     assert sorted(ran) == sorted(spec.run_id for spec in wanted if spec.seed != 1)
 
 
+def test_a_worker_lists_the_store_once_before_it_claims(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a hundred thousand records in a bucket that takes seconds."""
+    store.write(records.record(seed=0))
+    listed: list[str] = []
+    of_files, names = type(store.files), type(store.files).names
+
+    def noted(self: Any, folder: str = "") -> list[str]:
+        listed.append(folder)
+        return names(self, folder)
+
+    monkeypatch.setattr(of_files, "names", noted)
+    assert worker(store, specs(3), []).left == 2
+    assert Counter(listed) == {LEASES: 1, DEVICE: 1}
+
+
 def test_what_has_failed_is_tried_again_once_where_that_is_wanted(store: Store) -> None:
     wanted, ran = specs(2), list[str]()
     store.write(records.record(seed=0, status="failed", error="x"))
@@ -155,6 +175,38 @@ def test_a_dead_workers_run_is_taken_over(store: Store) -> None:
     assert time.monotonic() - start > leases_module.STALE_SECONDS
     assert sorted(ran) == sorted(spec.run_id for spec in wanted)
     assert held(store.files) == {}
+
+
+def test_a_dead_worker_is_noticed_however_seldom_somebody_looks(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the leases of a thousand runs takes a while."""
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(silence, "time", clock)
+    lease = Lease("0" * 16, 1)
+    assert Leases(store.files, DEVICE).claim(lease)
+    other = Leases(store.files, DEVICE)
+    assert other.stale([lease]) == []
+    clock.now += 10 * leases_module.STALE_SECONDS
+    assert other.stale([lease]) == [lease]
+
+
+def test_a_lease_that_cannot_be_read_is_not_silent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(silence, "time", clock)
+    lease, other = Lease("0" * 16, 1), Leases(store.files, DEVICE)
+    assert Leases(store.files, DEVICE).claim(lease)
+    assert other.stale([lease]) == []
+    clock.now += 10 * leases_module.STALE_SECONDS
+    with monkeypatch.context() as patch:
+        gone = InputError("out of reach")
+        patch.setattr(type(store.files), "read_many", lambda *_, replaced: iter([gone]))
+        assert other.stale([lease]) == []
+    assert other.stale([lease]) == []
 
 
 def test_a_worker_that_was_asleep_notices_that_its_run_was_taken_over(store: Store) -> None:
@@ -224,6 +276,90 @@ def test_a_result_waits_for_a_store_that_cannot_be_reached(
     with pytest.raises(InputError, match="cannot be reached"):
         worker(store, specs(2), ran).work()
     assert held(store.files) == {}
+
+
+@pytest.fixture
+def refusals(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many times the store cannot be listed from now on, after which it is asked again."""
+    monkeypatch.setattr(work_module, "PAUSES_SECONDS", (0.01, 0.01, 0.01))
+    left, of_files, names = [0], type(store.files), type(store.files).names
+
+    def unreliable(self: Any, folder: str = "") -> list[str]:
+        if left[0]:
+            left[0] -= 1
+            raise InputError("the store cannot be reached")
+        return names(self, folder)
+
+    monkeypatch.setattr(of_files, "names", unreliable)
+    return left
+
+
+def test_an_idle_worker_waits_for_a_store_that_cannot_be_reached(
+    store: Store, refusals: list[int]
+) -> None:
+    wanted, ran, said, until = specs(1), list[str](), list[str](), threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        busy = pool.submit(worker(store, wanted, [], until=until).work)
+        waits(lambda: bool(held(store.files)))
+        idle = Worker(store, DEVICE, wanted, lambda: Stub(ran), say=said.append)
+        refusals[0] = 3
+        other = pool.submit(idle.work)
+        waits(lambda: refusals[0] == 0)
+        until.set()
+        assert (len(busy.result(10)), other.result(10), ran) == (1, [], [])
+    line = "the store cannot be reached: the store is asked again in 0 s"
+    assert said == [line] * 3
+
+
+def test_an_idle_worker_does_not_wait_for_ever(store: Store, refusals: list[int]) -> None:
+    assert Leases(store.files, DEVICE).claim(Lease(specs(1)[0].run_id, 1))
+    idle = worker(store, specs(1), [])
+    refusals[0] = 4
+    with pytest.raises(InputError, match="cannot be reached"):
+        idle.work()
+    assert refusals[0] == 0
+
+
+def test_who_could_show_no_sign_of_life_is_not_taken_for_dead(
+    store: Store, refusals: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody reached the store, neither who looked nor who was looked at."""
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(silence, "time", clock)
+    wanted, ran = specs(1), list[str]()
+    assert Leases(store.files, DEVICE).claim(Lease(wanted[0].run_id, 1))
+    looks: list[list[Lease]] = []
+    stale = Leases.stale
+
+    def noted(self: Leases, leases: Any) -> list[Lease]:
+        looks.append(stale(self, leases))
+        if len(looks) == 1:  # out of reach for long, from now on
+            refusals[0], clock.now = 1, clock.now + 10 * leases_module.STALE_SECONDS
+        elif len(looks) == 2:
+            store.write(records.record(seed=0))
+        return looks[-1]
+
+    monkeypatch.setattr(Leases, "stale", noted)
+    assert worker(store, wanted, ran).work() == []
+    assert (looks, ran) == ([[], []], [])
+
+
+def test_a_worker_whose_store_is_gone_at_the_end_of_a_run_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves of its lease stands in nobody's way."""
+
+    def refuse(self: Any, name: str) -> None:
+        raise InputError("the store cannot be reached")
+
+    wanted, ran = specs(2), list[str]()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.files), "remove", refuse)
+        assert len(worker(store, wanted, ran).work()) == 2
+        assert Leases(store.files, DEVICE).claim(Lease("0" * 16, 2))
+    assert worker(store, [*wanted, *specs(3)], ran).work()[0].spec.seed == 2
+    assert store.check() == []
 
 
 def hold(store: Store, run_id: str, since: timedelta, heard: timedelta) -> Holder:
@@ -370,7 +506,7 @@ def test_the_commands_say_how_far_it_is(
     status = ("status", file, "--store", store)
     code, output, _ = call(capsys, monkeypatch, *status)
     assert (code, "0 of 4 runs done, 0 running, 4 waiting" in output) == (0, True)
-    wanted = door.plan(file, store).specs
+    wanted = running.plan(file, store).specs
     Store(store).ensure_writable()
     for spec, state in zip(wanted[:2], ("done", "failed"), strict=True):
         made = records.record(spec=spec, run_id=spec.run_id, status=state, error=None, seconds=60.0)
@@ -388,6 +524,21 @@ def test_the_commands_say_how_far_it_is(
     assert data["spent_seconds"] == {DEVICE: 120.0}
 
 
+def test_the_status_reads_an_experiment_once(
+    small_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is asked for the commits of its models, which may take a while."""
+    asked: list[Any] = []
+
+    def pinned(experiment: Any, commit_of: Any = None) -> Any:
+        asked.append(experiment)
+        return experiment
+
+    monkeypatch.setattr(revisions, "pinned", pinned)
+    now = working.status(experiment(tmp_path, small_encoder), tmp_path / "s")
+    assert (now.total, len(now.waiting), len(asked)) == (4, 4, 1)
+
+
 def test_the_command_merges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -401,23 +552,6 @@ def test_the_command_merges(
     code, output, errors = call(capsys, monkeypatch, *command)
     assert (code, len(errors.splitlines())) == (2, 1)
     assert "0 records copied, 1 were there already" in output
-
-
-@pytest.mark.slow
-def test_two_workers_compute_what_one_command_does(small_encoder: str, tmp_path: Path) -> None:
-    """Real runs: metrics and curves are the same to the bit, and each run is done once."""
-    file, alone, shared = experiment(tmp_path, small_encoder), tmp_path / "a", tmp_path / "b"
-    door.run(file, alone, say=lambda line: None)
-    command = [sys.executable, "-m", "peftbench.cli", "work", str(file), "--store", str(shared)]
-    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0]
-    one, two = list(Store(alone).read_all()), list(Store(shared).read_all())
-    assert [(r.run_id, r.metrics, r.curve) for r in one] == [
-        (r.run_id, r.metrics, r.curve) for r in two
-    ]
-    assert sum(output.count("seed") for output in outputs) == len(two) == 4
-    assert Store(shared).check() == []
 
 
 def test_a_worker_that_is_asked_to_end_gives_its_run_back(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from peftbench import door
 from peftbench.cli.estimating import EXAMPLE, estimate_command
 from peftbench.cli.exporting import EXPORT_EXAMPLE, export_command
 from peftbench.cli.planning import PLAN_EXAMPLE, plan_command
@@ -39,6 +38,9 @@ from peftbench.cli.working import (
     status_command,
     work_command,
 )
+from peftbench.door import running, searching, stored
+from peftbench.door.lines import run_name
+from peftbench.door.places import ExecutorName
 from peftbench.errors import InputError
 from peftbench.markup import Format, as_text
 from peftbench.output import ensure_writable, write_whole
@@ -65,7 +67,7 @@ PlacesOption = Annotated[
     ),
 ]
 ExecutorOption = Annotated[
-    door.ExecutorName,
+    ExecutorName,
     typer.Option(
         help="local, or ray: on the Ray cluster that RAY_ADDRESS names or that this machine "
         "belongs to, else on one that is started here."
@@ -108,18 +110,18 @@ def run_command(
         "executor": executor,
     }
     if dry_run:
-        _say_plan(door.plan(file, store, **asked))
+        _say_plan(running.plan(file, store, **asked))
         return
     console = Console(markup=False, highlight=False, emoji=False)
     statuses: list[str] = []
     with interruptible(), console.status("") as status:
-        door.run(
+        running.run(
             file,
             store,
             **asked,
             adapters=adapters,
             unconfined=unconfined,
-            begin=lambda spec: status.update(one_line(door.run_name(spec))),
+            begin=lambda spec: status.update(one_line(run_name(spec))),
             end=lambda progress: statuses.append(progress.record.status),
             say=lambda text: console.print(one_line(text), soft_wrap=True),
         )
@@ -127,13 +129,13 @@ def run_command(
         raise typer.Exit(1)
 
 
-def _say_plan(plan: door.Plan) -> None:
+def _say_plan(plan: running.Plan) -> None:
     """Which runs there are, and which of them are to be done."""
     say(str(plan))
     pending = {spec.run_id for spec in plan.pending}
     for spec in plan.specs:
         state = "to run" if spec.run_id in pending else "done  "
-        say(f"{spec.run_id}  {state}  {printable(door.run_name(spec))}")
+        say(f"{spec.run_id}  {state}  {printable(run_name(spec))}")
 
 
 @app.command(
@@ -173,7 +175,7 @@ def search_command(
     again. While an arm lacks a trial, no file is written and the exit status is 1.
     """
     with interruptible():
-        results = door.search(
+        results = searching.search(
             file,
             store,
             only=typed_only(only),
@@ -208,11 +210,11 @@ def table_command(
     from peftbench import tables
 
     if kind == "imported":
-        show(as_text(tables.imported(door.imported(store)), format, lang))
+        show(as_text(tables.imported(stored.imported(store)), format, lang))
         return
     tabulate = {"comparison": tables.comparison, "costs": tables.costs, "closing": tables.closing}
-    show(as_text(tabulate[kind](door.results(store)), format, lang))
-    if kind == "comparison" and format in ("md", "latex") and (others := door.imported(store)):
+    show(as_text(tabulate[kind](stored.results(store)), format, lang))
+    if kind == "comparison" and format in ("md", "latex") and (others := stored.imported(store)):
         show("\n" + as_text(tables.imported(others), format, lang))
 
 
@@ -226,7 +228,7 @@ def claims_command(
     with its rule."""
     from peftbench.article.verdicts import Verdicts
 
-    show(as_text(Verdicts(door.results(store)), format, lang))
+    show(as_text(Verdicts(stored.results(store)), format, lang))
 
 
 @app.command(
@@ -252,7 +254,7 @@ def recommend_command(
 
     if not math.isfinite(memory):
         raise InputError(f"--memory {memory}: write a number of GiB, such as 8")
-    results = door.results(store)
+    results = stored.results(store)
     answer = recommend(results, model, task, memory, samples)
     other = None
     if unmeasured.is_unmeasured(results, model):
@@ -280,7 +282,7 @@ def report_command(
     from peftbench.page import page
 
     ensure_writable(out)
-    results, others = door.results(store), door.imported(store)
+    results, others = stored.results(store), stored.imported(store)
     comparison = tables.comparison(results)
     imported = tables.imported(others).sheet("en") if others else None
     if not results.records:
@@ -334,7 +336,7 @@ def import_command(
     All files that can be read are imported, once; each other one is named with what is wrong in it,
     and the exit status is 2.
     """
-    done = door.import_method_comparison(folder, store)
+    done = stored.import_method_comparison(folder, store)
     for problem in done.problems:
         say(one_line(problem), file=sys.stderr)
     say(f"{store}: {len(done.new)} results imported, {len(done.known)} were there already")

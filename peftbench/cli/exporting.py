@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from peftbench import door
 from peftbench.cli.typed import RESULTS, StoreOption, say, typed_only, typed_path
+from peftbench.door import exporting
 
 EXPORT_EXAMPLE = (
     "Example: peftbench export experiments/tuned/study.toml --only method=vera,task=cola "
@@ -58,6 +58,6 @@ def export_command(
     What the tool cannot say is an error, never an approximation; what cannot be the same bit for
     bit stands in the file's header, with the records that it rests on.
     """
-    paths = door.export(subject, to, out, store, only=typed_only(only), adapters=adapters)
+    paths = exporting.export(subject, to, out, store, only=typed_only(only), adapters=adapters)
     for path in paths:
         say(str(path))

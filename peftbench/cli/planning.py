@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from peftbench import door
 from peftbench.cli.typed import (
     RESULTS,
     OnlyOption,
@@ -22,6 +21,7 @@ from peftbench.cli.typed import (
     typed_path,
     typed_settings,
 )
+from peftbench.door import planning
 
 PLAN_EXAMPLE = "Example: peftbench plan experiments/glue.toml --gpu A100-80GB --gpu 24 --workers 8"
 
@@ -77,7 +77,7 @@ def plan_command(
 
     names = [name for text in gpu or () for name in text.split(",")]
     with _progress() as begin:
-        costs = door.planned_costs(
+        costs = planning.planned_costs(
             file,
             store,
             gpus=names,

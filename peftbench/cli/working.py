@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from peftbench import door
 from peftbench.cli.typed import (
     MOST_WORKERS,
     RESULTS,
@@ -30,6 +29,8 @@ from peftbench.cli.typed import (
     typed_settings,
     typed_store,
 )
+from peftbench.door import working
+from peftbench.door.lines import run_name
 from peftbench.errors import InputError
 from peftbench.wording import duration
 
@@ -103,18 +104,18 @@ def work_command(
     }
     if slurm is not None:
         given = typed_settings(slurm_settings)
-        jobs = door.submit_workers(file, store.root, slurm, logs=logs, slurm=given, **asked)
+        jobs = working.submit_workers(file, store.root, slurm, logs=logs, slurm=given, **asked)
         say(one_line(f"{len(jobs)} jobs submitted ({jobs[0]} ...); they print to {logs}"))
         return
     if slurm_settings:
         raise InputError("--slurm-set needs --slurm WORKERS, and nothing else does")
     console = Console(markup=False, highlight=False, emoji=False)
     with interruptible(), ended_softly(), console.status("") as status:
-        records = door.work(
+        records = working.work(
             file,
             store,
             **asked,
-            begin=lambda spec: status.update(one_line(door.run_name(spec))),
+            begin=lambda spec: status.update(one_line(run_name(spec))),
             say=lambda text: console.print(one_line(text), soft_wrap=True),
         )
     if {record.status for record in records} - {"done", "skipped"}:
@@ -130,7 +131,7 @@ def status_command(
 ) -> None:
     """Say how far an experiment is: done, running (where, since when), waiting, failed, and the
     time left by what like runs took."""
-    standing = door.status(
+    standing = working.status(
         file,
         store,
         only=typed_only(only),
@@ -155,7 +156,7 @@ def merge_command(
     What is there stays. Each record that cannot be read, or contradicts one that is done there, is
     named, and the exit status is 2.
     """
-    merged = door.merge(store, *map(typed_store, sources))
+    merged = working.merge(store, *map(typed_store, sources))
     for problem in merged.problems:
         say(one_line(problem), file=sys.stderr)
     say(f"{store}: {merged.new} records copied, {merged.known} were there already")
@@ -191,8 +192,7 @@ def _lines(standing: "Standing", store: str) -> Iterator[tuple[str, str]]:
     yield from ((line, "green") for line in _cut([_running(each) for each in alive]))
     yield from ((line, "yellow") for line in _cut([_running(each) for each in silent]))
     ended = [
-        f"{record.status}: {door.run_name(record.spec)}: {record.error}"
-        for record in standing.ended
+        f"{record.status}: {run_name(record.spec)}: {record.error}" for record in standing.ended
     ]
     yield from ((line, "red") for line in _cut(ended))
     for folder, seconds in standing.spent_seconds.items():
@@ -213,8 +213,8 @@ def _running(running: "Running") -> str:
     where = f"on {holder.host}, process {holder.pid} ({holder.device}), since {since:%H:%M} UTC"
     if running.silent:
         heard = f"no sign of life for {duration(running.silent_seconds)}"
-        return f"silent: {door.run_name(running.spec)} {where}: {heard}"
-    return f"running: {door.run_name(running.spec)} {where}{left}"
+        return f"silent: {run_name(running.spec)} {where}: {heard}"
+    return f"running: {run_name(running.spec)} {where}{left}"
 
 
 def _left(standing: "Standing") -> str:
@@ -236,7 +236,7 @@ def _as_data(standing: "Standing") -> dict[str, Any]:
         "running": [
             {
                 "run_id": running.spec.run_id,
-                "run": door.run_name(running.spec),
+                "run": run_name(running.spec),
                 **running.holder.model_dump(mode="json"),
                 "silent_seconds": running.silent_seconds,
                 "left_seconds": running.left_seconds,

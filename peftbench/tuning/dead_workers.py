@@ -23,7 +23,8 @@ def requeue_dead(search: Search) -> None:
     """Let trials whose worker has died wait again."""
     for study in search.studies:
         for trial in search.trials(study, states=(TrialState.RUNNING,)):
-            if not _dead(trial, search.witness.silent_seconds(trial)):
+            silent_seconds = search.witness.silent_seconds(trial._trial_id, mark_of(trial))
+            if not _dead(trial, silent_seconds):
                 continue
             now = search.storage.get_trial(trial._trial_id)
             if now.state is not TrialState.RUNNING or mark_of(now) != mark_of(trial):

@@ -1,8 +1,7 @@
 """Signs of life: a running trial's worker leaves one now and then, and others judge by their own
-clocks for how long there has been none. Any storage can keep them."""
+clocks for how long there has been none (silence.py). Any storage can keep them."""
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -37,31 +36,6 @@ class Heart:
         except Exception as error:
             if not (of_server(error) or isinstance(error, OSError)):
                 raise
-
-
-@dataclass(frozen=True)
-class _Silence:
-    mark: Any  # what a sign of life changes
-    since: float  # on time.monotonic()
-    last_look: float  # likewise
-
-
-class Witness:
-    """What this process has seen of running trials, by its own clock: those of other machines may
-    be wrong, or of another time zone."""
-
-    def __init__(self) -> None:
-        self._silences: dict[int, _Silence] = {}
-
-    def silent_seconds(self, trial: FrozenTrial) -> float:
-        """For how long a running trial has shown no sign of life, while somebody looked: after a
-        time in which nobody did, or the storage was out of reach, it begins at 0."""
-        now, mark = time.monotonic(), mark_of(trial)
-        seen = self._silences.get(trial._trial_id)
-        if seen is None or seen.mark != mark or now - seen.last_look > GAP_SECONDS:
-            seen = _Silence(mark, since=now, last_look=now)
-        self._silences[trial._trial_id] = _Silence(mark, seen.since, last_look=now)
-        return now - seen.since
 
 
 def mark_of(trial: FrozenTrial) -> Any:

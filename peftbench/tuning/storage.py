@@ -16,9 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftbench.errors import InputError
 from peftbench.methods.base import Range
+from peftbench.silence import Witness
 from peftbench.store import Store
 from peftbench.tuning.bracket import ValueSampler, bracketed
-from peftbench.tuning.heartbeat import Witness
+from peftbench.tuning.heartbeat import GAP_SECONDS
 from peftbench.tuning.journal import open_journal
 from peftbench.tuning.server import open_server
 from peftbench.tuning.space import Dimensions, Grid, Side, edges, widened
@@ -42,7 +43,8 @@ class Search:
     store: Store
     folder: str  # the device's in the store
     say: Callable[[str], object]  # called with a line for each thing that happened
-    witness: Witness = field(default_factory=Witness)  # of the workers of all machines
+    # of the workers of all machines
+    witness: Witness = field(default_factory=lambda: Witness(GAP_SECONDS))
 
     def trials(
         self, study: Study, states: Container[TrialState] | None = None

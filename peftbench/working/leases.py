@@ -9,10 +9,9 @@ import os
 import re
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,6 +19,7 @@ from pydantic import AwareDatetime, NonNegativeInt, ValidationError
 
 from peftbench.errors import InputError
 from peftbench.files import Files
+from peftbench.silence import Witness
 from peftbench.spec import FrozenModel
 from peftbench.store import LEASES
 
@@ -67,7 +67,7 @@ class Leases:
         """device: the folder of this worker's device in the store."""
         self._files, self._device = files, device
         self._worker = uuid.uuid4().hex
-        self._seen: dict[str, tuple[bytes, float]] = {}  # what a lease said, and since when
+        self._witness = Witness()  # with no gap: listing the leases of many runs may take long
 
     def held(self) -> dict[str, Lease]:
         """The last lease of each run that has one."""
@@ -78,26 +78,28 @@ class Leases:
         taken over, those before it are removed."""
         if not self._files.create(lease.name, self._sign(datetime.now(UTC))):
             return False
-        for generation in range(1, lease.generation):
-            self._files.remove(Lease(lease.run_id, generation).name)
+        with suppress(InputError):  # it is this worker's, and who reads them takes the last
+            for generation in range(1, lease.generation):
+                self._files.remove(Lease(lease.run_id, generation).name)
         return True
 
     def stale(self, leases: Iterable[Lease]) -> list[Lease]:
         """Those of the leases that have not changed for STALE_SECONDS while this worker looked.
         Ask again and again: the first time none is."""
         names = {lease.name: lease for lease in leases}
-        now = time.monotonic()
         stale: list[Lease] = []
         contents = self._files.read_many([*names], MOST_BYTES, replaced=True)
         for (name, lease), content in zip(names.items(), contents, strict=True):
             if isinstance(content, Exception):
-                continue  # given up in the meantime
-            before, since = self._seen.get(name, (b"", now))
-            if content != before:
-                self._seen[name] = content, now
-            elif now - since > STALE_SECONDS:
+                self._witness.forget(name)  # given up in the meantime, or out of reach
+                continue
+            if self._witness.silent_seconds(name, content) > STALE_SECONDS:
                 stale.append(lease)
         return stale
+
+    def look_anew(self) -> None:
+        """Count all silences anew: the store was out of reach, for other workers too."""
+        self._witness = Witness()
 
     @contextmanager
     def kept(self, lease: Lease) -> Iterator[threading.Event]:
@@ -123,7 +125,8 @@ class Leases:
         finally:
             over.set()
             heart.join()
-            self._files.remove(lease.name)
+            with suppress(InputError):  # the store cannot be reached: others see no sign
+                self._files.remove(lease.name)
 
     def _sign(self, since: datetime) -> bytes:
         holder = Holder(

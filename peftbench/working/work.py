@@ -3,20 +3,22 @@ that nobody else does."""
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import closing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from peftbench.errors import InputError
 from peftbench.record import Record
 from peftbench.spec import RunSpec
 from peftbench.store import Entry, Store
+from peftbench.wording import duration
 from peftbench.working.leases import Lease, Leases
 
 if TYPE_CHECKING:
     from peftbench.training.executor import Executor
-    from peftbench.training.run import RunResult
+
+Answer = TypeVar("Answer")
 
 POLL_SECONDS = 5.0  # between two looks at what others do, where nothing is left to claim
 LOST_SECONDS = 1.0  # in which a worker notices that its run was taken over
@@ -42,19 +44,22 @@ class Worker:
         specs: Sequence[RunSpec],
         make_executor: "Callable[[], Executor]",
         retry: Collection[str] = (),
+        say: Callable[[str], object] = lambda line: None,
     ) -> None:
         """device: the folder of this worker's device in the store.
         retry: as in `suite.pending`, but of the records that there are now: what fails from now on
-        is not tried again."""
-        self._store, self._make_executor = store, make_executor
+        is not tried again.
+        say: called with a line for a person where the store has to be asked again."""
+        self._store, self._make_executor, self._say = store, make_executor, say
         self._leases = Leases(store.files, device)
         self._total = len(specs)
         self._todo = {spec.run_id: spec for spec in specs}
-        self._again = self._to_be_retried({"pruned", *retry})
         self._held: dict[str, Lease] = {}
         self._looked, self._looking = 0.0, 0.0  # when, and how long that took
         self._random = random.Random()  # only who does a run is drawn, never what comes out
-        self._look()
+        entries = self._seen()
+        self._again = self._to_be_retried(entries, {"pruned", *retry})
+        self._pass_over_done(entries)
 
     @property
     def left(self) -> int:
@@ -74,9 +79,9 @@ class Worker:
         """
         records: list[Record] = []
         while self._todo:
-            if (lease := self._claimed()) is None:
+            if (lease := self._patiently(self._claimed)) is None:
                 time.sleep(POLL_SECONDS)
-                self._look()
+                self._patiently(self._look)
             elif (record := self._carry_out(lease, begin)) is not None:
                 records.append(record)
                 end(record, self._total - len(self._todo), self._total)
@@ -86,8 +91,8 @@ class Worker:
         """The record of the run; None if another worker has done it, or has taken it over."""
         with self._leases.kept(lease) as lost:
             spec = self._todo[lease.run_id]
-            if self._is_done(self._store.exact(spec.run_id)):
-                del self._todo[spec.run_id]
+            self._pass_over_done(self._patiently(lambda: self._store.exact(spec.run_id)))
+            if spec.run_id not in self._todo:
                 return None
             begin(spec)
             with closing(self._make_executor()) as executor:
@@ -96,19 +101,21 @@ class Worker:
                     if lost.is_set():
                         return None
                 result = future.result()
-            record = self._stored(result)
+            record = self._patiently(lambda: self._store.write(result.record, result.predictions))
             del self._todo[spec.run_id]
             return record
 
-    def _stored(self, result: "RunResult") -> Record:
-        """The record that the store has now. A store that cannot be reached is asked again for a
-        while: what a run has found took longer. Raises InputError if that was in vain."""
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """What the store answers. One that cannot be reached is asked again for a while: what runs
+        have found, here and elsewhere, took longer. Raises InputError if that was in vain."""
         for pause_seconds in PAUSES_SECONDS:
             try:
-                return self._store.write(result.record, result.predictions)
-            except InputError:
+                return ask()
+            except InputError as error:
+                self._say(f"{error}: the store is asked again in {duration(pause_seconds)}")
                 time.sleep(pause_seconds)
-        return self._store.write(result.record, result.predictions)
+                self._leases.look_anew()
+        return ask()
 
     def _claimed(self) -> Lease | None:
         """A lease that is this worker's now; None if others hold all that is left."""
@@ -134,26 +141,27 @@ class Worker:
 
     def _look(self) -> None:
         """See what others have done and what they hold."""
+        self._pass_over_done(self._seen())
+
+    def _seen(self) -> list[Entry]:
+        """The records that there are, once it is seen what others hold."""
         start = time.monotonic()
         self._held = self._leases.held()
-        known: dict[str, list[Entry]] = {}
-        for entry in self._store.latest():
-            known.setdefault(entry.run_id, []).append(entry)
-        for run_id in [*self._todo]:
-            if self._is_done(known.get(run_id, [])):
-                del self._todo[run_id]
+        entries = self._store.latest()
         self._looked = time.monotonic()
         self._looking = self._looked - start
+        return entries
 
-    def _is_done(self, entries: Iterable[Entry]) -> bool:
-        return any(entry not in self._again for entry in entries)
+    def _pass_over_done(self, entries: Sequence[Entry]) -> None:
+        """Runs that have a record that counts are not to be done."""
+        for entry in entries:
+            if entry not in self._again:
+                self._todo.pop(entry.run_id, None)
 
-    def _to_be_retried(self, statuses: set[str]) -> set[Entry]:
-        """The records that there are and that do not count."""
-        entries = [entry for entry in self._store.latest() if entry.run_id in self._todo]
-        records = self._store.read_entries(entries)
+    def _to_be_retried(self, entries: Sequence[Entry], statuses: set[str]) -> set[Entry]:
+        """Those of the records that there are now that do not count."""
+        own = [entry for entry in entries if entry.run_id in self._todo]
+        records = self._store.read_entries(own)
         return {
-            entry
-            for entry, record in zip(entries, records, strict=True)
-            if record.status in statuses
+            entry for entry, record in zip(own, records, strict=True) if record.status in statuses
         }
