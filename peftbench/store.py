@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ IMPORTED = "imported"  # the folder of what others measured: no device is called
 LEASES = "leases"  # the folder of who does what (working/leases.py): likewise
 
 
+@lru_cache(maxsize=1024)
 def device_folder(device: str, device_name: str) -> str:
     """The name of the folder that holds a device's records: lower case letters, digits and hyphens
     only."""
