@@ -401,7 +401,8 @@ def parsed(entry: Entry, content: bytes, place: str) -> Record:
         )
     try:
         record = Record.model_validate(values)
-        record.model_dump_json()  # refuses what no reader could write: half a character, deep args
+        # refuses what no reader could write: half a character, deep args; a curve is numbers only
+        record.model_dump_json(exclude={"curve"})
         of_spec = record.spec.run_id
     except ValidationError as error:
         first = error.errors()[0]
