@@ -8,9 +8,9 @@ What people did shows in a comparison with a git commit (committed.py).
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from peftbench.errors import InputError
 from peftbench.files import Files, files_at, is_url
 from peftbench.files.base import TEMPORARY
+from peftbench.index import Index, Seen
 from peftbench.once import sealed, unsealed
 from peftbench.reading import MOST_PREDICTIONS_BYTES, MOST_RECORD_BYTES, read_predictions
-from peftbench.record import SCHEMA, Predictions, Record
+from peftbench.record import SCHEMA, Point, Predictions, Record
 from peftbench.spec import digest
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ NAME = re.compile(
     r"\.(json|([0-9a-f]{16}\.)?predictions\.parquet)"
 )
 IMPORTED = "imported"  # the folder of what others measured: no device is called so
+FEWEST_INDEXED = 500  # records of a store; fewer are read in half a second
 LEASES = "leases"  # the folder of who does what (working/leases.py): likewise
 
 
@@ -172,7 +174,53 @@ class Store:
     def read_all(self) -> Iterator[Record]:
         """The latest record of every run, ordered by device folder and run_id. Raises InputError
         that names the first file that is damaged, changed or moved."""
-        return self.read_entries(self.latest())
+        entries = self.latest()
+        if len(entries) < FEWEST_INDEXED:
+            return self.read_entries(entries)
+        return self._indexed(entries)
+
+    def _indexed(self, entries: Sequence[Entry]) -> Iterator[Record]:
+        """The records at these places, in order; those that have not changed since they were read
+        on this machine, from its cache. Their curves stay in their files until they are looked at.
+        """
+        place = str(self.root if isinstance(self.root, str) else self.root.resolve())
+        index = Index(place, self._curve_of)
+        versions = {
+            entry.record: version
+            for entry in entries
+            if (version := self.files.version(entry.record)) is not None
+        }
+        known = index.records(versions)
+        others = self._contents([entry for entry in entries if entry.record not in known])
+        try:
+            for entry in entries:
+                record = known.pop(entry.record, None)
+                if record is None:
+                    _, content = next(others)
+                    record = self._parsed(entry, content)
+                    if isinstance(content, bytes) and entry.record in versions:
+                        sha256 = hashlib.sha256(content).hexdigest()
+                        seen = Seen(entry.record, versions[entry.record], sha256)
+                        record = index.add(seen, record)
+                yield record
+        finally:
+            index.save()
+
+    def _curve_of(self, name: str, sha256: str) -> Callable[[], Sequence[Point]]:
+        """What reads the curve of the record in a file that has this digest."""
+        return partial(self._curve, name, sha256)
+
+    def _curve(self, name: str, sha256: str) -> Sequence[Point]:
+        content = self.files.read(name, MOST_RECORD_BYTES)
+        folder, _, file = name.partition("/")
+        entry = _entry(folder, file)
+        assert entry
+        record = self._parsed(entry, content)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise InputError(
+                f"{self.files.place(name)}: another record than a moment ago: run the command again"
+            )
+        return record.curve
 
     def read_entries(self, entries: Sequence[Entry]) -> Iterator[Record]:
         """The records at these places, in order. Raises InputError as `read_all` does."""

@@ -25,6 +25,7 @@ NOUNS = {
     "experiment",
     "record",
     "store",
+    "index",
     "reading",
     "files",
     "once",
@@ -68,7 +69,8 @@ NOUNS_KNOW = {
     "record": {"spec"},
     "once": {"errors", "spec", "reading"},
     "files": {"errors", "reading"},
-    "store": {"errors", "spec", "record", "reading", "once", "files"},
+    "index": {"spec", "record", "files"},
+    "store": {"errors", "spec", "record", "reading", "once", "files", "index"},
     "markup": {"wording"},
     "at_scale": {"errors", "reading"},
 }
