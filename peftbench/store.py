@@ -8,9 +8,13 @@ What people did shows in a comparison with a git commit (committed.py).
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence, Set
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +36,8 @@ NAME = re.compile(
     r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?"
     r"\.(json|([0-9a-f]{16}\.)?predictions\.parquet)"
 )
+FEWEST_SHARED_OUT = 4000  # records of a folder that several processes check
+SHARE = 500  # records that one of them checks at a time
 IMPORTED = "imported"  # the folder of what others measured: no device is called so
 FEWEST_INDEXED = 500  # records of a store; fewer are read in half a second
 LEASES = "leases"  # the folder of who does what (working/leases.py): likewise
@@ -70,6 +76,11 @@ class Entry:
     @property
     def record(self) -> str:
         return f"{self.stem}.json"
+
+    @property
+    def earlier(self) -> "Entry":
+        """The attempt before this one."""
+        return replace(self, attempt=self.attempt - 1)
 
     @property
     def predictions(self) -> str:
@@ -270,9 +281,11 @@ class Store:
                 return name, content
         raise problem
 
-    def check(self) -> list[str]:
+    def check(self, processes: int = 1) -> list[str]:
         """Everything that is wrong with the store, a line for each problem: damaged, changed or
-        misplaced records, lost or changed predictions. Raises InputError if there is no store."""
+        misplaced records, lost or changed predictions. Several processes may read the records of a
+        large folder; they are spawned, so that a script which asks for them needs to be guarded by
+        `if __name__ == "__main__"`. Raises InputError if there is no store."""
         if not self.files.exists():
             raise InputError(f"store {self.root}: there is no such folder")
         folders = self.files.folders()
@@ -284,7 +297,7 @@ class Store:
         listed = {folder: self.files.names(folder) for folder in self._devices(folders)}
         known = {entry.run_id for names in listed.values() for entry in _entries("", names)}
         for folder, names in listed.items():
-            problems += self._problems(folder, names, known)
+            problems += self._problems(folder, names, known, processes)
         return problems
 
     def leftovers(self) -> list[str]:
@@ -379,22 +392,16 @@ class Store:
         except ValueError as error:
             raise InputError(f"{self.files.place(name)}: not predictions: {error}") from error
 
-    def _problems(self, folder: str, names: Sequence[str], known: set[str]) -> Iterator[str]:
+    def _problems(
+        self, folder: str, names: Sequence[str], known: set[str], processes: int
+    ) -> Iterator[str]:
         """What is wrong in a device's folder. known: ids of all runs that have a record."""
         entries = _entries(folder, names)
-        present = {*entries, *(f"{folder}/{name}" for name in names)}
-        for entry, content in self._contents(entries):
-            if entry.attempt > 1 and replace(entry, attempt=entry.attempt - 1) not in present:
-                yield f"{self.files.place(entry.record)}: an earlier attempt of this run is missing"
-            try:
-                record = self._parsed(entry, content)
-                if record.predictions is not None:
-                    self._table(entry, record.predictions)
-                elif entry.predictions in present:
-                    place = self.files.place(entry.predictions)
-                    yield f"{place}: predictions that their record does not mention"
-            except InputError as error:
-                yield str(error)
+        present = {entry.record for entry in entries} | {f"{folder}/{name}" for name in names}
+        if processes > 1 and len(entries) >= FEWEST_SHARED_OUT and not isinstance(self.root, str):
+            yield from self._problems_by_processes(entries, present, processes)
+        else:
+            yield from self._problems_of(entries, present)
         for name in names:
             if not NAME.fullmatch(name) and not TEMPORARY.fullmatch(name):
                 place = self.files.place(f"{folder}/{name}")
@@ -405,6 +412,53 @@ class Store:
                     f"{self.files.place(name)}: predictions without a record: it is lost, or its "
                     "writer was killed, and then the same run again replaces them"
                 )
+
+    def _problems_of(self, entries: Sequence[Entry], present: Set[str]) -> list[str]:
+        """What is wrong with records and their predictions. present: the names of files, at least
+        of those of their predictions and earlier attempts that are there."""
+        problems: list[str] = []
+        for entry, content in self._contents(entries):
+            if entry.attempt > 1 and entry.earlier.record not in present:
+                place = self.files.place(entry.record)
+                problems.append(f"{place}: an earlier attempt of this run is missing")
+            try:
+                record = self._parsed(entry, content)
+                if record.predictions is not None:
+                    self._table(entry, record.predictions)
+                elif entry.predictions in present:
+                    place = self.files.place(entry.predictions)
+                    problems.append(f"{place}: predictions that their record does not mention")
+            except InputError as error:
+                problems.append(str(error))
+        return problems
+
+    def _problems_by_processes(
+        self, entries: Sequence[Entry], present: Set[str], processes: int
+    ) -> Iterator[str]:
+        """The same as `_problems_of`, in the same order."""
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), _ignore_interrupts)
+        shares = [entries[start : start + SHARE] for start in range(0, len(entries), SHARE)]
+        try:
+            waiting = [pool.submit(self._problems_of, s, _of(s, present)) for s in shares]
+            for share, answer in zip(shares, waiting, strict=True):
+                try:
+                    yield from answer.result()
+                except BrokenProcessPool:  # one was killed
+                    yield from self._problems_of(share, present)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _of(entries: Sequence[Entry], present: Set[str]) -> Set[str]:
+    """Those names that say something of these records."""
+    return present & {
+        name for entry in entries for name in (entry.predictions, entry.earlier.record)
+    }
+
+
+def _ignore_interrupts() -> None:
+    """In a process that only answers another, which is interrupted too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def store_at(place: Path | str) -> Store:
