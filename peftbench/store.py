@@ -264,6 +264,12 @@ class Store:
             raise InputError(f"run {record.run_id} ({record.status}) has no predictions")
         return self._table(entry, record.predictions)
 
+    def predictions_of(self, record: Record) -> "DataFrame":
+        """The predictions of a record that was read here and has some. Raises InputError as
+        `predictions` does; the record is not read again."""
+        assert record.predictions
+        return self._table(self._find(run_key(record)), record.predictions)
+
     def predictions_bytes(self, entry: Entry, reference: Predictions) -> tuple[str, bytes]:
         """The file of a record's predictions, by its name and content. Raises InputError if they
         are not those of the record."""
