@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from peftbench.files.cache import cache_folder, keep, kept
-from peftbench.record import Environment, Record, StoredCurve
+from peftbench.record import Environment, ReadCurve, Record, StoredCurve
 from peftbench.spec import RunSpec
 
 # Parts of a record that many have in common: a segment holds each once, and readers share it.
@@ -29,11 +29,10 @@ PARTS = ("spec", *(f"spec.{name}" for name in SPEC_PARTS), "environment", *RECOR
 # The code that decides what a record is: what other code has found does not count.
 CODE = ("index.py", "once.py", "reading.py", "record.py", "spec.py", "store.py")
 
-MOST_ROWS = 10_000  # of a segment
+MOST_ROWS = 5_000  # of a segment
 FEWEST_ROWS = 100  # of a new one: so many files are read in a tenth of a second
 
 Values = dict[str, Any]
-CurveOf = Callable[[str, str], Callable[[], Any]]
 
 
 class Seen(NamedTuple):
@@ -102,8 +101,8 @@ class Segment:
 class Reader:
     """Records from the rows of one segment, which share their parts."""
 
-    def __init__(self, segment: Segment, curve_of: CurveOf) -> None:
-        self._segment, self._curve_of = segment, curve_of
+    def __init__(self, segment: Segment, read_curve: ReadCurve) -> None:
+        self._segment, self._read_curve = segment, read_curve
         self._parts: list[list[Any]] = [[] for _ in PARTS]
 
     def record(self, row: Row) -> Record:
@@ -118,7 +117,7 @@ class Reader:
                 **parts,
                 "spec": RunSpec.model_validate({**spec, **of_spec, **own["spec"]}),
                 "environment": Environment.model_validate({**environment, **own["environment"]}),
-                "curve": StoredCurve(self._curve_of(row.seen.name, row.seen.sha256)),
+                "curve": StoredCurve(self._read_curve, row.seen.name, row.seen.sha256),
             }
         )
 
@@ -141,8 +140,8 @@ class Index:
     those that are no larger, and those of which most is no more, so that there are few. Any number
     of processes may add to it at once."""
 
-    def __init__(self, place: str, curve_of: CurveOf) -> None:
-        self._curve_of = curve_of
+    def __init__(self, place: str, read_curve: ReadCurve) -> None:
+        self._read_curve = read_curve
         self._folder = cache_folder() / "index" / hashlib.sha256(place.encode()).hexdigest()[:32]
         self._versions: Mapping[str, str] = {}
         self._live: dict[Path, tuple[int, int]] = {}  # rows of each segment that count, and all
@@ -151,7 +150,7 @@ class Index:
 
     def _begin(self) -> None:
         self._new = Segment()
-        self._reader = Reader(self._new, self._curve_of)
+        self._reader = Reader(self._new, self._read_curve)
 
     def records(self, versions: Mapping[str, str]) -> dict[str, Record]:
         """The records of those files, by their names and versions, that were read before and have
@@ -165,7 +164,7 @@ class Index:
                     self._useless.append(path)
                     continue
                 rows = [row for row in self._counting(segment) if row.seen.name not in records]
-                reader = Reader(segment, self._curve_of)
+                reader = Reader(segment, self._read_curve)
                 records |= {row.seen.name: reader.record(row) for row in rows}
                 self._live[path] = len(rows), len(segment.rows)
         return records

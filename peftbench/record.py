@@ -32,19 +32,23 @@ class Point(FrozenModel):
     """Of the optimizer's first group: what the method trains, for LoRA+ its A."""
 
 
+ReadCurve = Callable[[str, str], Sequence[Point]]
+
+
 class StoredCurve(Sequence[Point]):
     """A training curve that stays in the file of its record until it is looked at: most of a large
-    store's bytes are curves, and tables need none. `read` may raise InputError."""
+    store's bytes are curves, and tables need none. `read` is given the file's name and digest, and
+    may raise InputError."""
 
-    __slots__ = ("_points", "_read")
+    __slots__ = ("_name", "_points", "_read", "_sha256")
 
-    def __init__(self, read: Callable[[], Sequence[Point]]) -> None:
-        self._read: Callable[[], Sequence[Point]] | None = read
-        self._points: tuple[Point, ...] = ()
+    def __init__(self, read: ReadCurve, name: str, sha256: str) -> None:
+        self._read, self._name, self._sha256 = read, name, sha256
+        self._points: tuple[Point, ...] | None = None
 
     def _whole(self) -> tuple[Point, ...]:
-        if self._read is not None:
-            self._points, self._read = tuple(self._read()), None
+        if self._points is None:
+            self._points = tuple(self._read(self._name, self._sha256))
         return self._points
 
     @overload

@@ -9,11 +9,11 @@ import hashlib
 import itertools
 import re
 import signal
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +60,7 @@ def folder_of(record: Record) -> str:
     return device_folder(record.device, record.environment.device_name)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Entry:
     """The place of a record in the store."""
 
@@ -195,7 +195,7 @@ class Store:
         on this machine, from its cache. Their curves stay in their files until they are looked at.
         """
         place = str(self.root if isinstance(self.root, str) else self.root.resolve())
-        index = Index(place, self._curve_of)
+        index = Index(place, self._read_curve)
         versions = {
             entry.record: version
             for entry in entries
@@ -217,11 +217,8 @@ class Store:
         finally:
             index.save()
 
-    def _curve_of(self, name: str, sha256: str) -> Callable[[], Sequence[Point]]:
-        """What reads the curve of the record in a file that has this digest."""
-        return partial(self._curve, name, sha256)
-
-    def _curve(self, name: str, sha256: str) -> Sequence[Point]:
+    def _read_curve(self, name: str, sha256: str) -> Sequence[Point]:
+        """The curve of the record in a file. Raises InputError if its digest is another by now."""
         content = self.files.read(name, MOST_RECORD_BYTES)
         folder, _, file = name.partition("/")
         entry = _entry(folder, file)
