@@ -184,7 +184,7 @@ def in_words(kind: Any, metadata: Iterable[Any] = ()) -> str:
         return " or ".join(f"`{json.dumps(value)}`" for value in args)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(in_words, args))
-    if origin in (tuple, list):
+    if origin in (tuple, list, Sequence):
         return f"list: {in_words(args[0])}"
     if origin is dict:
         return "table" if args[1] is Any else f"table by name: {in_words(args[1])}"

@@ -1,8 +1,17 @@
 """What a run leaves behind (schema 2)."""
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, overload
 
-from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt
+from pydantic import (
+    AwareDatetime,
+    Field,
+    GetPydanticSchema,
+    NonNegativeFloat,
+    NonNegativeInt,
+    WrapSerializer,
+    WrapValidator,
+)
 
 from peftbench.spec import Count, FrozenModel, RunSpec
 
@@ -21,6 +30,61 @@ class Point(FrozenModel):
     """Mean nll per supervised token of the valid split, after the step."""
     lr: float | None = None
     """Of the optimizer's first group: what the method trains, for LoRA+ its A."""
+
+
+ReadCurve = Callable[[str, str], Sequence[Point]]
+
+
+class StoredCurve(Sequence[Point]):
+    """A training curve that stays in the file of its record until it is looked at: most of a large
+    store's bytes are curves, and tables need none. `read` is given the file's name and digest, and
+    may raise InputError."""
+
+    __slots__ = ("_name", "_points", "_read", "_sha256")
+
+    def __init__(self, read: ReadCurve, name: str, sha256: str) -> None:
+        self._read, self._name, self._sha256 = read, name, sha256
+        self._points: tuple[Point, ...] | None = None
+
+    def _whole(self) -> tuple[Point, ...]:
+        if self._points is None:
+            self._points = tuple(self._read(self._name, self._sha256))
+        return self._points
+
+    @overload
+    def __getitem__(self, index: int) -> Point: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Point, ...]: ...
+    def __getitem__(self, index: int | slice) -> Point | tuple[Point, ...]:
+        return self._whole()[index]
+
+    def __len__(self) -> int:
+        return len(self._whole())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._whole() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._whole())
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[Point, ...]]]:
+        return tuple, (self._whole(),)  # another process has it whole
+
+
+def _points(value: Any, validate: Callable[[Any], tuple[Point, ...]]) -> Sequence[Point]:
+    return value if isinstance(value, StoredCurve) else validate(value)
+
+
+def _as_tuple(curve: Sequence[Point], serialize: Callable[[tuple[Point, ...]], Any]) -> Any:
+    return serialize(tuple(curve))
+
+
+Curve = Annotated[
+    Sequence[Point],
+    GetPydanticSchema(lambda _, schema_of: schema_of(tuple[Point, ...])),
+    WrapValidator(_points),
+    WrapSerializer(_as_tuple),
+]
 
 
 class Parts(FrozenModel):
@@ -233,7 +297,7 @@ class Record(FrozenModel):
     """The metric that the task is known by."""
     metrics: dict[str, float | None]
     """Scores of the split by name; null: undefined here (one class only, for example)."""
-    curve: tuple[Point, ...] = ()
+    curve: Curve = ()
     """The training curve, a point for each step."""
     footprint: Footprint | None = None
     """null: the run is not done."""

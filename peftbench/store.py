@@ -8,9 +8,13 @@ What people did shows in a comparison with a git commit (committed.py).
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterator, Sequence, Set
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +23,10 @@ from pydantic import ValidationError
 from peftbench.errors import InputError
 from peftbench.files import Files, files_at, is_url
 from peftbench.files.base import TEMPORARY
+from peftbench.index import Index, Seen
 from peftbench.once import sealed, unsealed
 from peftbench.reading import MOST_PREDICTIONS_BYTES, MOST_RECORD_BYTES, read_predictions
-from peftbench.record import SCHEMA, Predictions, Record
+from peftbench.record import SCHEMA, Point, Predictions, Record
 from peftbench.spec import digest
 
 if TYPE_CHECKING:
@@ -31,10 +36,14 @@ NAME = re.compile(
     r"(?P<run_id>[0-9a-f]{16})(\.attempt(?P<attempt>[2-9]|[1-9]\d+))?"
     r"\.(json|([0-9a-f]{16}\.)?predictions\.parquet)"
 )
+FEWEST_SHARED_OUT = 4000  # records of a folder that several processes check
+SHARE = 500  # records that one of them checks at a time
 IMPORTED = "imported"  # the folder of what others measured: no device is called so
+FEWEST_INDEXED = 500  # records of a store; fewer are read in half a second
 LEASES = "leases"  # the folder of who does what (working/leases.py): likewise
 
 
+@lru_cache(maxsize=1024)
 def device_folder(device: str, device_name: str) -> str:
     """The name of the folder that holds a device's records: lower case letters, digits and hyphens
     only."""
@@ -51,7 +60,7 @@ def folder_of(record: Record) -> str:
     return device_folder(record.device, record.environment.device_name)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Entry:
     """The place of a record in the store."""
 
@@ -67,6 +76,11 @@ class Entry:
     @property
     def record(self) -> str:
         return f"{self.stem}.json"
+
+    @property
+    def earlier(self) -> "Entry":
+        """The attempt before this one."""
+        return replace(self, attempt=self.attempt - 1)
 
     @property
     def predictions(self) -> str:
@@ -171,7 +185,50 @@ class Store:
     def read_all(self) -> Iterator[Record]:
         """The latest record of every run, ordered by device folder and run_id. Raises InputError
         that names the first file that is damaged, changed or moved."""
-        return self.read_entries(self.latest())
+        entries = self.latest()
+        if len(entries) < FEWEST_INDEXED:
+            return self.read_entries(entries)
+        return self._indexed(entries)
+
+    def _indexed(self, entries: Sequence[Entry]) -> Iterator[Record]:
+        """The records at these places, in order; those that have not changed since they were read
+        on this machine, from its cache. Their curves stay in their files until they are looked at.
+        """
+        place = str(self.root if isinstance(self.root, str) else self.root.resolve())
+        index = Index(place, self._read_curve)
+        versions = {
+            entry.record: version
+            for entry in entries
+            if (version := self.files.version(entry.record)) is not None
+        }
+        known = index.records(versions)
+        others = self._contents([entry for entry in entries if entry.record not in known])
+        try:
+            for entry in entries:
+                record = known.pop(entry.record, None)
+                if record is None:
+                    _, content = next(others)
+                    record = self._parsed(entry, content)
+                    if isinstance(content, bytes) and entry.record in versions:
+                        sha256 = hashlib.sha256(content).hexdigest()
+                        seen = Seen(entry.record, versions[entry.record], sha256)
+                        record = index.add(seen, record)
+                yield record
+        finally:
+            index.save()
+
+    def _read_curve(self, name: str, sha256: str) -> Sequence[Point]:
+        """The curve of the record in a file. Raises InputError if its digest is another by now."""
+        content = self.files.read(name, MOST_RECORD_BYTES)
+        folder, _, file = name.partition("/")
+        entry = _entry(folder, file)
+        assert entry
+        record = self._parsed(entry, content)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise InputError(
+                f"{self.files.place(name)}: another record than a moment ago: run the command again"
+            )
+        return record.curve
 
     def read_entries(self, entries: Sequence[Entry]) -> Iterator[Record]:
         """The records at these places, in order. Raises InputError as `read_all` does."""
@@ -204,6 +261,12 @@ class Store:
             raise InputError(f"run {record.run_id} ({record.status}) has no predictions")
         return self._table(entry, record.predictions)
 
+    def predictions_of(self, record: Record) -> "DataFrame":
+        """The predictions of a record that was read here and has some. Raises InputError as
+        `predictions` does; the record is not read again."""
+        assert record.predictions
+        return self._table(self._find(run_key(record)), record.predictions)
+
     def predictions_bytes(self, entry: Entry, reference: Predictions) -> tuple[str, bytes]:
         """The file of a record's predictions, by its name and content. Raises InputError if they
         are not those of the record."""
@@ -221,9 +284,11 @@ class Store:
                 return name, content
         raise problem
 
-    def check(self) -> list[str]:
+    def check(self, processes: int = 1) -> list[str]:
         """Everything that is wrong with the store, a line for each problem: damaged, changed or
-        misplaced records, lost or changed predictions. Raises InputError if there is no store."""
+        misplaced records, lost or changed predictions. Several processes may read the records of a
+        large folder; they are spawned, so that a script which asks for them needs to be guarded by
+        `if __name__ == "__main__"`. Raises InputError if there is no store."""
         if not self.files.exists():
             raise InputError(f"store {self.root}: there is no such folder")
         folders = self.files.folders()
@@ -235,7 +300,7 @@ class Store:
         listed = {folder: self.files.names(folder) for folder in self._devices(folders)}
         known = {entry.run_id for names in listed.values() for entry in _entries("", names)}
         for folder, names in listed.items():
-            problems += self._problems(folder, names, known)
+            problems += self._problems(folder, names, known, processes)
         return problems
 
     def leftovers(self) -> list[str]:
@@ -330,22 +395,16 @@ class Store:
         except ValueError as error:
             raise InputError(f"{self.files.place(name)}: not predictions: {error}") from error
 
-    def _problems(self, folder: str, names: Sequence[str], known: set[str]) -> Iterator[str]:
+    def _problems(
+        self, folder: str, names: Sequence[str], known: set[str], processes: int
+    ) -> Iterator[str]:
         """What is wrong in a device's folder. known: ids of all runs that have a record."""
         entries = _entries(folder, names)
-        present = {*entries, *(f"{folder}/{name}" for name in names)}
-        for entry, content in self._contents(entries):
-            if entry.attempt > 1 and replace(entry, attempt=entry.attempt - 1) not in present:
-                yield f"{self.files.place(entry.record)}: an earlier attempt of this run is missing"
-            try:
-                record = self._parsed(entry, content)
-                if record.predictions is not None:
-                    self._table(entry, record.predictions)
-                elif entry.predictions in present:
-                    place = self.files.place(entry.predictions)
-                    yield f"{place}: predictions that their record does not mention"
-            except InputError as error:
-                yield str(error)
+        present = {entry.record for entry in entries} | {f"{folder}/{name}" for name in names}
+        if processes > 1 and len(entries) >= FEWEST_SHARED_OUT and not isinstance(self.root, str):
+            yield from self._problems_by_processes(entries, present, processes)
+        else:
+            yield from self._problems_of(entries, present)
         for name in names:
             if not NAME.fullmatch(name) and not TEMPORARY.fullmatch(name):
                 place = self.files.place(f"{folder}/{name}")
@@ -356,6 +415,53 @@ class Store:
                     f"{self.files.place(name)}: predictions without a record: it is lost, or its "
                     "writer was killed, and then the same run again replaces them"
                 )
+
+    def _problems_of(self, entries: Sequence[Entry], present: Set[str]) -> list[str]:
+        """What is wrong with records and their predictions. present: the names of files, at least
+        of those of their predictions and earlier attempts that are there."""
+        problems: list[str] = []
+        for entry, content in self._contents(entries):
+            if entry.attempt > 1 and entry.earlier.record not in present:
+                place = self.files.place(entry.record)
+                problems.append(f"{place}: an earlier attempt of this run is missing")
+            try:
+                record = self._parsed(entry, content)
+                if record.predictions is not None:
+                    self._table(entry, record.predictions)
+                elif entry.predictions in present:
+                    place = self.files.place(entry.predictions)
+                    problems.append(f"{place}: predictions that their record does not mention")
+            except InputError as error:
+                problems.append(str(error))
+        return problems
+
+    def _problems_by_processes(
+        self, entries: Sequence[Entry], present: Set[str], processes: int
+    ) -> Iterator[str]:
+        """The same as `_problems_of`, in the same order."""
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), _ignore_interrupts)
+        shares = [entries[start : start + SHARE] for start in range(0, len(entries), SHARE)]
+        try:
+            waiting = [pool.submit(self._problems_of, s, _of(s, present)) for s in shares]
+            for share, answer in zip(shares, waiting, strict=True):
+                try:
+                    yield from answer.result()
+                except BrokenProcessPool:  # one was killed
+                    yield from self._problems_of(share, present)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _of(entries: Sequence[Entry], present: Set[str]) -> Set[str]:
+    """Those names that say something of these records."""
+    return present & {
+        name for entry in entries for name in (entry.predictions, entry.earlier.record)
+    }
+
+
+def _ignore_interrupts() -> None:
+    """In a process that only answers another, which is interrupted too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def store_at(place: Path | str) -> Store:
@@ -400,7 +506,8 @@ def parsed(entry: Entry, content: bytes, place: str) -> Record:
         )
     try:
         record = Record.model_validate(values)
-        record.model_dump_json()  # refuses what no reader could write: half a character, deep args
+        # refuses what no reader could write: half a character, deep args; a curve is numbers only
+        record.model_dump_json(exclude={"curve"})
         of_spec = record.spec.run_id
     except ValidationError as error:
         first = error.errors()[0]

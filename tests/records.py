@@ -188,7 +188,7 @@ def record(*, status: str = "done", error: str | None = None, **changed: Any) ->
     score = SCORE.get(run.method, 0.7) + rng.gauss(0, 0.01)
     values: dict[str, Any] = {
         "run_id": run.run_id,
-        "started": STARTED + timedelta(seconds=run.seed),
+        "started": STARTED + timedelta(seconds=run.seed % 2**30),
         "seconds": 31.5,
         "device": "cpu",
         "status": status,

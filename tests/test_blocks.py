@@ -3,22 +3,25 @@
 import itertools
 import random
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import records
+from counted import calls
 
-from peftbench.analysis import measures
+from peftbench.analysis import grouping, measures
 from peftbench.analysis.blocks import (
     METHOD_ORDER,
     Block,
+    Question,
     Run,
+    grouped,
     method_order,
 )
 from peftbench.analysis.grouping import cost_blocks, counted, labelled, quality_blocks
-from peftbench.analysis.labels import differing, facts, names
+from peftbench.analysis.labels import arm_labels, differing, facts, names
 from peftbench.analysis.results import Results
 from peftbench.record import CudaMemory, CudaPeaks, Footprint, Parts, Record, Spread, Timing
 from peftbench.spec import DataSpec, LimitSpec, StudyReference
@@ -193,6 +196,81 @@ def test_nothing_is_lost_and_the_order_does_not_depend_on_that_of_the_records() 
     assert list(dict.fromkeys(arm.method for arm in reviews.arms)) == [*METHOD_ORDER, "galore"]
     order = [method_order(arm.method) for arm in reviews.arms]
     assert order == sorted(order)
+
+
+def by_every_run(runs: Iterable[Run]) -> list[tuple[str, str]]:
+    """The label and the key of every run, in the order of the list: each run by a key of its own,
+    without anything that runs share."""
+
+    def order(run: Run) -> tuple[Any, ...]:
+        spec = run.record.spec
+        data = dict(spec.data).values()
+        question = (spec.model, spec.pooling, spec.task, spec.task_version, spec.split, *data)
+        shared = (spec.base, spec.train.precision, spec.train.steps, spec.train.batch_size)
+        return (
+            *map(sortable, (*question, *shared)),
+            method_order(run.method),
+            spec.method_version,
+            [*map(sortable, run.settings.values())],
+            (run.settings_key, spec.seed, run.record.run_id, run.key),
+        )
+
+    def sortable(value: Any) -> tuple[bool, float, str]:
+        number = isinstance(value, int | float)
+        return not number, value if number else 0, "" if number else str(value)
+
+    ordered = grouped(sorted(runs, key=order), lambda run: Question.of(run.record.spec))
+    listed: list[tuple[str, str]] = []
+    for members in ordered.values():
+        arms = grouped(members, lambda run: run.settings_key)
+        labels_of = arm_labels(arms)
+        listed += [(labels_of[key], run.key) for key, same in arms.items() for run in same]
+    return listed
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_runs_share_is_worked_out_once_and_the_order_stays(seed: int) -> None:
+    rng = random.Random(seed)
+    changes: list[dict[str, Any]] = [
+        {"args": {"alpha": rng.choice([16, 16.0, 48.0, "x", None])}},
+        {"args": {"targets": rng.choice([["q", "v"], "all-linear", True])}},
+        {"train": {"weight_decay": rng.choice([0.0, -0.0]), "lr": rng.choice([1e-3, 3e-4])}},
+        {"train": {"steps": 7}},
+        {"limits": LimitSpec(seconds=rng.randrange(1, 4))},
+        {"data": DataSpec(train=100)},
+        {"method_version": 2},
+        {"task_version": 10},
+        {"model": "a"},
+        {"base": "nf4"},
+        {"environment": records.environment(device_name="another")},
+        {"study": StudyReference(name="s", trials=3, trial=rng.randrange(3))},
+        {"status": "failed"},
+    ]
+    drawn = [
+        Run(records.record(method=method, task=task, seed=rng.randrange(4), **rng.choice(changes)))
+        for _ in range(8)
+        for method in ("lora", "galore", "full")
+        for task in ("b", "a")
+    ]
+    runs = [*{run.key: run for run in drawn}.values()]
+    assert [(label, run.key) for run, label in labelled(runs).items()] == by_every_run(runs)
+    of_blocks = [
+        (arm.label, run.key)
+        for block in quality_blocks(runs)
+        for arm in block.arms
+        for run in arm.runs
+    ]
+    assert of_blocks == [one for one in by_every_run(runs) if one in of_blocks]
+
+
+def test_an_arm_of_many_runs_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ordered: list[Run] = []
+    order: Callable[[Run], tuple[Any, ...]] = grouping._order
+    monkeypatch.setattr(grouping, "_order", lambda run: (ordered.append(run), order(run))[1])
+    few, many = ([Run(record) for record in records.many(n)] for n in (350, 700))
+    more = calls(quality_blocks, many) - calls(quality_blocks, few)
+    assert len(ordered) == 2 * 35
+    assert more < 60 * 350
 
 
 def test_every_run_has_a_label_and_a_place_in_the_list_whether_it_counts_or_not() -> None:

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import records
 from made_up import Tables, answers, column, predictions, rng, run, study
 from scipy import stats as scipy_stats
 
+from peftbench import store as storing
+from peftbench.analysis import predictions as by_examples
 from peftbench.analysis.blocks import Arm, Run, Value
 from peftbench.analysis.estimates import Difference, Estimate, Interval
 from peftbench.analysis.intervals import CORRELATION, SHARE
@@ -314,3 +317,31 @@ def test_a_store_s_method_against_itself() -> None:
         )
         outside = [d.interval.low > 0 or d.interval.high < 0 for d in differences if d.interval]
         assert 0.03 <= sum(outside) / blocks <= 0.07
+
+
+def test_a_table_reads_a_record_once_although_it_has_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = Store(tmp_path / "results")
+    for seed in range(3):
+        stored.write(records.record(seed=seed), records.predictions())
+    results = Results.read(stored)
+    monkeypatch.setattr(storing, "parsed", None)
+    (block,) = results.final
+    assert results.estimates(block, "nll")
+
+
+@pytest.mark.parametrize("name", ["accuracy", "nll"])
+def test_ids_that_stand_once_give_what_ids_that_repeat_give(name: str) -> None:
+    """An answer more to the last example, like its first, changes nothing."""
+    table = records.predictions(
+        id=["b", "a", None, "c"], target=1, nll=[1.0, 2.0, 3.0, 0.5], count=1, answer=1,
+        score=[1.0, None, 0.5, 0.0],
+    )  # fmt: skip
+    twice = pd.concat([table, table.tail(1)], ignore_index=True)
+    statistic = by_examples.STATISTICS.get(name, by_examples.MEAN)
+    one, several = (by_examples._features(statistic, each) for each in (table, twice))
+    assert one
+    assert several
+    assert list(one[0]) == list(several[0])
+    assert one[1].tolist() == several[1].tolist()

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pandas as pd
 import pytest
 import records
 
+from peftbench import store as storing
 from peftbench.errors import InputError
 from peftbench.files import local
 from peftbench.spec import digest
@@ -513,3 +516,61 @@ def test_a_store_that_cannot_be_written_is_an_error_of_one_line(
     with pytest.raises(InputError, match="Read-only file system"):
         Store(tmp_path).ensure_writable()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def troubled(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store with something wrong in many of its records, which several processes may share."""
+    monkeypatch.setattr(storing, "FEWEST_SHARED_OUT", 5)
+    monkeypatch.setattr(storing, "SHARE", 3)
+    for seed in range(14):
+        store.write(
+            records.record(seed=seed, status="failed" if seed == 3 else "done"), PREDICTIONS
+        )
+    store.write(records.record(seed=3), PREDICTIONS)
+    store.write(records.record(device="cuda"))
+    entries = [entry for entry in store.entries() if entry.folder.startswith("cpu")]
+    (
+        store.folder / store.attempts(entries[0].folder, records.spec(seed=3).run_id)[0].record
+    ).unlink()
+    for damaged in entries[:4]:
+        (store.folder / damaged.record).write_text("{}")
+    for changed in entries[5:8]:
+        (store.folder / changed.predictions).write_bytes(b"")
+    without = store.write(records.record(seed=20))
+    (store.folder / f"{run_key(without)}.predictions.parquet").write_bytes(b"")
+    return store
+
+
+def test_several_processes_find_the_same_problems_in_the_same_order(troubled: Store) -> None:
+    alone = troubled.check()
+    assert len(alone) > 8
+    assert sum("earlier attempt" in problem for problem in alone) == 1
+    assert sum("does not mention" in problem for problem in alone) == 1
+    assert troubled.check(processes=2) == alone
+
+
+def test_where_a_process_is_killed_its_share_is_checked_here(
+    troubled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed:
+        def __init__(self, *_: object) -> None: ...
+        def submit(self, *_: object) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+        def shutdown(self, **_: object) -> None: ...
+
+    alone = troubled.check()
+    monkeypatch.setattr(storing, "ProcessPoolExecutor", Killed)
+    assert troubled.check(processes=2) == alone
+
+
+def test_few_records_and_one_core_need_no_other_process(
+    troubled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storing, "ProcessPoolExecutor", None)
+    troubled.check(processes=1)
+    monkeypatch.setattr(storing, "FEWEST_SHARED_OUT", 100)
+    troubled.check(processes=2)

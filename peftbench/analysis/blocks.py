@@ -30,7 +30,7 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({self.key}, {self.method}, seed {self.seed})"
 
-    @property
+    @cached_property
     def key(self) -> str:
         """`<device folder>/<run id>`, which no other run of the store has."""
         return run_key(self.record)
@@ -104,11 +104,11 @@ class Arm:
     def method(self) -> str:
         return self.runs[0].method
 
-    @property
+    @cached_property
     def done(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.done)
 
-    @property
+    @cached_property
     def timed(self) -> tuple[Run, ...]:
         """The runs whose seconds count."""
         return tuple(run for run in self.done if run.alone)
@@ -193,7 +193,7 @@ class Block:
         question, place = self.question, f", {self.place}" if self.place else ""
         return f"Block({question.task}, {question.model}{place}, {len(self.arms)} arms)"
 
-    @property
+    @cached_property
     def runs(self) -> tuple[Run, ...]:
         return tuple(run for arm in self.arms for run in arm.runs)
 
@@ -201,7 +201,7 @@ class Block:
     def primary(self) -> str:
         return self.arms[0].runs[0].record.primary
 
-    @property
+    @cached_property
     def places(self) -> tuple[Place, ...]:
         """The devices and software of its runs, in their order."""
         return tuple(dict.fromkeys(Place.of(run.record) for run in self.runs))

@@ -48,12 +48,16 @@ def cost_blocks(runs: Iterable[Run]) -> tuple[Block, ...]:
 
 def _blocks(runs: Iterable[Run], place: Callable[[Run], Place | None]) -> tuple[Block, ...]:
     blocks: list[Block] = []
-    for question, members in _by_question(runs).items():
-        labels = _labels(members)
-        for where, local in grouped(members, place).items():
+    for question, arms_of_question in _by_question(runs).items():
+        labels = arm_labels(arms_of_question)
+        by_place: dict[Place | None, dict[str, list[Run]]] = {}
+        for key, members in arms_of_question.items():
+            for where, local in grouped(members, place).items():
+                by_place.setdefault(where, {})[key] = local
+        for where, local_arms in by_place.items():
             arms, repeats = [], []
-            for repeated in grouped(local, lambda run: run.settings_key).values():
-                label, by_seed = labels[repeated[0]], grouped(repeated, lambda run: run.seed)
+            for key, repeated in local_arms.items():
+                label, by_seed = labels[key], grouped(repeated, lambda run: run.seed)
                 arms.append(Arm(label, tuple(_first(same) for same in by_seed.values())))
                 repeats += [(label, seed) for seed, same in by_seed.items() if _differ(same)]
             blocks.append(Block(question, tuple(arms), where, tuple(repeats)))
@@ -64,20 +68,29 @@ def labelled(runs: Iterable[Run]) -> dict[Run, str]:
     """Each run, repeated ones too, with the label that its arm has among all of them; in the order
     of blocks, methods, settings and seeds."""
     labels: dict[Run, str] = {}
-    for members in _by_question(runs).values():
-        labels |= _labels(members)
+    for arms in _by_question(runs).values():
+        label_of = arm_labels(arms)
+        labels |= {run: label_of[key] for key, same in arms.items() for run in same}
     return labels
 
 
-def _by_question(runs: Iterable[Run]) -> dict[Question, list[Run]]:
-    return grouped(sorted(runs, key=_order), lambda run: Question.of(run.record.spec))
+def _by_question(runs: Iterable[Run]) -> dict[Question, dict[str, list[Run]]]:
+    """The runs of each arm of each question, by the arms' settings; in the order of blocks,
+    methods, settings and seeds. What equal specs but for their seeds have in common is worked out
+    once."""
+    alike = grouped(runs, _spec_without_seed).values()
+    questions: dict[Question, dict[str, list[Run]]] = {}
+    for same in sorted(alike, key=lambda same: _order(same[0])):
+        arms = questions.setdefault(Question.of(same[0].record.spec), {})
+        arms.setdefault(same[0].settings_key, []).extend(same)
+    for arms in questions.values():
+        for members in arms.values():
+            members.sort(key=lambda run: (run.seed, run.record.run_id, run.key))
+    return questions
 
 
-def _labels(runs: Iterable[Run]) -> dict[Run, str]:
-    """The label of each run's arm among the runs of one question."""
-    arms = grouped(runs, lambda run: run.settings_key)
-    labels = arm_labels(arms)
-    return {run: labels[key] for key, same in arms.items() for run in same}
+def _spec_without_seed(run: Run) -> str:
+    return run.record.spec.model_dump_json(exclude={"seed", "study"})
 
 
 def _first(runs: Sequence[Run]) -> Run:
@@ -95,7 +108,7 @@ def _differ(runs: Sequence[Run]) -> bool:
 
 
 def _order(run: Run) -> tuple[Any, ...]:
-    """Where a run stands among all: by its block, its method, its settings and its seed."""
+    """Where the runs of an arm stand among all: by their block, their method and their settings."""
     spec = run.record.spec
     data = dict(spec.data).values()
     question = (spec.model, spec.pooling, spec.task, spec.task_version, spec.split, *data)
@@ -105,7 +118,7 @@ def _order(run: Run) -> tuple[Any, ...]:
         method_order(run.method),
         spec.method_version,
         [*map(_sortable, run.settings.values())],
-        (run.settings_key, spec.seed, run.record.run_id, run.key),
+        run.settings_key,
     )
 
 

@@ -29,13 +29,16 @@ TIMED = {name: f"timing.{name}" for name in (*RATES, *WHOLE)} | {
 MEASURES = COUNTED | PARTS | CUDA_PEAKS | TIMED
 # The same on every device.
 PARAMETERS = ("trained_params", "head_params", "updatable_params", "total_params")
-PLACES = MEASURES | {"trained_share": "footprint.trained_share"}
+PLACES = {
+    name: place.split(".")
+    for name, place in (MEASURES | {"trained_share": "footprint.trained_share"}).items()
+}
 
 
 def measure(run: Run, name: str) -> float | None:
     """One of MEASURES, or the trained share; None where the run lacks it."""
     value: Any = run.record
-    for part in PLACES[name].split("."):
+    for part in PLACES[name]:
         value = getattr(value, part, None)
     return value
 

@@ -156,12 +156,15 @@ def shared_ids(ids: Sequence[pd.Index]) -> pd.Index:
 def _features(statistic: Statistic, table: pd.DataFrame) -> tuple[pd.Index, Array] | None:
     """A run's ids (N,) and their features (N, k); None where the predictions lack what the metric
     needs."""
+    ids = pd.Index(table["id"])
+    one_answer_each = ids.is_unique and not ids.hasnans
     if statistic is MEAN:  # several answers to an example are one score, their mean
-        scores: Any = table.groupby("id", sort=False)["score"]
-        means = scores.mean().dropna()
+        scores: Any = table.set_index(ids)["score"]
+        means = scores if one_answer_each else scores.groupby(level=0, sort=False).mean()
+        means = means.dropna()
         return (means.index, np.c_[means, np.ones(len(means))]) if len(means) else None
     # An example's answers share its nll; only generated ones are several.
-    first = table.drop_duplicates("id")
+    first = table if one_answer_each else table.drop_duplicates("id")
     ids = pd.Index(first["id"])
     if statistic in (NLL, ZERO):
         return ids, first[["nll", "count"]].to_numpy(float)

@@ -21,7 +21,7 @@ from peftbench.analysis.estimates import (
 from peftbench.analysis.grouping import cost_blocks, counted, quality_blocks
 from peftbench.analysis.predictions import best_constant, by_example
 from peftbench.record import Record
-from peftbench.store import Store
+from peftbench.store import Store, run_key
 
 Predictions = Callable[[str], pd.DataFrame]  # those of a run, by its key
 
@@ -49,7 +49,9 @@ class Results:
     @classmethod
     def read(cls, store: Store) -> "Results":
         """All that a store holds. Raises InputError that names a file that cannot be trusted."""
-        return cls(tuple(store.read_all()), store.predictions)
+        records = tuple(store.read_all())
+        with_predictions = {run_key(record): record for record in records if record.predictions}
+        return cls(records, lambda key: store.predictions_of(with_predictions[key]))
 
     @cached_property
     def _final_runs(self) -> list[Run]:

@@ -3,6 +3,7 @@ own."""
 
 import json
 import math
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -362,7 +363,7 @@ def check_command(
     from peftbench.imported.store import ImportedStore
 
     others = ImportedStore(store.root)
-    problems = store.check() + others.check()
+    problems = store.check(processes=_cores()) + others.check()
     compared = committed.compare(store.root, against) if against is not None else None
     problems += compared.problems if compared else ()
     for path in store.leftovers() + others.leftovers():
@@ -376,10 +377,16 @@ def check_command(
         raise typer.Exit(2)
     if compared:
         say(f"{store}: {compared}")
-    runs = len({record.run_id for record in store.read_all()})
+    runs = len({entry.run_id for entry in store.latest()})  # as many, where there is no problem
     imported = len(list(others.read_all()))
     more = f", {imported} imported results" if imported else ""
     say(f"{store}: {runs} runs{more}, no problem")
+
+
+def _cores() -> int:
+    """That this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @app.command("doctor", epilog="Example: peftbench doctor --store results")

@@ -41,6 +41,11 @@ class Files(Protocol):
         """Whether there is such a file."""
         ...
 
+    def version(self, name: str) -> str | None:
+        """What tells the file from any other that its name has had, or will have; of a bucket, as
+        the last list of its folder had it. None: nothing does."""
+        ...
+
     def read(self, name: str, most: int) -> bytes:
         """What is in a file. Raises InputError if there is none or it has more than `most`
         bytes."""

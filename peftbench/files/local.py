@@ -1,6 +1,7 @@
 """Files in a folder of this machine, or one that several machines share."""
 
 import os
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,9 @@ from peftbench.files.base import TEMPORARY
 from peftbench.reading import read_bytes
 
 OLD_SECONDS = 3600  # after which nobody is writing a file any more: its writer was killed
+
+
+SETTLED_NS = 2 * 10**9  # a file that was changed so long ago has another time when it is again
 
 
 class LocalFiles:
@@ -51,6 +55,16 @@ class LocalFiles:
 
     def has(self, name: str) -> bool:
         return os.path.lexists(self._root / name)
+
+    def version(self, name: str) -> str | None:
+        try:
+            status = (self._root / name).stat()
+        except OSError:
+            return None
+        changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+        if not stat.S_ISREG(status.st_mode) or time.time_ns() - changed_ns < SETTLED_NS:
+            return None
+        return f"{status.st_size} {status.st_mtime_ns} {status.st_ino} {status.st_ctime_ns}"
 
     def read(self, name: str, most: int) -> bytes:
         return read_bytes(self._root / name, most)

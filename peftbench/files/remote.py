@@ -84,6 +84,9 @@ class RemoteFiles:
                 return False
         return True
 
+    def version(self, name: str) -> str | None:
+        return self._versions.get(self._path(name))
+
     def read(self, name: str, most: int) -> bytes:
         (content,) = self.read_many([name], most)
         if isinstance(content, Exception):
@@ -169,8 +172,7 @@ class RemoteFiles:
 
     def _cached(self, name: str) -> Path | None:
         """Where the cache has, or will have, a file; None if its version is not known."""
-        version = self._versions.get(self._path(name))
-        if version is None:
+        if (version := self.version(name)) is None:
             return None
         digest = hashlib.sha256(f"{self.place(name)} {version}".encode()).hexdigest()
         return cache_folder() / "stores" / digest[:2] / digest
