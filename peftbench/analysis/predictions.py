@@ -78,8 +78,7 @@ class ByExample:
 
     def at(self, seeds: Sequence[int], ids: pd.Index) -> "ByExample":
         """The part of some seeds (their places) and ids."""
-        features = self.features[list(seeds)].take(self.ids.get_indexer(ids), 1)
-        return ByExample(self.statistic, ids, features)
+        return ByExample(self.statistic, ids, _at(self.features[list(seeds)], self.ids, ids, 1))
 
     def values(self) -> Array:
         """One value for each seed: (S,)."""
@@ -115,7 +114,7 @@ def by_example(name: str, recorded: Array, tables: Sequence[pd.DataFrame]) -> By
             return None
         of_seeds.append(features)
     ids = shared_ids([own for own, _ in of_seeds])
-    aligned = [features[own.get_indexer(ids)] for own, features in of_seeds]
+    aligned = [_at(features, own, ids, 0) for own, features in of_seeds]
     return ByExample(statistic, ids, np.stack(aligned)) if len(ids) else None
 
 
@@ -149,8 +148,19 @@ def best_constant(name: str, primary: str, table: pd.DataFrame, seeds: int) -> B
 
 
 def shared_ids(ids: Sequence[pd.Index]) -> pd.Index:
-    """Those that all have, in the order of the first."""
-    return reduce(lambda shared, others: shared.intersection(others, sort=False), ids)
+    """Those that all have, in the order of the first. Mostly they are the same, which is seen in a
+    tenth of the time that an intersection takes."""
+    return reduce(
+        lambda shared, others: (
+            shared if shared.equals(others) else shared.intersection(others, sort=False)
+        ),
+        ids,
+    )
+
+
+def _at(features: Array, own: pd.Index, ids: pd.Index, axis: int) -> Array:
+    """Features of the examples `own` along an axis, of the examples `ids` among them."""
+    return features if own.equals(ids) else features.take(own.get_indexer(ids), axis)
 
 
 def _features(statistic: Statistic, table: pd.DataFrame) -> tuple[pd.Index, Array] | None:
