@@ -17,6 +17,7 @@ import random
 import signal
 import statistics
 import tempfile
+import threading
 import time
 import uuid
 from collections import Counter
@@ -58,13 +59,21 @@ class InThisProcess:
 
 
 def serve(address: Any) -> None:
-    """An S3 server, in a process of its own."""
-    from moto.server import ThreadedMotoServer
+    """An S3 server, in a process of its own. It answers one request at a time: moto's lists of keys
+    fail where another thread removes one of them, and clients then ask again and again."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel("ERROR")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    address.send(server.get_host_and_port())
+    app, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def one_at_a_time(environ: Any, start_response: Any) -> Any:
+        with turn:
+            return app(environ, start_response)
+
+    server = make_server("127.0.0.1", 0, one_at_a_time, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address.send(server.server_address)
     address.recv()
 
 
