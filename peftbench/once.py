@@ -40,16 +40,31 @@ def _as_sealed(content: bytes) -> dict[str, Any] | None:
     canonical = b"".join([line.lstrip(b" ") for line in content.split(b"\n")])
     canonical = canonical.replace(b'": ', b'":')
     head, _, rest = canonical.partition(b',"digest":"')
-    named, rest = rest[:64], rest[65:]
-    if hashlib.sha256(head + rest).hexdigest().encode() != named:
+    named, body = rest[:64], head + rest[65:]
+    if hashlib.sha256(body).hexdigest().encode() != named:
         return None
     if canonical.count(b",") > MOST_VALUES or _has_long_integer(canonical):
         return None
     try:
-        values = from_json(head + rest, allow_inf_nan=False, cache_strings="keys")
+        values = from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
         return None
-    return values if isinstance(values, dict) else None
+    # a text may hold what looks like a key too, but a key that stands twice is one too few
+    if not isinstance(values, dict) or _keys(values) != body.count(b'":'):
+        return None
+    return values
+
+
+def _keys(value: dict[str, Any] | list[Any]) -> int:
+    """How many keys a JSON value has, at all depths."""
+    found, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            found += len(one)
+            one = one.values()
+        left += [each for each in one if type(each) in (dict, list)]
+    return found
 
 
 def _has_long_integer(canonical: bytes) -> bool:

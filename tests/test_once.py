@@ -53,6 +53,8 @@ FORGED = {
     "a long integer": b'{"a":1,"digest":"%s","z":10000000000000000000000}',
     "a long integer in a list": b'{"a":[-10000000000000000000000],"digest":"%s","z":1}',
     "no number": b'{"a":NaN,"digest":"%s","z":1}',
+    "a key twice": b'{"a":1,"a":2,"digest":"%s","z":1}',
+    "a key twice inside": b'{"a":[{"b":1,"b":1}],"digest":"%s","z":1}',
     "half a character": b'{"a":"\\ud800","digest":"%s","z":1}',
     "no object": b'[1,"digest":"%s",2]',
     "deep": b'{"a":' + 300 * b"[" + 300 * b"]" + b',"digest":"%s","z":1}',
