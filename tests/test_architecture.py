@@ -35,6 +35,7 @@ NOUNS = {
     "at_scale",
     "silence",
     "pace",
+    "cores",
 }
 ROOMS: dict[str, set[str]] = {
     "metrics": set(),
@@ -76,6 +77,7 @@ NOUNS_KNOW = {
     "markup": {"wording"},
     "at_scale": {"errors", "reading"},
     "silence": set(),
+    "cores": set(),
     "pace": {"record", "spec"},
 }
 DOORS = {"", "__main__", "door", "cli", "unmeasured"}  # these may know everything

@@ -3,7 +3,6 @@ own."""
 
 import json
 import math
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -39,6 +38,7 @@ from peftbench.cli.working import (
     status_command,
     work_command,
 )
+from peftbench.cores import cores
 from peftbench.door import running, searching, stored
 from peftbench.door.lines import run_name
 from peftbench.door.places import ExecutorName
@@ -363,7 +363,7 @@ def check_command(
     from peftbench.imported.store import ImportedStore
 
     others = ImportedStore(store.root)
-    problems = store.check(processes=_cores()) + others.check()
+    problems = store.check(processes=len(cores())) + others.check()
     compared = committed.compare(store.root, against) if against is not None else None
     problems += compared.problems if compared else ()
     for path in store.leftovers() + others.leftovers():
@@ -381,12 +381,6 @@ def check_command(
     imported = len(list(others.read_all()))
     more = f", {imported} imported results" if imported else ""
     say(f"{store}: {runs} runs{more}, no problem")
-
-
-def _cores() -> int:
-    """That this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @app.command("doctor", epilog="Example: peftbench doctor --store results")

@@ -1,6 +1,5 @@
 """Checks of the device: which it is, what else runs, how exactly and how fast it multiplies."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 
 from peftbench.analysis.blocks import SPARE_LOAD
+from peftbench.cores import cores
 from peftbench.doctor.finding import Finding
 from peftbench.errors import InputError
 from peftbench.training.environment import (
@@ -53,9 +53,9 @@ def device(place: torch.device) -> Finding:
 
 def load(place: torch.device) -> Finding:
     """Threads against cores, and whether something else uses the machine."""
-    threads, cores, average = torch.get_num_threads(), usable_cores(), load_average()
+    threads, usable, average = torch.get_num_threads(), usable_cores(), load_average()
     busy = "unknown" if average is None else f"{average:.2f}"
-    text = f"threads: {threads}, usable cores: {cores:g}, load average: {busy}"
+    text = f"threads: {threads}, usable cores: {usable:g}, load average: {busy}"
     if place.type == "cuda":
         free, total = torch.cuda.mem_get_info(place)
         # what this process itself has reserved is not somebody else's
@@ -63,9 +63,9 @@ def load(place: torch.device) -> Finding:
         text += f", {size(free)} of the GPU's {size(total)} free"
         if free < FREE * total:
             return Finding("warning", text, "something else uses the GPU: end it, or wait")
-    if threads > cores:
+    if threads > usable:
         return Finding(
-            "warning", text, f"threads wait for each other: set OMP_NUM_THREADS={int(cores) or 1}"
+            "warning", text, f"threads wait for each other: set OMP_NUM_THREADS={int(usable) or 1}"
         )
     if average is not None and average > SPARE_LOAD:
         return Finding(
@@ -79,10 +79,9 @@ def load(place: torch.device) -> Finding:
 
 def usable_cores() -> float:
     """Cores that this process may use: by its affinity and its control group's quota."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
+    own = float(len(cores()))
     quota, _, period = CGROUP.read_text().partition(" ") if CGROUP.exists() else ("max", "", "")
-    return cores if quota == "max" else min(cores, int(quota) / int(period))
+    return own if quota == "max" else min(own, int(quota) / int(period))
 
 
 def exactness(place: torch.device) -> Finding:

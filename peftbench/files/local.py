@@ -13,8 +13,6 @@ from peftbench.files.base import TEMPORARY
 from peftbench.reading import read_bytes
 
 OLD_SECONDS = 3600  # after which nobody is writing a file any more: its writer was killed
-
-
 SETTLED_NS = 2 * 10**9  # a file that was changed so long ago has another time when it is again
 
 

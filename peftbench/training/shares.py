@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from peftbench.cores import cores
 from peftbench.errors import InputError
 from peftbench.training.environment import choose_device
 
@@ -74,13 +75,6 @@ def _gpus() -> list[str]:
     names = [name.strip() for name in given.split(",")] if given else [*map(str, range(count))]
     kinds = [torch.cuda.get_device_name(number) for number in range(count)]
     return [name for name, kind in zip(names, kinds, strict=False) if kind == kinds[0]]
-
-
-def cores() -> tuple[int, ...]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(os.cpu_count() or 1))
 
 
 def _too_many(places: int, there: int, what: str) -> InputError:
