@@ -22,7 +22,7 @@ from scipy import special
 from peftbench.analysis.blocks import Arm, Block, Value
 from peftbench.analysis.intervals import CONFIDENCE, variances
 from peftbench.analysis.results import Results
-from peftbench.article.quality import CLOSE, GAIN, LITTLE_LOSS, Margins
+from peftbench.article.quality import CLOSE, GAIN, LITTLE_LOSS
 from peftbench.errors import InputError
 from peftbench.store import store_at
 
@@ -38,6 +38,7 @@ class Spread(NamedTuple):
     over_seeds: float  # of one seed
     over_examples: float  # of one example
     seeds: int
+    examples: int
     pairs: int
 
 
@@ -52,12 +53,13 @@ def spread(results: Results, block: Block, name: Value) -> Spread | None:
     if not known:
         return None
     seeds, examples = (float(np.mean([one[i] for one in known])) for i in (0, 1))
-    return Spread(seeds, examples, known[0][2], len(known))
+    return Spread(seeds, examples, *known[0][2], len(known))
 
 
 def _of_pair(
     results: Results, ours: Arm, theirs: Arm, name: Value
-) -> tuple[float, float, int] | None:
+) -> tuple[float, float, tuple[int, int]] | None:
+    """Its two variances, and the numbers of seeds and examples."""
     mine, other = results.values(ours, name), results.values(theirs, name)
     if mine.seeds != other.seeds or not (mine.by_example and other.by_example):
         return None
@@ -66,7 +68,7 @@ def _of_pair(
     scores = mine.by_example.scores() - other.by_example.scores()  # (S, N)
     (a, _), (both, _) = variances(scores.mean(-1), scores)
     seeds, examples = scores.shape
-    return float(a) * seeds, float(both - a) * examples, seeds
+    return float(a) * seeds, float(both - a) * examples, scores.shape
 
 
 def standard_error(spread: Spread, seeds: int, examples: int) -> float:
@@ -96,9 +98,9 @@ def rows(results: Results, examples: dict[str, int]) -> Iterator[dict[str, Any]]
         for name in ("metric", "nll"):
             if (known := spread(results, block, name)) is None:
                 continue
-            n = examples.get(task) or block.runs[0].record.data.counts["valid"]  # pyright: ignore
+            n = examples.get(task, known.examples)
             for claim, margins in MARGINS.items():
-                margin = abs(_margin(margins, name, block))
+                margin = abs(margins.of(block.runs, name))
                 yield {
                     "task": task,
                     "train": block.question.data.train,
@@ -113,13 +115,6 @@ def rows(results: Results, examples: dict[str, int]) -> Iterator[dict[str, Any]]
                     "margin": margin,
                     "seeds_needed": seeds_for(margin, known, n),
                 }
-
-
-def _margin(margins: Margins, name: Value, block: Block) -> float:
-    if name == "metric":
-        return margins.points
-    footprint = next(run.record.footprint for run in block.runs if run.record.footprint)
-    return margins.nats if footprint.head_params else margins.nats_per_token
 
 
 def as_text(found: list[dict[str, Any]]) -> str:

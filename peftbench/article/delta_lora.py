@@ -89,7 +89,7 @@ def is_better_on_maths_and_code(results: Results) -> Verdict:
         if len(known) < len(gains):
             return None
         effects = [((*pair.runs, *control.runs), Effect(*map(min, *known)))]
-        return compare(effects, above, GAIN.of(pair, name))[0]
+        return compare(effects, above, GAIN.of(pair.runs, name))[0]
 
     missing = Words(
         "There is no LoRA with alpha x (1 + lambda) beside Delta-LoRA",

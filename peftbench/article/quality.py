@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import isclose
 from typing import NamedTuple
 
-from peftbench.analysis.blocks import Arm, Block, Value
+from peftbench.analysis.blocks import Arm, Block, Run, Value
 from peftbench.analysis.grouping import ROUNDING
 from peftbench.analysis.learning import above_all, gains, least
 from peftbench.analysis.results import Results
@@ -44,10 +44,11 @@ class Margins(NamedTuple):
     nats: float  # of nll per example
     nats_per_token: float
 
-    def of(self, pair: Pair, name: Value) -> float:
+    def of(self, runs: Iterable[Run], name: Value) -> float:
+        """What holds for a reading of the runs of a block."""
         if name == "metric":
             return self.points
-        return self.nats_per_token if generates(pair) else self.nats
+        return self.nats_per_token if generates(runs) else self.nats
 
 
 CLOSE = Margins(-0.02, -0.03, -0.02)  # the most that is called close
@@ -66,9 +67,9 @@ def in_words(margins: Margins) -> Words:
     ).format(points, nats, per_token)
 
 
-def generates(pair: Pair) -> bool:
+def generates(runs: Iterable[Run]) -> bool:
     """Whether the model is a language model, which has no new head."""
-    footprints = [run.record.footprint for run in pair.runs if run.record.footprint]
+    footprints = [run.record.footprint for run in runs if run.record.footprint]
     return bool(footprints) and all(footprint.head_params == 0 for footprint in footprints)
 
 
@@ -129,7 +130,7 @@ class Quality:
         if not self.comparable(pair, name):
             return None
         effects = [(pair.runs, difference(self.results, pair, name))]
-        for case in compare(effects, above, self.margins.of(pair, name)):
+        for case in compare(effects, above, self.margins.of(pair.runs, name)):
             # what learned nothing is close to nothing, wherever the reference is
             close = case.decision == "supported" and self.closeness
             if close and not self._learned(pair, pair.ours, name):
@@ -149,7 +150,8 @@ class Quality:
         if not self.closeness:
             return learners(self.results, pair, name) > 0
         return self._learned(pair, pair.theirs, name) and (
-            name == "metric" or self._gained(pair) >= GAINED_MARGINS * -self.margins.of(pair, name)
+            name == "metric"
+            or self._gained(pair) >= GAINED_MARGINS * -self.margins.of(pair.runs, name)
         )
 
     def _learned(self, pair: Pair, arm: Arm, name: Value) -> bool:

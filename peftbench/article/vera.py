@@ -193,7 +193,7 @@ def excels_with_few_samples(results: Results) -> Verdict:
         if not (at_few and at_many):
             return None
         runs = (*few.runs, *many[few].runs)
-        (case,) = compare([(runs, _apart(at_few, at_many))], above, GAIN.of(few, name))
+        (case,) = compare([(runs, _apart(at_few, at_many))], above, GAIN.of(few.runs, name))
         worse = at_few.low <= 0 and case.decision == "supported"
         return case._replace(decision="undecided") if worse else case
 
