@@ -17,12 +17,13 @@ def pilots() -> tuple[Results, np.ndarray, np.ndarray]:
     """Two arms whose difference in nll is one of the seed plus one of the example."""
     rng = np.random.default_rng(0)
     of_seeds, of_examples = rng.normal(0, 0.03, SEEDS), rng.normal(0, 0.2, EXAMPLES)
+    target = rng.integers(0, 2, EXAMPLES).astype(float)
     found: list[Record] = []
     tables = {}
     for seed in range(SEEDS):
         nll = 1 + rng.random(EXAMPLES)
         for method, more in (("lora", 0.0), ("vera", of_seeds[seed] + of_examples)):
-            table = predictions(np.ones(EXAMPLES), np.arange(EXAMPLES) % 2.0, nll + more)
+            table = predictions(np.ones(EXAMPLES), target, nll + more)
             made = run(table, method=method, seed=seed, split="valid")
             found.append(made)
             tables[run_key(made)] = table
