@@ -100,7 +100,8 @@ def page(browser: "Browser", file: Path) -> Iterator["Page"]:
 
 
 def chooser(page: "Page", name: str) -> "Locator":
-    return page.get_by_role("combobox", name=name)
+    """A list of the filters or of the plot: the calculator has a Model of its own."""
+    return page.locator("#filters, #plot").get_by_role("combobox", name=name)
 
 
 def column(page: "Page", table: int, name: str) -> list[str]:
