@@ -194,6 +194,7 @@ def test_places_are_pooled_for_quality_and_apart_for_costs(other: dict[str, Any]
     assert "peftbench table --kind costs" in text(*members)
     assert len(costs(results).blocks) == 2
     content = json.loads(text(*members, format="json"))
+    assert {row["place_of_costs"] for row in content} == {None}
     assert [row["trained_params"] for row in content] == [663_552, 23_808]
     assert {row["peak_bytes"] for row in content} == {None}
     assert [[row["device"], row["device_name"], row["stack"]] for row in content] == [
@@ -203,6 +204,32 @@ def test_places_are_pooled_for_quality_and_apart_for_costs(other: dict[str, Any]
     (row,) = json.loads(text(members[0], format="json"))
     assert row["places"] == [{name: row[name] for name in ("device", "device_name", "stack")}]
     assert row["device"] == "cpu"
+
+
+@pytest.mark.parametrize("busier", [0, 1], ids=["first", "second"])
+def test_of_several_places_with_all_arms_costs_are_those_of_the_one_that_timed_the_most(
+    busier: int,
+) -> None:
+    """Both did all arms, one of them two runs at once; a third did one arm, undisturbed."""
+    names, rates = ("AMD EPYC, 2 threads", "another"), (100.0, 200.0)
+    members = [records.record(seed=1, environment=records.environment(device_name="a third"))]
+    for i, (name, rate) in enumerate(zip(names, rates, strict=True)):
+        at_once = 2 if i == busier else 1
+        environment = records.environment(device_name=name, runs_at_once=at_once)
+        for method in ("lora", "vera"):
+            record = records.record(method=method, environment=environment)
+            assert record.timing
+            timing = record.timing.model_copy(update={"tokens_per_second": rate})
+            members.append(record.model_copy(update={"timing": timing}))
+    content = json.loads(text(*members, format="json"))
+    assert [row["tokens_per_second"] for row in content] == [rates[1 - busier]] * 2
+    assert {row["place_of_costs"]["device_name"] for row in content} == {names[1 - busier]}
+    assert {row["device"] for row in content} == {None}
+    assert {len(row["places"]) for row in content} == {2}, "a seed counts once for quality"
+    assert (
+        f"{3 - busier} devices or software stacks; peak and tok/s are those of cpu: "
+        f"{names[1 - busier]}," in (text(*members))
+    )
 
 
 def two_devices(repeated: float) -> list[Record]:

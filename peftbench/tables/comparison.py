@@ -66,7 +66,7 @@ OF = Words("{0} of {1}", "{0} / {1}")
 @dataclass(frozen=True, eq=False)
 class ComparedArm:
     """An arm with what it reaches, None where no run is done, and the arm of the same settings in
-    the cost block, None where there are several of those."""
+    the block of its costs, None where there is none."""
 
     arm: Arm
     metric: Estimate | None
@@ -94,6 +94,7 @@ class ComparedBlock:
 
     block: Block
     rows: tuple[ComparedArm, ...]
+    costs: Block | None  # of the one place that has all arms
     leads: Value  # what the arms are to be told apart by
     before: Words | None  # what a reader has to know before the numbers
     notes: tuple[Words, ...]
@@ -130,14 +131,14 @@ def comparison(results: Results) -> Comparison:
 def _compared(results: Results, block: Block) -> ComparedBlock:
     estimates: Estimates = {name: results.estimates(block, name) for name in BETTER}
     metric, nll = estimates["metric"], estimates["nll"]
-    costs = [apart for apart in results.costs_of(block) if block.places == (apart.place,)]
+    costs = _costs(results, block)
     rows = [
         ComparedArm(
             arm,
             metric.get(arm),
             nll.get(arm),
             {name: _learned(results, block, arm, name) for name in BETTER},
-            costs[0].same_settings(arm) if costs else None,
+            costs and costs.same_settings(arm),
         )
         for arm in block.arms
     ]
@@ -145,8 +146,27 @@ def _compared(results: Results, block: Block) -> ComparedBlock:
     before = NOTHING_LEARNED if none_learned(results, block) else None
     if not before and metric_at_floor(results, block):
         leads, before = "nll", at_floor(block, nll)
-    notes = (*notes_of(block, estimates), *other_training(block, results.final))
-    return ComparedBlock(block, tuple(rows), leads, before, notes)
+    place = costs and costs.place
+    notes = (*notes_of(block, estimates, place), *other_training(block, results.final))
+    return ComparedBlock(block, tuple(rows), costs, leads, before, notes)
+
+
+def _costs(results: Results, block: Block) -> Block | None:
+    """The costs at the place where all arms were done; of several such the one where the most runs
+    were timed, and then were done."""
+    done = [arm for arm in block.arms if arm.done]
+    places = [
+        costs
+        for costs in results.costs_of(block)
+        if all((own := costs.same_settings(arm)) and own.done for arm in done)
+    ]
+    return max(places, key=_timed_and_done, default=None)
+
+
+def _timed_and_done(block: Block) -> tuple[int, int]:
+    """How many of its runs were timed, and were done."""
+    timed, done = zip(*((len(arm.timed), len(arm.done)) for arm in block.arms), strict=True)
+    return sum(timed), sum(done)
 
 
 def _learned(results: Results, block: Block, arm: Arm, name: Value) -> bool | None:
@@ -217,6 +237,7 @@ def _row(compared: ComparedBlock, row: ComparedArm) -> dict[str, Any]:
     return {
         **alone,
         "places": places,
+        "place_of_costs": vars(compared.costs.place) if compared.costs else None,
         **question_cells(block.question),
         "method": arm.method,
         "method_version": arm.spec.method_version,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from peftbench.analysis.blocks import Arm, Block, Value, grouped
+from peftbench.analysis.blocks import Arm, Block, Place, Value, grouped
 from peftbench.analysis.estimates import Estimate, Over
 from peftbench.analysis.labels import STEPS
 from peftbench.wording import Words, decimal, shortened
@@ -25,6 +25,11 @@ SEVERAL_PLACES = Words(
     "these runs come from {0} devices or software stacks, whose costs do not compare: "
     "peftbench table --kind costs shows them apart",
     "这些运行来自 {0} 种设备或软件环境,其成本不可比较:peftbench table --kind costs 将其分开列出",
+)
+COSTS_OF = Words(
+    "runs come from {0} devices or software stacks; peak and tok/s are those of {1}: "
+    "peftbench table --kind costs shows the others",
+    "运行来自 {0} 种设备或软件环境;峰值与词元/秒取自 {1}:peftbench table --kind costs 列出其余",
 )
 COVERS_LESS: dict[Over | None, Words] = {
     "examples": Words(
@@ -72,8 +77,8 @@ def at_floor(block: Block, nll: Mapping[Arm, Estimate]) -> Words:
     )
 
 
-def notes_of(block: Block, estimates: Estimates) -> list[Words]:
-    """A line for each way in which runs failed, and warnings."""
+def notes_of(block: Block, estimates: Estimates, place: Place | None) -> list[Words]:
+    """A line for each way in which runs failed, and warnings. place: that of the costs."""
     notes = [*_failures(block), *_of_runs(block)]
     examples = {run.record.data.fingerprint for run in block.runs if run.record.data}
     if len(examples) > 1:
@@ -86,7 +91,10 @@ def notes_of(block: Block, estimates: Estimates) -> list[Words]:
         ]
         notes.append(RESULTS_DIFFER.format(Words.joined(arms, ", ")))
     notes += [*_covered(block, estimates), *_budgets(block)]
-    if len(block.places) > 1:
+    if place and block.places != (place,):
+        places = {*block.places, place}
+        notes.append(COSTS_OF.format(len(places), f"{place}, {place.stack}"))
+    elif len(block.places) > 1:
         notes.append(SEVERAL_PLACES.format(len(block.places)))
     return notes
 
