@@ -278,12 +278,15 @@ def test_a_family_s_mean_is_right_or_refused_in_one_line(kind: zoo.Family, tmp_p
 
 
 def test_ids_of_earlier_runs_stay() -> None:
-    assert len(RESULTS) > 200
+    earlier = 0
     for path in RESULTS:
         stored = json.loads(path.read_text())
         read = RunSpec.model_validate(stored["spec"])
         assert read.run_id == stored["run_id"] == path.stem
-        assert read.identity() == {k: v for k, v in stored["spec"].items() if k != "study"}
+        if "dtype" in stored["spec"]["train"]:  # in place of a precision
+            earlier += 1
+            assert read.identity() == {k: v for k, v in stored["spec"].items() if k != "study"}
+    assert 90 < earlier < len(RESULTS)
 
 
 def test_the_mean_is_part_of_a_run_s_id(small_encoder: str) -> None:

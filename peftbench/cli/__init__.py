@@ -233,7 +233,7 @@ def claims_command(
 
 
 @app.command(
-    "recommend", epilog="Example: peftbench recommend --model minilm-l6 --task rte --memory 8"
+    "recommend", epilog="Example: peftbench recommend --model minilm-l6 --task sst2 --memory 8"
 )
 def recommend_command(
     model: Annotated[str, typer.Option(help="A model, named as in the store.")],

@@ -9,7 +9,7 @@ from peftbench.cli.typed import RESULTS, StoreOption, say, typed_only, typed_pat
 from peftbench.door import exporting
 
 EXPORT_EXAMPLE = (
-    "Example: peftbench export experiments/tuned/study.toml --only method=vera,task=cola "
+    "Example: peftbench export experiments/tuned/study.toml --only method=vera,task=sst2 "
     "--to peft --out recipe"
 )
 

@@ -41,7 +41,7 @@ def export(
     Example:
 
         peftbench.export("experiments/tuned/study.toml", "peft", "recipe",
-                         only={"method": "vera", "task": "cola"})
+                         only={"method": "vera", "task": "sst2"})
     """
     from peftbench.exports.tools import TOOLS
     from peftbench.exports.write import adapter_files, recipe_files, write
