@@ -8,7 +8,6 @@ Every number goes through the code that makes the tables: predictions become `By
 import argparse
 import itertools
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +19,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from marked import remade
 from scipy import optimize, special, stats
 
 from peftbench.analysis.estimates import Values, best, differences, estimate
 from peftbench.analysis.intervals import ALPHA, CONFIDENCE, Array, rejects, variances
 from peftbench.analysis.predictions import STATISTICS, ByExample, by_example
+from peftbench.errors import InputError
 
 Random = np.random.Generator
 SEEDS = (3, 5, 10, 20)
@@ -383,9 +384,6 @@ def _markdown(first: Sequence[str], names: Sequence[str], rates: Rates, replicat
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-BETWEEN = re.compile(r"(<!-- calibration -->\n).*?(\n<!-- end -->)", re.DOTALL)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -416,9 +414,10 @@ def main() -> int:
     print(f"{time.monotonic() - start:.0f} s, {options.workers} workers", file=sys.stderr)
     if options.write:
         page = options.write.read_text(encoding="utf-8")
-        written, times = BETWEEN.subn(lambda ends: f"{ends[1]}\n{text}\n{ends[2]}", page)
-        if times != 1:
-            print(f"{options.write}: no <!-- calibration --> ... <!-- end -->", file=sys.stderr)
+        try:
+            written = remade(page, "calibration", text)
+        except InputError as error:
+            print(f"{options.write}: {error}", file=sys.stderr)
             return 2
         options.write.write_text(written, encoding="utf-8")
     return 0

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import advice
+from marked import remade
 
 from peftbench.analysis.estimates import BETTER
 from peftbench.analysis.results import Results
@@ -78,11 +79,7 @@ PAGES: Mapping[str, Parts] = {
 def page(text: str, parts: Parts, results: Results) -> str:
     """The page's text with its parts made anew. Raises InputError where one has no place."""
     for name, make in parts.items():
-        between = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        made = make(results)
-        text, times = between.subn(lambda ends, made=made: f"{ends[1]}\n{made}\n{ends[2]}", text)
-        if times != 1:
-            raise InputError(f"no single <!-- {name} --> ... <!-- end -->")
+        text = remade(text, name, make(results))
     return text
 
 

@@ -4,7 +4,7 @@ runs of a known truth as the tables judge real ones."""
 import re
 from pathlib import Path
 
-import calibration
+import marked
 import numpy as np
 import pytest
 from calibration import (
@@ -41,7 +41,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_the_page_has_every_cell_of_the_grid() -> None:
-    between = calibration.BETWEEN.search(PAGE.read_text(encoding="utf-8"))
+    between = marked.part("calibration").search(PAGE.read_text(encoding="utf-8"))
     assert between is not None
     assert between[0].count(f"{REPLICATIONS} replications") == 1
     number = r"[01]\.\d{3}[!°]?"

@@ -167,6 +167,15 @@ def test_a_page_shows_what_the_store_says(name: str, store: Path) -> None:
     assert made == text, "python benchmarks/study.py"
 
 
+def test_the_pages_tables_are_what_the_command_prints(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = printed(store, monkeypatch, capsys, "table").strip().replace("## ", "### ")
+    assert whole in (ROOT / "docs/findings.md").read_text(encoding="utf-8")
+    start = whole.index(f"### {study.SHOWN}")
+    assert whole[start:] in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("task", ["reviews", "sst2"])
 def test_a_method_against_itself(task: str, arms: Arms) -> None:
     """Five arms, of each two seeds, whichever is called the first: differences by seed and example
